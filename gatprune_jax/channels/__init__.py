@@ -1,0 +1,34 @@
+"""What can be removed from a network, and removing it. Knows nothing of learning."""
+
+from gatprune_jax.channels.compaction import (
+  Compact,
+  compact,
+  compact_function,
+  compact_variables,
+)
+from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf
+from gatprune_jax.channels.masking import masked
+from gatprune_jax.channels.resources import RESOURCES, Products, macs, params
+from gatprune_jax.channels.storage import Loaded, load, save
+from gatprune_jax.channels.trace import trace
+
+__all__ = [
+  "FROZEN",
+  "RESOURCES",
+  "ChannelGraph",
+  "Compact",
+  "Group",
+  "Layer",
+  "Leaf",
+  "Loaded",
+  "Products",
+  "compact",
+  "compact_function",
+  "compact_variables",
+  "load",
+  "macs",
+  "masked",
+  "params",
+  "save",
+  "trace",
+]

@@ -1,0 +1,68 @@
+"""Equivalence classes of channel labels: a union-find in which a class can be frozen."""
+
+import numpy as np
+
+
+class LabelClasses:
+  """Union-find over integer labels, vectorised over arrays of labels.
+
+  Two labels are in one class when they must be removed together. A class can be frozen, with
+  the first reason kept: its members must never be removed.
+  """
+
+  def __init__(self):
+    self._parent = np.empty(1024, np.int64)
+    self._size = 0
+    self._reasons: dict[int, str] = {}  # root -> why the class is frozen
+
+  def __len__(self) -> int:
+    return self._size
+
+  def fresh(self, num: int) -> np.ndarray:
+    """Makes `num` new labels, each in a class of its own. Returns them, int64 `[num]`."""
+    labels = np.arange(self._size, self._size + num)
+    self._size += num
+    if self._size > len(self._parent):
+      grown = np.empty(2 * self._size, np.int64)
+      grown[: len(self._parent)] = self._parent
+      self._parent = grown
+    self._parent[labels] = labels
+    return labels
+
+  def find(self, labels: np.ndarray) -> np.ndarray:
+    """Returns the representative label of each label's class, same shape."""
+    roots = self._parent[labels]
+    while True:
+      above = self._parent[roots]
+      if np.array_equal(above, roots):
+        break
+      roots = above
+    self._parent[labels] = roots  # path compression
+    return roots
+
+  def unify(self, first: np.ndarray, second: np.ndarray) -> None:
+    """Merges the classes of `first[i]` and `second[i]` for every i; equal shapes."""
+    if first is second:
+      return
+    differ = self.find(first) != self.find(second)
+    for a, b in zip(first[differ], second[differ], strict=True):
+      a, b = self._root(a), self._root(b)
+      if a != b:
+        keep, drop = min(a, b), max(a, b)
+        self._parent[drop] = keep
+        if drop in self._reasons:
+          self._reasons.setdefault(keep, self._reasons.pop(drop))
+
+  def freeze(self, labels: np.ndarray, reason: str) -> None:
+    """Forbids the removal of these labels' classes; an earlier reason stays."""
+    for root in np.unique(self.find(labels)):
+      self._reasons.setdefault(int(root), reason)
+
+  def reason(self, label: int) -> str | None:
+    """Why the label's class is frozen, or None where it is not."""
+    return self._reasons.get(self._root(label))
+
+  def _root(self, label: int) -> int:
+    while self._parent[label] != label:
+      label = self._parent[label]
+    return int(label)

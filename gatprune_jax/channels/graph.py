@@ -1,0 +1,97 @@
+"""The channels of a network: what `trace` finds, as plain data."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+FROZEN = -1  # channel id of an element that is never removed
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+  """One array of the variables.
+
+  Attributes:
+    path: its keys, joined by "/".
+    shape: its dense shape.
+    axes: per axis, the channel id of every element, int64 `[size]`; FROZEN where it stays.
+    is_parameter: counted by `params`; false for batch statistics.
+  """
+
+  path: str
+  shape: tuple[int, ...]
+  axes: tuple[np.ndarray, ...]
+  is_parameter: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """One convolution or dot product.
+
+  It costs `macs_per_pair * kept inputs * kept outputs` multiply-adds for one example;
+  a depthwise or grouped layer `macs_per_pair * kept outputs`.
+
+  Attributes:
+    name: path of the kernel, or the primitive and its position where there is no such leaf.
+    kind: "conv", "depthwise" or "dense".
+    inputs: channel ids of the contracted axis, int64 `[n_in]`; FROZEN where never removed.
+    outputs: channel ids of the result's channel axis, int64 `[n_out]`.
+    macs_per_pair: multiply-adds of one example for one pair of input and output channels.
+    positions: output positions in space.
+    kernel: index of the kernel among the graph's leaves, or None.
+    kernel_axes: the kernel's axes of inputs and of outputs; None where it has no such axis.
+  """
+
+  name: str
+  kind: str
+  inputs: np.ndarray
+  outputs: np.ndarray
+  macs_per_pair: float
+  positions: int
+  kernel: int | None
+  kernel_axes: tuple[int | None, int | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """The channels that live on the same axes of the same variables.
+
+  Attributes:
+    name: the first layer that produces them.
+    channels: channel ids, int64 `[width]`.
+    members: (variable path, axis) of every axis they live on.
+  """
+
+  name: str
+  channels: np.ndarray
+  members: tuple[tuple[str, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelGraph:
+  """What can be removed from a network, and what that removes.
+
+  Attributes:
+    num_channels: number of channels (decision units): N.
+    groups: channels by the variable axes they live on, in network order.
+    layers: convolutions and dot products, in network order.
+    frozen: {variable path: why some of its axes are never cut}.
+    leaves: the variables' arrays, in the order of `jax.tree.leaves`.
+    treedef: the variables' tree.
+  """
+
+  num_channels: int
+  groups: tuple[Group, ...]
+  layers: tuple[Layer, ...]
+  frozen: dict[str, str]
+  leaves: tuple[Leaf, ...]
+  treedef: Any
+
+  @property
+  def group_of(self) -> np.ndarray:
+    """The index of every channel's group, int64 `[N]`."""
+    groups = np.empty(self.num_channels, np.int64)
+    for index, group in enumerate(self.groups):
+      groups[group.channels] = index
+    return groups

@@ -1,0 +1,156 @@
+"""Evaluates a labelled program with channels masked, removed, or both."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core as jex_core
+import jax.numpy as jnp
+import numpy as np
+
+from gatprune_jax.channels import rules
+from gatprune_jax.channels.classes import LabelClasses
+from gatprune_jax.channels.labelling import Program, Source, Step, label
+from gatprune_jax.channels.rules import Axes
+
+Convolution = Callable[..., jax.Array]  # (lhs, rhs, **conv_general_dilated parameters) -> result
+
+
+class Interpreter:
+  """One evaluation of a program.
+
+  Args:
+    classes: the label classes of the program.
+    channel_of: maps labels `[size]` to channel ids `[size]`, -1 where frozen.
+    keep: bool `[num_channels]`; the values that enter hold only these channels, and so do the
+      results. None: nothing is removed.
+    mask: float `[num_channels]`; the input of every layer is multiplied by it. None: no mask.
+    conv: replaces `conv_general_dilated`, with the same operands and parameters. None: XLA's.
+  """
+
+  def __init__(
+    self,
+    classes: LabelClasses,
+    channel_of: Callable[[np.ndarray], np.ndarray],
+    keep: np.ndarray | None = None,
+    mask: jax.Array | None = None,
+    conv: Convolution | None = None,
+  ):
+    self._classes = classes
+    self._channel_of = channel_of
+    self._keep = None if keep is None else np.append(keep, True)  # id -1: frozen, always kept
+    self._mask = None if mask is None else jnp.append(mask, 1.0)
+    self._conv = conv
+
+  def kept(self, labels: np.ndarray) -> np.ndarray:
+    """Which elements of an axis remain, bool `[size]`."""
+    if self._keep is None:
+      return np.ones(len(labels), bool)
+    return self._keep[self._channel_of(labels)]
+
+  def take(self, value, axes: Axes):
+    """Removes the elements that are not kept from an array."""
+    for axis, labels in enumerate(axes):
+      if labels is not None and not (kept := self.kept(labels)).all():
+        value = jnp.take(value, np.flatnonzero(kept), axis=axis)
+    return value
+
+  def run(self, program: Program, values: list[Any]) -> list[Any]:
+    """Evaluates the program on the values of its inputs; returns those of its outputs."""
+    env: dict[Any, Any] = {}
+
+    def read(var):
+      return var.val if isinstance(var, jex_core.Literal) else env[var]
+
+    for var, const, axes in zip(
+      program.jaxpr.constvars, program.consts, program.const_axes, strict=True
+    ):
+      env[var] = self.take(const, axes)
+    env.update(zip(program.jaxpr.invars, values, strict=True))
+    for step in program.steps:
+      out = self._step(program, step, [read(var) for var in step.eqn.invars])
+      env.update(zip(step.eqn.outvars, out, strict=True))
+    return [read(var) for var in program.jaxpr.outvars]
+
+  def _step(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
+    if step.body is not None:
+      return self._call(program, step, values)
+    eqn = step.eqn
+    rule = rules.RULES.get(eqn.primitive.name)
+    if rule is None:  # its operands are frozen, so their shapes are the original ones
+      return _evaluate_alone(program.jaxpr, eqn, values)
+    if step.contraction is not None:
+      values = self._masked_operands(step, values)
+    params = eqn.params
+    if self._keep is not None:
+      params = rule.params(eqn, step.inputs, step.outputs, self.kept)
+    if eqn.primitive.name == "conv_general_dilated" and self._conv is not None:
+      return [self._conv(*values, **params)]
+    out = eqn.primitive.bind(*values, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+  def _masked_operands(self, step: Step, values: list[Any]) -> list[Any]:
+    """Removing a channel *is* its consumers not seeing it."""
+    where = step.contraction
+    if self._mask is None or where.axis is None or where.depthwise:
+      return values
+    labels = step.inputs[where.operand][where.axis]
+    if labels is None or not ((ids := self._channel_of(labels)) >= 0).any():
+      return values
+    x = values[where.operand]
+    shape = [1] * x.ndim
+    shape[where.axis] = len(labels)
+    masked = list(values)
+    masked[where.operand] = x * self._mask[ids].reshape(shape).astype(x.dtype)
+    return masked
+
+  def _call(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
+    eqn, name = step.eqn, step.eqn.primitive.name
+
+    def body(*args):
+      return self.run(step.body, list(args))
+
+    if name in ("checkpoint", "remat", "remat2"):
+      body = jax.checkpoint(
+        body, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"]
+      )
+    elif name == "custom_jvp_call":
+      if self._keep is None and not step.body.contractions():
+        return _evaluate_alone(program.jaxpr, eqn, values)  # nothing in it changes
+      body = self._with_jvp(program, step, body)
+    return body(*values)
+
+  def _with_jvp(self, program: Program, step: Step, body: Callable) -> Callable:
+    """Gives the re-evaluated body the derivative rule of the original call.
+
+    The rule is traced at the original shapes and evaluated by this interpreter in turn.
+    """
+
+    def original(*args):
+      return _evaluate_alone(program.jaxpr, step.eqn, list(args))
+
+    with_rule = jax.custom_jvp(body)
+
+    @with_rule.defjvp
+    def rule(primals, tangents):
+      dense = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in step.eqn.invars]
+      closed = jax.make_jaxpr(lambda p, t: jax.jvp(original, p, t))(tuple(dense), tuple(dense))
+      inputs, sources = step.inputs * 2, [Source(False)] * (2 * len(dense))
+      derivative = label(closed, self._classes, inputs, sources)
+      out = self.run(derivative, [*primals, *tangents])
+      return out[: len(out) // 2], out[len(out) // 2 :]
+
+    return with_rule
+
+
+def _evaluate_alone(jaxpr: jex_core.Jaxpr, eqn, values: list[Any]) -> list[Any]:
+  """Evaluates one equation as it stands, whatever kind of primitive it is."""
+  operands = {
+    var: value
+    for var, value in zip(eqn.invars, values, strict=True)
+    if not isinstance(var, jex_core.Literal)
+  }
+  alone = jaxpr.replace(
+    constvars=[], invars=list(operands), outvars=eqn.outvars, eqns=[eqn], debug_info=None
+  )
+  return jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(alone, []))(*operands.values())

@@ -1,0 +1,130 @@
+"""Propagates channel labels through a jaxpr, entering the calls it contains."""
+
+from typing import Any, NamedTuple
+
+from jax.extend import core as jex_core
+import numpy as np
+
+from gatprune_jax.channels import rules
+from gatprune_jax.channels.classes import LabelClasses
+from gatprune_jax.channels.rules import Axes, Contraction
+
+# Calls whose body is entered, and the parameter that holds the body.
+CALLS = {
+  "jit": "jaxpr",
+  "pjit": "jaxpr",
+  "closed_call": "call_jaxpr",
+  "core_call": "call_jaxpr",
+  "checkpoint": "jaxpr",
+  "remat": "jaxpr",
+  "remat2": "jaxpr",
+  "custom_jvp_call": "call_jaxpr",
+}
+# Operations after which a variable is still the same weights, for naming layers.
+_SAME_WEIGHTS = ("convert_element_type", "transpose", "copy", "stop_gradient")
+
+
+class Source(NamedTuple):
+  """Where a value comes from."""
+
+  is_weight: bool  # computed from variables and constants alone
+  leaf: int | None = None  # it is this variable leaf, up to dtype and transposition
+
+
+class Step(NamedTuple):
+  """One equation with the labels of its operands and results."""
+
+  eqn: Any
+  inputs: list[Axes]
+  outputs: list[Axes]
+  contraction: Contraction | None  # for convolutions and dot products
+  leaf: int | None  # the variable leaf that is the contraction's kernel
+  body: "Program | None"  # for calls that are entered
+
+
+class Program(NamedTuple):
+  """A labelled jaxpr."""
+
+  jaxpr: jex_core.Jaxpr
+  consts: list[Any]
+  const_axes: list[Axes]
+  steps: list[Step]
+  outputs: list[Axes]
+  out_sources: list[Source]
+
+  def contractions(self) -> list[Step]:
+    """Every convolution and dot product, in the order of execution, calls entered."""
+    found = []
+    for step in self.steps:
+      if step.body is not None:
+        found += step.body.contractions()
+      elif step.contraction is not None:
+        found.append(step)
+    return found
+
+
+def label(
+  closed: jex_core.ClosedJaxpr | jex_core.Jaxpr,
+  classes: LabelClasses,
+  inputs: list[Axes],
+  sources: list[Source],
+) -> Program:
+  """Labels every value of a jaxpr, given its inputs' axes.
+
+  Captured constants are treated like variables: each axis gets fresh labels.
+  """
+  jaxpr, consts = getattr(closed, "jaxpr", closed), list(getattr(closed, "consts", []))
+  axes: dict[Any, Axes] = {}
+  source: dict[Any, Source] = {}
+
+  def read(var):
+    if isinstance(var, jex_core.Literal):
+      return (None,) * np.ndim(var.val), Source(True)
+    return axes[var], source[var]
+
+  const_axes = [
+    tuple(classes.fresh(size) if isinstance(size, int) else None for size in var.aval.shape)
+    for var in jaxpr.constvars
+  ]
+  for var, var_axes in zip(jaxpr.constvars, const_axes, strict=True):
+    axes[var], source[var] = var_axes, Source(True)
+  for var, var_axes, var_source in zip(jaxpr.invars, inputs, sources, strict=True):
+    axes[var], source[var] = var_axes, var_source
+
+  steps = []
+  for eqn in jaxpr.eqns:
+    read_in = [read(var) for var in eqn.invars]
+    step, out_sources = _label_equation(
+      eqn, classes, [a for a, _ in read_in], [s for _, s in read_in]
+    )
+    steps.append(step)
+    for var, var_axes, var_source in zip(eqn.outvars, step.outputs, out_sources, strict=True):
+      axes[var], source[var] = var_axes, var_source
+
+  read_out = [read(var) for var in jaxpr.outvars]
+  return Program(
+    jaxpr, consts, const_axes, steps, [a for a, _ in read_out], [s for _, s in read_out]
+  )
+
+
+def _label_equation(
+  eqn, classes: LabelClasses, inputs: list[Axes], sources: list[Source]
+) -> tuple[Step, list[Source]]:
+  name = eqn.primitive.name
+  if name in CALLS:
+    body = label(eqn.params[CALLS[name]], classes, inputs, sources)
+    return Step(eqn, inputs, body.outputs, None, None, body), body.out_sources
+
+  rule = rules.RULES.get(name)
+  outputs = (rule.propagate if rule else rules.freeze_everything)(classes, eqn, inputs)
+  contraction, leaf = None, None
+  if name == "conv_general_dilated":
+    contraction = rules.conv_contraction(eqn)
+  elif name == "dot_general":
+    weights = (sources[0].is_weight, sources[1].is_weight)
+    contraction = rules.dot_contraction(eqn, inputs, weights)
+  if contraction is not None:
+    leaf = sources[contraction.kernel].leaf
+  same = sources[0].leaf if name in _SAME_WEIGHTS else None
+  out = Source(all(s.is_weight for s in sources), same)
+  return Step(eqn, inputs, outputs, contraction, leaf, None), [out] * len(outputs)

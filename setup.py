@@ -1,0 +1,33 @@
+"""Installs gatprune_jax and its experiments."""
+
+from setuptools import find_packages, setup
+
+setup(
+  name="gatprune_jax",
+  version="0.1.0",
+  description="Channel pruning by graph-based reinforcement learning, in JAX",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=find_packages(include=["gatprune_jax", "gatprune_jax.*", "experiments", "experiments.*"]),
+  install_requires=[
+    "absl-py>=2.1",
+    "chex>=0.1.90",
+    "distrax>=0.1.7",
+    "flatbuffers>=24",  # jax.export serialises with it
+    "flax>=0.10",
+    "jax>=0.10",
+    "jaxlib>=0.10",
+    "jraph>=0.0.6.dev0",
+    "ml_collections>=1.0",
+    "numpy>=1.26",
+    "optax>=0.2.4",
+    "orbax-checkpoint>=0.11",
+    "scikit-learn>=1.4",  # the digits images
+    "tabulate>=0.9",
+    "tensorflow-datasets>=4.9.8",
+    "tqdm>=4.66",
+  ],
+  extras_require={
+    "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"],
+  },
+)
