@@ -49,7 +49,9 @@ def compact_variables(graph: ChannelGraph, variables: Any, mask: Any) -> Any:
   keep = _checked(graph, mask)
   leaves, treedef = jax.tree.flatten(variables)
   if treedef != graph.treedef:
-    raise InputError(f"the variables have the structure {treedef}, the graph's have {graph.treedef}")
+    raise InputError(
+      f"the variables have the structure {treedef}, but the graph was traced with {graph.treedef}"
+    )
   cut = []
   for array, leaf in zip(leaves, graph.leaves, strict=True):
     for axis, ids in enumerate(leaf.axes):

@@ -55,6 +55,7 @@ def merge(classes: LabelClasses, first: Axis, second: Axis, reason: str) -> Axis
 
 
 def unlabelled(eqn) -> list[Axes]:
+  """The results of an equation that carries no labels."""
   return [(None,) * len(out.aval.shape) for out in eqn.outvars]
 
 
@@ -335,6 +336,7 @@ class Contraction(NamedTuple):
 
 
 def conv_contraction(eqn) -> Contraction:
+  """Reads a convolution's axes off its dimension numbers."""
   dims = eqn.params["dimension_numbers"]
   depthwise = eqn.params["feature_group_count"] > 1
   return Contraction(
@@ -438,9 +440,17 @@ def _dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   return [tuple(out)]
 
 
-ELEMENTWISE = ["abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp", "conj", "convert_element_type", "copy", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "imag", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or", "population_count", "pow", "real", "reduce_precision", "rem", "round", "rsqrt", "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"]
-REDUCTIONS = ["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor", "argmax", "argmin"]
-WINDOWS = ["reduce_window_sum", "reduce_window_max", "reduce_window_min"]
+ELEMENTWISE = """
+  abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp conj
+  convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag
+  integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or
+  population_count pow real reduce_precision rem round rsqrt select_n shift_left
+  shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
+""".split()
+REDUCTIONS = """
+  reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin
+""".split()
+WINDOWS = "reduce_window_sum reduce_window_max reduce_window_min".split()
 
 RULES: dict[str, Rule] = {
   **{name: Rule(_elementwise) for name in ELEMENTWISE},

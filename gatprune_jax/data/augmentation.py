@@ -1,0 +1,20 @@
+"""Random changes to training images, inside the jitted step."""
+
+import jax
+import jax.numpy as jnp
+
+
+def random_shift(key: jax.Array, x: jax.Array, pixels: int) -> jax.Array:
+  """Shifts each image by up to `pixels` in both directions, edges repeated.
+
+  Args:
+    key: PRNG key.
+    x: images `[B, H, W, C]`.
+    pixels: largest shift; 0 returns x.
+  """
+  if pixels == 0:
+    return x
+  padded = jnp.pad(x, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
+  offsets = jax.random.randint(key, (x.shape[0], 2), 0, 2 * pixels + 1)
+  crop = lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), x.shape[1:])
+  return jax.vmap(crop)(padded, offsets)

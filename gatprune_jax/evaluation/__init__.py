@@ -1,0 +1,31 @@
+"""How good a masked network is, before and after training it."""
+
+from gatprune_jax.evaluation.convolution import candidate_convolution, patches_convolution
+from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate, running_momentum
+from gatprune_jax.evaluation.scoring import Score, in_chunks, score_logits, score_mask
+from gatprune_jax.evaluation.training import (
+  Recipe,
+  TrainState,
+  make_optimizer,
+  train,
+  train_candidates,
+  train_step,
+)
+
+__all__ = [
+  "Recipe",
+  "Score",
+  "TrainFunction",
+  "TrainState",
+  "candidate_convolution",
+  "in_chunks",
+  "make_optimizer",
+  "patches_convolution",
+  "recalibrate",
+  "running_momentum",
+  "score_logits",
+  "score_mask",
+  "train",
+  "train_candidates",
+  "train_step",
+]

@@ -1,0 +1,63 @@
+"""Scores of masks: how well a network does with some of its channels removed, before training."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gatprune_jax.channels import ChannelGraph, masked
+from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate
+
+
+class Score(NamedTuple):
+  """Per image, whether the label was predicted, and its log-likelihood."""
+
+  correct: jax.Array  # [..., n] float32, 0 or 1
+  log_likelihood: jax.Array  # [..., n] float32, nats, <= 0
+
+
+def score_logits(logits: jax.Array, y: jax.Array) -> Score:
+  """Scores logits `[n, classes]` against labels `[n]`."""
+  log_p = jax.nn.log_softmax(logits)
+  chosen = jnp.take_along_axis(log_p, y[:, None], axis=-1)[:, 0]
+  return Score((logits.argmax(-1) == y).astype(jnp.float32), chosen)
+
+
+def score_mask(
+  graph: ChannelGraph,
+  eval_fn: Callable[[Any, jax.Array], jax.Array],
+  train_fn: TrainFunction,
+  momentum: Any,
+  variables: Any,
+  mask: jax.Array,
+  calibration: jax.Array,
+  x: jax.Array,
+  y: jax.Array,
+) -> Score:
+  """Scores one mask on shared weights, batch norm recalibrated for it.
+
+  Unbatched: `vmap` over the mask folds the candidates into the batch of every convolution, and
+  what no mask touches is computed once.
+
+  Args:
+    graph: the network's channels.
+    eval_fn: `(variables, x) -> logits`.
+    train_fn: `(variables, x) -> (logits, updated collections)`.
+    momentum: of the running statistics, from `running_momentum`.
+    variables: the weights.
+    mask: `[N]`, 1 = keep.
+    calibration: images `[m, ...]` of the training split, for the statistics.
+    x: images `[n, ...]`.
+    y: labels `[n]`.
+  """
+  masked_train, masked_eval = masked(graph, train_fn), masked(graph, eval_fn)
+  recalibrated = recalibrate(
+    lambda v, batch: masked_train(v, mask, batch), momentum, variables, calibration
+  )
+  return score_logits(masked_eval(recalibrated, mask, x), y)
+
+
+def in_chunks(fn: Callable[[Any], Any], candidates: Any, chunk: int) -> Any:
+  """`vmap(fn)` over the leading axis, at most `chunk` at a time to bound memory."""
+  return jax.lax.map(fn, candidates, batch_size=chunk)
