@@ -1,5 +1,14 @@
 """What can be removed from a network, and removing it. Knows nothing of learning."""
 
+from gatprune_jax.channels.budgets import (
+  Budgets,
+  group_starts,
+  keep_floors,
+  make_budgets,
+  raise_to_floors,
+  rank_in_group,
+  smallest_mask,
+)
 from gatprune_jax.channels.compaction import (
   Compact,
   compact,
@@ -15,6 +24,7 @@ from gatprune_jax.channels.trace import trace
 __all__ = [
   "FROZEN",
   "RESOURCES",
+  "Budgets",
   "ChannelGraph",
   "Compact",
   "Group",
@@ -25,10 +35,16 @@ __all__ = [
   "compact",
   "compact_function",
   "compact_variables",
+  "group_starts",
+  "keep_floors",
   "load",
   "macs",
+  "make_budgets",
   "masked",
   "params",
+  "raise_to_floors",
+  "rank_in_group",
   "save",
+  "smallest_mask",
   "trace",
 ]

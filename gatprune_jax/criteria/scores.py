@@ -1,0 +1,161 @@
+"""Saliency of channels: higher means more worth keeping.
+
+Where a channel is produced by several layers (the residual stream), its score is the mean of the
+layers' scores. A new criterion is one function and one entry of `CRITERIA`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gatprune_jax.channels import FROZEN, ChannelGraph, masked
+from gatprune_jax.errors import InputError
+
+
+class Evidence(NamedTuple):
+  """What criteria may look at."""
+
+  graph: ChannelGraph
+  variables: Any
+  eval_fn: Callable[[Any, jax.Array], jax.Array]  # (variables, x) -> logits
+  x: jax.Array  # training images [n, ...]
+  y: jax.Array  # labels [n]
+  key: jax.Array  # PRNG key
+
+
+def random_scores(evidence: Evidence) -> np.ndarray:
+  """Independent uniform scores: the control."""
+  return np.asarray(jax.random.uniform(evidence.key, (evidence.graph.num_channels,)))
+
+
+def l1_norm(evidence: Evidence) -> np.ndarray:
+  """sum |W| of each filter, over the layer's mean (Li et al. 2017, arXiv 1608.08710)."""
+  return _filter_scores(evidence, lambda filters: np.abs(filters).sum(-1))
+
+
+def l2_norm(evidence: Evidence) -> np.ndarray:
+  """sqrt(sum W^2) of each filter, over the layer's mean (He et al. 2018, arXiv 1808.06866)."""
+  return _filter_scores(evidence, lambda filters: np.linalg.norm(filters, axis=-1))
+
+
+def geometric_median(evidence: Evidence) -> np.ndarray:
+  """FPGM: sum_j ||W_i - W_j|| within the layer, over its mean (He et al. 2019, arXiv 1811.00250).
+
+  A filter near the layer's geometric median is replaced best by the others.
+  """
+
+  def distances(filters: np.ndarray) -> np.ndarray:
+    squared = (filters**2).sum(-1)
+    gram = squared[:, None] + squared[None] - 2 * filters @ filters.T
+    return np.sqrt(np.maximum(gram, 0)).sum(-1)
+
+  return _filter_scores(evidence, distances)
+
+
+def bn_scale(evidence: Evidence) -> np.ndarray:
+  """|gamma| of the channel's normalisation layers (Liu et al. 2017, arXiv 1708.06519).
+
+  Gammas are the one-axis parameters named "scale".
+
+  Raises:
+    InputError: where the network has none.
+  """
+  values = vector_statistics(evidence.graph, evidence.variables, "scale", np.abs)
+  if values is None:
+    raise InputError(
+      "criterion bn_scale needs normalisation layers with a parameter named 'scale', and this "
+      "network has none: choose another criterion"
+    )
+  return values
+
+
+def taylor(evidence: Evidence) -> np.ndarray:
+  """mean over images of (dL/dm_i)^2 at the dense mask (Molchanov et al. 2019, arXiv 1906.10771).
+
+  L is an image's cross-entropy and m_i multiplies the channel wherever it is read, so that
+  dL/dm_i = sum activation * dL/d activation.
+  """
+  masked_fn = masked(evidence.graph, evidence.eval_fn)
+
+  def loss(mask, x, y):
+    logits = masked_fn(evidence.variables, mask, x[None])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y[None])[0]
+
+  ones = jnp.ones(evidence.graph.num_channels)
+  gradients = jax.jit(
+    lambda x, y: jax.lax.map(lambda xy: jax.grad(loss)(ones, *xy), (x, y), batch_size=32)
+  )(evidence.x, evidence.y)
+  return np.asarray((gradients**2).mean(0))
+
+
+CRITERIA: dict[str, Callable[[Evidence], np.ndarray]] = {
+  "random": random_scores,
+  "l1": l1_norm,
+  "l2": l2_norm,
+  "bn_scale": bn_scale,
+  "fpgm": geometric_median,
+  "taylor": taylor,
+}
+
+
+def score_channels(name: str, evidence: Evidence) -> np.ndarray:
+  """The named criterion's score of every channel, float `[N]`.
+
+  Raises:
+    InputError: an unknown name, or a criterion that does not apply to this network.
+  """
+  check_criteria([name])
+  return CRITERIA[name](evidence)
+
+
+def check_criteria(names: list[str]) -> None:
+  """Raises InputError where a name is not that of a criterion."""
+  for name in names:
+    if name not in CRITERIA:
+      raise InputError(f"criterion {name!r} is unknown: choose from {', '.join(CRITERIA)}")
+
+
+def vector_statistics(
+  graph: ChannelGraph, variables: Any, name: str, transform: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray | None:
+  """Mean over a channel's one-axis leaves of that name (last key of the path), float64 `[N]`.
+
+  Returns None where no such leaf carries a channel.
+  """
+  pieces = [
+    (leaf.axes[0], transform(np.asarray(array, np.float64)))
+    for leaf, array in zip(graph.leaves, jax.tree.leaves(variables), strict=True)
+    if leaf.path.split("/")[-1] == name and len(leaf.shape) == 1
+  ]
+  return mean_by_channel(graph.num_channels, pieces) if pieces else None
+
+
+def mean_by_channel(
+  num_channels: int, pieces: list[tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+  """Mean of values per channel id, over (ids `[n]`, values `[n]`) pieces; 0 where there is none."""
+  total, count = np.zeros(num_channels), np.zeros(num_channels)
+  for ids, values in pieces:
+    live = ids != FROZEN
+    np.add.at(total, ids[live], values[live])
+    np.add.at(count, ids[live], 1)
+  return total / np.maximum(count, 1)
+
+
+def _filter_scores(
+  evidence: Evidence, score: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+  """Scores each layer's filters `[n_out, fan_in]`, divides by the layer's mean, and averages."""
+  arrays = jax.tree.leaves(evidence.variables)
+  pieces = []
+  for layer in evidence.graph.layers:
+    if layer.kernel is None or layer.kernel_axes[1] is None:
+      continue
+    kernel = np.moveaxis(np.asarray(arrays[layer.kernel], np.float64), layer.kernel_axes[1], 0)
+    values = score(kernel.reshape(len(kernel), -1))
+    pieces.append((layer.outputs, values / max(values.mean(), np.finfo(np.float64).tiny)))
+  return mean_by_channel(evidence.graph.num_channels, pieces)
