@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -62,9 +63,14 @@ def group_starts(graph: ChannelGraph) -> np.ndarray:
   return np.concatenate([[0], np.cumsum(widths)[:-1]]).astype(np.int64)
 
 
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=("limits", "products", "dense"),
+  meta_fields=("names",),
+)
 @dataclasses.dataclass(frozen=True)
 class Budgets:
-  """Constraints on a graph's resources.
+  """Constraints on a graph's resources. A pytree, so that it can be an argument under jit.
 
   Attributes:
     names: the constrained resources, K of them.

@@ -1,6 +1,12 @@
 """Classical pruning criteria: the agent's baselines, and some of its features."""
 
-from gatprune_jax.criteria.allocation import SCOPES, allocate
+from gatprune_jax.criteria.allocation import (
+  SCOPES,
+  Classical,
+  allocate,
+  channel_order,
+  classical_pruners,
+)
 from gatprune_jax.criteria.scores import (
   CRITERIA,
   Evidence,
@@ -13,9 +19,12 @@ from gatprune_jax.criteria.scores import (
 __all__ = [
   "CRITERIA",
   "SCOPES",
+  "Classical",
   "Evidence",
   "allocate",
+  "channel_order",
   "check_criteria",
+  "classical_pruners",
   "mean_by_channel",
   "score_channels",
   "vector_statistics",

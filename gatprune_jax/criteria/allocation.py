@@ -1,7 +1,8 @@
 """From saliency scores to a mask at a budget: how many channels each group keeps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,43 +12,83 @@ from gatprune_jax.errors import InputError
 SCOPES = ("uniform", "global")
 
 
-def allocate(
-  graph: ChannelGraph, budgets: Budgets, floors: np.ndarray, scores: np.ndarray, scope: str
-) -> np.ndarray:
-  """The channels of highest score that fit the budgets.
+def channel_order(graph: ChannelGraph, scores: np.ndarray, scope: str) -> np.ndarray:
+  """The order in which channels are kept: 0 for the first, int64 `[N]`.
 
-  Both scopes put the channels in one order and keep its longest prefix that fits, found by
-  bisection: "global" orders by score, "uniform" by the position among the channel's own group,
-  (rank + 1/2) / width, so that every group keeps the same share to within a channel. What is left
-  of the budget is spent on the next channels in that order that still fit, so that all methods
-  end equally close to the budget.
+  "global" orders by score. "uniform" orders by the position among the channel's own group,
+  (rank + 1/2) / width, so that every prefix holds the same share of every group to within a
+  channel.
 
   Args:
     graph: the network's channels.
-    budgets: the constraints; the floors are within them.
-    floors: fewest channels of each group `[groups]`.
     scores: `[N]`, higher is kept first.
     scope: "uniform" or "global".
-
-  Returns:
-    A feasible mask, bool `[N]`, with every group at or above its floor.
 
   Raises:
     InputError: an unknown scope.
   """
   if scope not in SCOPES:
     raise InputError(f"scope {scope!r} is unknown: choose from {', '.join(SCOPES)}")
-  scores = np.asarray(scores, np.float64)
+  by_score = np.argsort(np.argsort(-np.asarray(scores, np.float64), kind="stable"))
+  if scope == "global":
+    return by_score
   group_of = graph.group_of
   widths = np.array([len(group.channels) for group in graph.groups])
   # Ranks, because the sort within groups is in float32 and scores may differ by less.
-  by_score = np.argsort(np.argsort(-scores, kind="stable"), kind="stable")  # 0 = highest
   rank = np.asarray(rank_in_group(-by_score.astype(np.float32), group_of, group_starts(graph)))
-  position = by_score if scope == "global" else (rank + 0.5) / widths[group_of]
-  order = np.argsort(np.lexsort((by_score, position)))  # equal positions: higher score first
+  position = (rank + 0.5) / widths[group_of]
+  return np.argsort(np.lexsort((by_score, position)))  # equal positions: higher score first
+
+
+def allocate(
+  graph: ChannelGraph, budgets: Budgets, floors: np.ndarray, order: np.ndarray
+) -> np.ndarray:
+  """Keeps the longest prefix of an order that fits the budgets, found by bisection.
+
+  What is left of the budget is spent on the next channels in the order that still fit, so that
+  all methods end equally close to the budget.
+
+  Args:
+    graph: the network's channels.
+    budgets: the constraints; the floors are within them.
+    floors: fewest channels of each group `[groups]`.
+    order: the place of each channel `[N]`, 0 first.
+
+  Returns:
+    A feasible mask, bool `[N]`, with every group at or above its floor.
+  """
+  group_of = graph.group_of
+  rank = np.asarray(rank_in_group(-order.astype(np.float32), group_of, group_starts(graph)))
   at_floor = rank < floors[group_of]
-  mask = _largest_feasible(lambda size: at_floor | (order < size), len(scores), budgets)
+  mask = _largest_feasible(lambda size: at_floor | (order < size), len(order), budgets)
   return budgets.top_up(mask, -order)
+
+
+class Classical(NamedTuple):
+  """A classical pruner brought to a budget."""
+
+  name: str  # criterion and scope
+  order: np.ndarray  # [N], 0 = kept first
+  mask: np.ndarray  # bool [N]
+
+
+def classical_pruners(
+  graph: ChannelGraph, budgets: Budgets, floors: np.ndarray, scores: Mapping[str, np.ndarray]
+) -> list[Classical]:
+  """Every criterion in every scope, brought to the budgets.
+
+  Args:
+    graph: the network's channels.
+    budgets: the constraints.
+    floors: fewest channels of each group `[groups]`.
+    scores: {criterion: scores `[N]`}.
+  """
+  pruners = []
+  for name, values in scores.items():
+    for scope in SCOPES:
+      order = channel_order(graph, values, scope)
+      pruners.append(Classical(f"{name} {scope}", order, allocate(graph, budgets, floors, order)))
+  return pruners
 
 
 def _largest_feasible(

@@ -1,0 +1,105 @@
+"""The policy: a graph-attention encoder and one Bernoulli bit per channel."""
+
+import dataclasses
+from typing import Any
+
+import distrax
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from gatprune_jax.agent.features import Observation
+from gatprune_jax.agent.gat import GraphAttention
+from gatprune_jax.errors import InputError
+
+_MAX_LOGIT = 8.0  # a bit that is never sampled again has no gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+  """Sizes of the encoder.
+
+  Attributes:
+    layers: graph-attention layers.
+    heads: attention heads.
+    head_features: features per head; the hidden width is heads * head_features.
+  """
+
+  layers: int
+  heads: int
+  head_features: int
+
+  def __post_init__(self):
+    """Refuses sizes that are not positive."""
+    for field in dataclasses.fields(self):
+      if getattr(self, field.name) < 1:
+        raise InputError(f"policy {field.name} is {getattr(self, field.name)}: it must be positive")
+
+
+class Policy(nn.Module):
+  """logit_i = head(GAT embedding_i, group mean, global mean) + e_i, clipped to [-8, 8].
+
+  The embedding e_i, one scalar per channel, tells channels apart that look alike to the graph.
+  The head starts at zero, so that the first logits are the embeddings.
+
+  Attributes:
+    config: sizes of the encoder.
+    num_groups: groups of channels.
+  """
+
+  config: PolicyConfig
+  num_groups: int
+
+  @nn.compact
+  def __call__(self, observation: Observation, dynamic: jax.Array) -> jax.Array:
+    """Maps the observation and dynamic features `[N, D]` to logits `[N]` of "keep"."""
+    width = self.config.heads * self.config.head_features
+    num = dynamic.shape[0]
+    channels = jnp.concatenate([observation.channels, dynamic], axis=1)
+    nodes = jnp.concatenate(
+      [
+        nn.Dense(width, name="embed_channels")(channels),
+        nn.Dense(width, name="embed_layers")(observation.layers),
+      ]
+    )
+    for index in range(self.config.layers):
+      normed = nn.LayerNorm(name=f"norm{index}")(nodes)
+      attended = GraphAttention(self.config.heads, self.config.head_features, name=f"gat{index}")(
+        normed, observation.blocks
+      )
+      nodes = nodes + nn.Dense(width, name=f"mix{index}")(nn.elu(attended))
+    hidden = nn.LayerNorm(name="norm_out")(nodes[:num])
+    group_of = observation.group_of
+    size = jnp.zeros(self.num_groups).at[group_of].add(1.0)
+    group_mean = jnp.zeros((self.num_groups, width)).at[group_of].add(hidden) / size[:, None]
+    everything = jnp.broadcast_to(hidden.mean(0), hidden.shape)
+    context = jnp.concatenate([hidden, group_mean[group_of], everything], axis=1)
+    context = nn.elu(nn.Dense(width, name="head_hidden")(context))
+    head = nn.Dense(1, kernel_init=nn.initializers.zeros, name="head")(context)[:, 0]
+    embedding = self.param("embedding", nn.initializers.zeros, (num,))
+    return jnp.clip(head + embedding, -_MAX_LOGIT, _MAX_LOGIT)
+
+
+def with_embedding(params: Any, embedding: jax.Array) -> Any:
+  """The policy's variables with the per-channel embedding `[N]` replaced."""
+  return {**params, "params": {**params["params"], "embedding": embedding}}
+
+
+def sample(key: jax.Array, logits: jax.Array) -> jax.Array:
+  """One independent bit per logit, bool; True = keep."""
+  return distrax.Bernoulli(logits=logits, dtype=jnp.bool_).sample(seed=key)
+
+
+def log_prob(logits: jax.Array, bits: jax.Array) -> jax.Array:
+  """Log-probability of each bit, nats."""
+  return distrax.Bernoulli(logits=logits).log_prob(bits)
+
+
+def entropy(logits: jax.Array) -> jax.Array:
+  """Entropy of each bit, nats."""
+  return distrax.Bernoulli(logits=logits).entropy()
+
+
+def kl_divergence(logits: jax.Array, other: jax.Array) -> jax.Array:
+  """KL(logits || other) of each bit, nats."""
+  return distrax.Bernoulli(logits=logits).kl_divergence(distrax.Bernoulli(logits=other))

@@ -1,0 +1,78 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347) with per-channel ratios.
+
+An action is N bits. The ratio of the joint probabilities is the product of N ratios: with
+thousands of channels nearly every sample is clipped. Here each bit has a ratio of its own, clipped
+on its own; at N = 1 the two are the same.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from gatprune_jax.errors import InputError
+
+_MAX_LOG_RATIO = 20.0  # exp stays finite in float32
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+  """How the policy is updated on one batch of samples.
+
+  Attributes:
+    epochs: passes over the batch.
+    clip: epsilon; ratios are clipped to [1 - epsilon, 1 + epsilon].
+    kl_stop: mean KL per channel, nats, beyond which the remaining passes are skipped.
+    entropy_weight: coefficient of the mean entropy in the objective.
+    learning_rate: of the network, Adam.
+    embedding_learning_rate: of the per-channel embeddings, Adam.
+    max_grad_norm: gradients are scaled down to this global norm.
+  """
+
+  epochs: int
+  clip: float
+  kl_stop: float
+  entropy_weight: float
+  learning_rate: float
+  embedding_learning_rate: float
+  max_grad_norm: float
+
+  def __post_init__(self):
+    """Refuses values that cannot learn."""
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if value < 0 or (value == 0 and field.name != "entropy_weight"):
+        raise InputError(f"ppo {field.name} is {value}: it must be positive")
+
+
+def leave_one_out_advantages(utility: jax.Array) -> jax.Array:
+  """A_b = U_b - mean of the other samples' U, then divided by the standard deviation of A.
+
+  The baseline does not depend on the sample's own action, so the policy gradient stays unbiased
+  (Kool et al. 2019). Equal utilities give zero.
+
+  Args:
+    utility: `[B]`, B >= 2.
+  """
+  num = utility.shape[0]
+  advantage = (utility - utility.mean()) * (num / (num - 1))
+  return advantage / (advantage.std() + 1e-8)
+
+
+def clipped_objective(
+  log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip: float
+) -> jax.Array:
+  """min(rho A, clip(rho, 1 - eps, 1 + eps) A), with rho = exp(log_prob - old_log_prob).
+
+  Args:
+    log_prob: of each bit under the current policy, `[N]`.
+    old_log_prob: of each bit when it was sampled, `[N]`.
+    advantage: of the sample, scalar, or of each bit, `[N]`.
+    clip: epsilon.
+
+  Returns:
+    The objective of each bit, `[N]`, to be maximised.
+  """
+  log_ratio = jnp.clip(log_prob - old_log_prob, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+  ratio = jnp.exp(log_ratio)
+  return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)

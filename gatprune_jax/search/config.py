@@ -1,0 +1,77 @@
+"""Settings of a search."""
+
+import dataclasses
+
+from gatprune_jax.agent import MODES, DualConfig, PolicyConfig, PPOConfig
+from gatprune_jax.errors import InputError
+from gatprune_jax.search.mdp import SCHEDULES
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+  """How masks are searched for.
+
+  Attributes:
+    updates: PPO updates.
+    samples: masks sampled and scored in each update: B.
+    schedule: "one_shot" (all channels in one step) or "layerwise" (one group a step).
+    keep_floor: smallest share of each group that is kept; at least one channel always is.
+    likelihood_weight: w in the score, accuracy + w * bounded mean log-likelihood.
+    likelihood_bound: log-likelihoods of single images count at least minus this, nats.
+    self_competition: how scores become rewards: "none", "best", "rank" or "tanh".
+    past_scores: feasible scores remembered for it.
+    warm_start: half the range of the first logits, ordered by the best classical pruner.
+    calibration_images: training images for the batch-norm statistics of each mask.
+    arena_share: share of the reward split held out for the incumbent's second split.
+    elites: best feasible samples kept as candidates.
+    shortlist: candidates returned for fine-tuning.
+    chunk: masks scored at once; bounds memory.
+    policy: sizes of the encoder.
+    ppo: the policy update.
+    dual: the multipliers' controller.
+  """
+
+  updates: int
+  samples: int
+  schedule: str
+  keep_floor: float
+  likelihood_weight: float
+  likelihood_bound: float
+  self_competition: str
+  past_scores: int
+  warm_start: float
+  calibration_images: int
+  arena_share: float
+  elites: int
+  shortlist: int
+  chunk: int
+  policy: PolicyConfig
+  ppo: PPOConfig
+  dual: DualConfig
+
+  def __post_init__(self):
+    """Refuses values that cannot search."""
+    for name in ("updates", "calibration_images", "elites", "shortlist", "chunk"):
+      if getattr(self, name) < 1:
+        raise InputError(f"search {name} is {getattr(self, name)}: it must be at least 1")
+    if self.samples < 2:
+      raise InputError(f"search samples is {self.samples}: a leave-one-out baseline needs 2")
+    if self.past_scores < self.samples:
+      raise InputError(
+        f"search past_scores is {self.past_scores}: it must hold at least one update's "
+        f"{self.samples} samples"
+      )
+    for name in ("likelihood_weight", "likelihood_bound", "warm_start"):
+      if getattr(self, name) < 0:
+        raise InputError(f"search {name} is {getattr(self, name)}: it must not be negative")
+    if not 0 < self.arena_share < 1:
+      raise InputError(f"search arena_share is {self.arena_share}: it must be between 0 and 1")
+    if self.schedule not in SCHEDULES:
+      raise InputError(
+        f"search schedule {self.schedule!r} is unknown: choose from {', '.join(SCHEDULES)}"
+      )
+    if self.self_competition not in MODES:
+      raise InputError(
+        f"search self_competition {self.self_competition!r} is unknown: choose from "
+        f"{', '.join(MODES)}"
+      )

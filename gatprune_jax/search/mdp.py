@@ -1,0 +1,160 @@
+"""The constrained MDP: which channels are decided when, what the agent sees, what its bits do."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gatprune_jax.agent import sample
+from gatprune_jax.channels import Budgets, ChannelGraph, group_starts, raise_to_floors
+from gatprune_jax.errors import InputError
+
+# logits_fn(mask [N], decided [N]) -> logits [N]: the policy in one state.
+LogitsFn = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def one_shot(graph: ChannelGraph) -> np.ndarray:
+  """All channels in one step: decisions bool `[1, N]`."""
+  return np.ones((1, graph.num_channels), bool)
+
+
+def layerwise(graph: ChannelGraph) -> np.ndarray:
+  """One group a step, in network order: decisions bool `[groups, N]`."""
+  return graph.group_of[None] == np.arange(len(graph.groups))[:, None]
+
+
+# A new schedule is one function: decisions[t, n] says that step t decides channel n, each once.
+SCHEDULES: dict[str, Callable[[ChannelGraph], np.ndarray]] = {
+  "one_shot": one_shot,
+  "layerwise": layerwise,
+}
+
+
+def make_decisions(graph: ChannelGraph, schedule: str) -> np.ndarray:
+  """The named schedule's decisions, bool `[T, N]`.
+
+  Raises:
+    InputError: an unknown schedule.
+  """
+  if schedule not in SCHEDULES:
+    raise InputError(f"schedule {schedule!r} is unknown: choose from {', '.join(SCHEDULES)}")
+  return SCHEDULES[schedule](graph)
+
+
+class Environment(NamedTuple):
+  """What does not change within an episode; arrays only, an argument under jit."""
+
+  decisions: jax.Array  # [T, N] bool, every channel in exactly one step
+  budgets: Budgets
+  floors: jax.Array  # [groups] fewest channels
+  group_of: jax.Array  # [N]
+  starts: jax.Array  # [groups] channels in the groups before
+  priority: jax.Array  # [N] which channels a floor keeps first
+
+
+def make_environment(
+  graph: ChannelGraph,
+  decisions: np.ndarray,
+  budgets: Budgets,
+  floors: np.ndarray,
+  priority: np.ndarray,
+) -> Environment:
+  """Collects the arrays; priority `[N]` orders the channels that a floor keeps."""
+  return Environment(
+    jnp.asarray(decisions),
+    budgets,
+    jnp.asarray(floors),
+    jnp.asarray(graph.group_of),
+    jnp.asarray(group_starts(graph)),
+    jnp.asarray(priority, jnp.float32),
+  )
+
+
+def transition(env: Environment, bits: jax.Array) -> jax.Array:
+  """The mask that the bits `[N]` lead to: themselves, with every group raised to its floor.
+
+  It is a function of the bits alone, so the log-probability stays that of the sampled bits.
+  """
+  return raise_to_floors(bits, env.priority, env.group_of, env.starts, env.floors)
+
+
+def states(env: Environment, bits: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The state before a step of the episode that ends with `bits`: (mask `[N]`, decided `[N]`).
+
+  Channels not yet decided are kept.
+  """
+  earlier = jnp.arange(env.decisions.shape[0]) < step
+  decided = (env.decisions & earlier[:, None]).any(0)
+  return transition(env, bits | ~decided), decided
+
+
+def rollout(
+  env: Environment, logits_fn: LogitsFn, num: int, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Samples episodes.
+
+  Args:
+    env: the environment.
+    logits_fn: the policy.
+    num: B.
+    key: PRNG key.
+
+  Returns:
+    The sampled bits, bool `[B, N]`, and the logits under which each was drawn, `[B, N]`.
+  """
+  num_steps, num_channels = env.decisions.shape
+  # The first state is the same in every episode, so one evaluation serves all of them.
+  mask, decided = states(env, jnp.ones(num_channels, bool), jnp.zeros((), jnp.int32))
+  logits = jnp.broadcast_to(logits_fn(mask, decided), (num, num_channels))
+  bits = sample(jax.random.fold_in(key, 0), logits)
+
+  def advance(step, carry):
+    bits, logits = carry
+    new = jax.vmap(lambda b: logits_fn(*states(env, b, step)))(bits)
+    here = env.decisions[step]
+    drawn = sample(jax.random.fold_in(key, step), new)
+    return jnp.where(here, drawn, bits), jnp.where(here, new, logits)
+
+  if num_steps > 1:
+    bits, logits = jax.lax.fori_loop(1, num_steps, advance, (bits, logits))
+  return bits, logits
+
+
+def decision_logits(env: Environment, logits_fn: LogitsFn, bits: jax.Array) -> jax.Array:
+  """The logits under which the policy decides each bit in the episodes that end with `bits`.
+
+  Args:
+    env: the environment.
+    logits_fn: the policy; differentiated through.
+    bits: `[B, N]`.
+
+  Returns:
+    `[B, N]`.
+  """
+  num_steps, num_channels = env.decisions.shape
+  mask, decided = states(env, jnp.ones(num_channels, bool), jnp.zeros((), jnp.int32))
+  logits = jnp.broadcast_to(logits_fn(mask, decided), bits.shape)
+
+  def advance(logits, step):
+    new = jax.vmap(lambda b: logits_fn(*states(env, b, step)))(bits)
+    return jnp.where(env.decisions[step], new, logits), None
+
+  if num_steps > 1:
+    logits, _ = jax.lax.scan(jax.checkpoint(advance), logits, jnp.arange(1, num_steps))
+  return logits
+
+
+def greedy_logits(env: Environment, logits_fn: LogitsFn) -> jax.Array:
+  """The logits of the episode in which every bit is the likelier one, `[N]`."""
+  num_steps, num_channels = env.decisions.shape
+
+  def advance(step, carry):
+    bits, logits = carry
+    new = logits_fn(*states(env, bits, step))
+    here = env.decisions[step]
+    return jnp.where(here, new > 0, bits), jnp.where(here, new, logits)
+
+  start = (jnp.ones(num_channels, bool), jnp.zeros(num_channels))
+  return jax.lax.fori_loop(0, num_steps, advance, start)[1]
