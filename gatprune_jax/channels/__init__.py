@@ -19,7 +19,7 @@ from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf
 from gatprune_jax.channels.masking import masked
 from gatprune_jax.channels.resources import RESOURCES, Products, macs, params
 from gatprune_jax.channels.storage import Loaded, load, save
-from gatprune_jax.channels.trace import trace
+from gatprune_jax.channels.trace import check_finite, trace
 
 __all__ = [
   "FROZEN",
@@ -32,6 +32,7 @@ __all__ = [
   "Leaf",
   "Loaded",
   "Products",
+  "check_finite",
   "compact",
   "compact_function",
   "compact_variables",

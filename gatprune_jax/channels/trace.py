@@ -81,16 +81,26 @@ def _check_inputs(paths: list[str], arrays: list[Any], x: Any) -> int:
   for path, array in zip(paths, arrays, strict=True):
     if not hasattr(array, "shape"):
       raise InputError(f"variable {path} is {array!r}, not an array")
-    if isinstance(array, (np.ndarray, jax.Array)) and jnp.issubdtype(array.dtype, jnp.inexact):
-      bad = int((~jnp.isfinite(array)).sum())
-      if bad:
-        raise InputError(
-          f"variable {path} holds {bad} values that are NaN or infinite: finite weights are needed"
-        )
+    _check_finite(path, array)
   inputs = jax.tree.leaves(x)
   if not inputs or any(not np.shape(leaf) for leaf in inputs):
     raise InputError("x must be an array, or a tree of arrays, whose first axis is the batch")
   return np.shape(inputs[0])[0]
+
+
+def check_finite(variables: Any) -> None:
+  """Raises InputError, naming the first such leaf, where variables hold NaN or infinity."""
+  for path, array in jax.tree.leaves_with_path(variables):
+    _check_finite(jax.tree_util.keystr(path, simple=True, separator="/"), array)
+
+
+def _check_finite(path: str, array: Any) -> None:
+  if isinstance(array, (np.ndarray, jax.Array)) and jnp.issubdtype(array.dtype, jnp.inexact):
+    bad = int((~jnp.isfinite(array)).sum())
+    if bad:
+      raise InputError(
+        f"variable {path} holds {bad} values that are NaN or infinite: finite weights are needed"
+      )
 
 
 def _parameters(variables: Any) -> list[bool]:

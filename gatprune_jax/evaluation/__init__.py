@@ -2,7 +2,13 @@
 
 from gatprune_jax.evaluation.convolution import candidate_convolution, patches_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate, running_momentum
-from gatprune_jax.evaluation.scoring import Score, in_chunks, score_logits, score_mask
+from gatprune_jax.evaluation.scoring import (
+  Score,
+  candidate_accuracies,
+  in_chunks,
+  score_logits,
+  score_mask,
+)
 from gatprune_jax.evaluation.training import (
   Recipe,
   TrainState,
@@ -17,6 +23,7 @@ __all__ = [
   "Score",
   "TrainFunction",
   "TrainState",
+  "candidate_accuracies",
   "candidate_convolution",
   "in_chunks",
   "make_optimizer",

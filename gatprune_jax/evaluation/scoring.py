@@ -61,3 +61,26 @@ def score_mask(
 def in_chunks(fn: Callable[[Any], Any], candidates: Any, chunk: int) -> Any:
   """`vmap(fn)` over the leading axis, at most `chunk` at a time to bound memory."""
   return jax.lax.map(fn, candidates, batch_size=chunk)
+
+
+def candidate_accuracies(
+  graph: ChannelGraph,
+  eval_fn: Callable[[Any, jax.Array], jax.Array],
+  variables: Any,
+  masks: jax.Array,
+  x: jax.Array,
+  y: jax.Array,
+) -> jax.Array:
+  """Accuracy of masked networks with weights of their own, one after the other, `[C]`.
+
+  Args:
+    graph: the networks' channels.
+    eval_fn: `(variables, x) -> logits`.
+    variables: stacked weights `[C, ...]`, with the statistics they were trained with.
+    masks: `[C, N]`, 1 = keep.
+    x: images `[n, ...]`.
+    y: labels `[n]`.
+  """
+  masked_eval = masked(graph, eval_fn)
+  one = lambda vm: score_logits(masked_eval(vm[0], vm[1], x), y).correct.mean()
+  return jax.lax.map(one, (variables, masks))

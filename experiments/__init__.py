@@ -1,0 +1,1 @@
+"""Mains: `python -m experiments.NAME --config=experiments/configs/X.py --workdir=DIR`."""

@@ -1,0 +1,86 @@
+"""ResNet-8 on scikit-learn's digits, pruned to a quarter of its MACs: the embedded default.
+
+Reference: method of arXiv 2509.10526; the network is the CIFAR ResNet of arXiv 1512.03385 with
+  n = 1 and option-B shortcuts, 224 channels.
+Command: python -m experiments.prune --workdir=/tmp/digits
+Hardware: 2 CPU cores.
+Time and numbers: see README.md, "Results".
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict()
+  config.seed = 0  # splits, weights, data order and search
+  config.dataset = "digits"
+
+  config.model = ConfigDict()
+  config.model.depth = 8  # 6n + 2
+  config.model.widths = (16, 32, 64)  # channels of the three stages
+  config.model.shortcut = "B"  # "A" pads, "B" projects
+
+  # The dense network. An empty checkpoint means: train it first.
+  config.dense = ConfigDict()
+  config.dense.checkpoint = ""  # workdir of a finished experiments.train
+  config.dense.recipe = ConfigDict()
+  config.dense.recipe.epochs = 60
+  config.dense.recipe.batch_size = 64
+  config.dense.recipe.learning_rate = 0.1  # peak
+  config.dense.recipe.warmup_epochs = 2.0
+  config.dense.recipe.momentum = 0.9  # Nesterov
+  config.dense.recipe.weight_decay = 5e-4  # on kernels only
+  config.dense.recipe.label_smoothing = 0.0  # share of the target spread over the classes
+  config.dense.recipe.shift = 1  # largest random shift, pixels
+
+  # Largest share of the dense network's cost, above 0; 1 does not constrain.
+  config.budgets = ConfigDict()
+  config.budgets.macs = 0.25
+  config.budgets.params = 1.0
+
+  # Saliency scores: baselines, and features of the agent ("random" only a baseline).
+  config.criteria = ("random", "l1", "l2", "bn_scale", "fpgm", "taylor")
+
+  config.search = ConfigDict()
+  config.search.updates = 60
+  config.search.samples = 32  # masks scored in each update
+  config.search.schedule = "one_shot"  # or "layerwise": one group of channels a step
+  config.search.keep_floor = 0.05  # smallest share of each group; at least one channel stays
+  config.search.likelihood_weight = 0.5  # score = accuracy + weight * log-likelihood
+  config.search.likelihood_bound = 5.0  # log-likelihoods count at least minus this, nats
+  config.search.self_competition = "best"  # or "none", "rank", "tanh"
+  config.search.past_scores = 256  # feasible scores remembered
+  config.search.warm_start = 3.4  # half the range of the first logits
+  config.search.calibration_images = 256  # for batch-norm statistics
+  config.search.arena_share = 0.25  # of the reward split, to confirm a new incumbent
+  config.search.elites = 8  # best feasible samples kept
+  config.search.shortlist = 4  # candidates that are fine-tuned
+  config.search.chunk = 32  # masks scored at once
+  config.search.policy = ConfigDict()
+  config.search.policy.layers = 2  # graph attention
+  config.search.policy.heads = 4
+  config.search.policy.head_features = 8  # per head
+  config.search.ppo = ConfigDict()
+  config.search.ppo.epochs = 4  # passes over each batch
+  config.search.ppo.clip = 0.2  # per-channel ratio
+  config.search.ppo.kl_stop = 0.1  # mean per channel, nats
+  config.search.ppo.entropy_weight = 0.0
+  config.search.ppo.learning_rate = 3e-3  # of the network, Adam
+  config.search.ppo.embedding_learning_rate = 0.1  # of the per-channel embeddings
+  config.search.ppo.max_grad_norm = 1.0
+  config.search.dual = ConfigDict()
+  config.search.dual.proportional = 0.5  # gain on the violation, in shares of the budget
+  config.search.dual.integral = 0.05  # per update
+  config.search.dual.maximum = 10.0  # bound of a multiplier
+
+  # The same for every method of the final comparison.
+  config.finetune = ConfigDict()
+  config.finetune.epochs = 25
+  config.finetune.batch_size = 64
+  config.finetune.learning_rate = 0.05
+  config.finetune.warmup_epochs = 1.0
+  config.finetune.momentum = 0.9
+  config.finetune.weight_decay = 5e-4
+  config.finetune.label_smoothing = 0.0
+  config.finetune.shift = 1
+  return config

@@ -1,0 +1,73 @@
+"""The dense network that both mains begin with: made, trained or restored."""
+
+from collections.abc import Callable
+import os
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from experiments.settings import Settings
+from gatprune_jax.checkpoint import restore_variables, save_variables
+from gatprune_jax.data import Dataset, Split
+from gatprune_jax.evaluation import TrainFunction, score_logits, train
+from gatprune_jax.metrics import MetricsFile, ProgressLine
+from gatprune_jax.models import cifar_resnet, eval_function, train_function
+
+_PLACE = os.path.join("checkpoints", "dense")
+
+
+class Network(NamedTuple):
+  """A network as functions of its variables."""
+
+  name: str
+  eval_fn: Callable[[Any, jax.Array], jax.Array]
+  train_fn: TrainFunction
+  shapes: Any  # of the variables, without values
+  init: Callable[[jax.Array], Any]  # key -> variables
+
+
+def make_network(settings: Settings, data: Dataset) -> Network:
+  """Builds the configured network for the data's images and classes."""
+  model = settings.model
+  module: nn.Module = cifar_resnet(model.depth, data.num_classes, model.widths, model.shortcut)
+  example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), jnp.float32)
+  init = lambda key: module.init(key, jnp.zeros(example.shape, example.dtype))
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  name = f"resnet{model.depth}-{model.shortcut}-{'-'.join(map(str, model.widths))}"
+  return Network(name, eval_function(module), train_function(module), shapes, init)
+
+
+def train_dense(
+  settings: Settings, network: Network, data: Dataset, metrics: MetricsFile, workdir: str
+) -> Any:
+  """Trains the dense network and saves it in the workdir; restores it where it is there already."""
+  path = os.path.join(workdir, _PLACE)
+  if os.path.isdir(path):
+    return restore_variables(path, network.shapes)
+  metrics.restart("dense")
+  init_key, train_key = jax.random.split(jax.random.key(settings.seed))
+  recipe = settings.dense_recipe
+  line = ProgressLine("dense epoch", recipe.epochs)
+
+  def on_epoch(epoch, values):
+    metrics.write("dense", epoch, values)
+    line.advance(**{name: f"{value:.3f}" for name, value in values.items()})
+
+  variables = jax.jit(network.init)(init_key)
+  variables = train(network.train_fn, variables, data.train, recipe, train_key, on_epoch)
+  line.close()
+  save_variables(path, variables)
+  return variables
+
+
+def restore_dense(train_workdir: str, network: Network) -> Any:
+  """The variables that `experiments.train` left in its workdir."""
+  return restore_variables(os.path.join(train_workdir, _PLACE), network.shapes)
+
+
+def accuracy(eval_fn: Callable, variables: Any, split: Split) -> float:
+  """Share of a split's images that a network classifies correctly."""
+  logits = jax.jit(eval_fn)(variables, jnp.asarray(split.x))
+  return float(score_logits(logits, jnp.asarray(split.y)).correct.mean())

@@ -1,0 +1,78 @@
+"""Numbers while they are made: `metrics.jsonl`, one object a line, and the progress line."""
+
+from collections.abc import Mapping
+import json
+import math
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from gatprune_jax.errors import InputError
+
+
+class MetricsFile:
+  """Appends lines `{"phase": ..., "step": ..., "seconds": ..., name: value}`.
+
+  NaN and infinity, which JSON does not have, are written as null.
+  """
+
+  def __init__(self, path: str):
+    self._path = path
+    self._start = time.monotonic()
+
+  def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
+    """Appends one line; values are scalars or arrays."""
+    seconds = round(time.monotonic() - self._start, 3)
+    line = {"phase": phase, "step": step, "seconds": seconds}
+    line |= {name: _plain(np.asarray(value).tolist()) for name, value in values.items()}
+    try:
+      with open(self._path, "a") as file:
+        file.write(json.dumps(line) + "\n")
+    except OSError as error:
+      raise InputError(f"{self._path} cannot be written: {error.strerror}") from error
+
+  def restart(self, *phases: str) -> None:
+    """Drops the lines of phases that are about to run again."""
+    try:
+      with open(self._path) as file:
+        lines = [line for line in file if json.loads(line)["phase"] not in phases]
+    except FileNotFoundError:
+      return
+    with open(self._path, "w") as file:
+      file.writelines(lines)
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, list):
+    return [_plain(item) for item in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class ProgressLine:
+  """A line that counts steps and shows elapsed and remaining time with some numbers.
+
+  On a terminal it is redrawn in place; in a log a new line is printed at most every ten seconds.
+  """
+
+  def __init__(self, name: str, total: int):
+    interactive = sys.stderr.isatty()
+    self._bar = tqdm(
+      total=total,
+      desc=name,
+      mininterval=0.2 if interactive else 10.0,
+      dynamic_ncols=interactive,
+      bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed} < {remaining}]{postfix}"
+      + ("" if interactive else "\n"),
+    )
+
+  def advance(self, **numbers: str) -> None:
+    """Counts one step and shows these numbers beside it."""
+    self._bar.set_postfix(numbers, refresh=False)
+    self._bar.update()
+
+  def close(self) -> None:
+    """Ends the line, with the last numbers."""
+    self._bar.close()

@@ -1,0 +1,121 @@
+"""The directory of one run: which run it belongs to, and files that are whole or absent."""
+
+import enum
+import importlib.metadata
+import json
+import os
+import platform
+from typing import Any
+
+import jax
+
+from gatprune_jax.errors import InputError
+
+_CONFIG, _RESULT = "config.json", "result.json"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "jraph", "distrax", "orbax-checkpoint", "numpy")
+
+
+class Status(enum.Enum):
+  """What a directory holds."""
+
+  NEW = "new"
+  UNFINISHED = "unfinished"
+  FINISHED = "finished"
+
+
+def versions() -> dict[str, str]:
+  """Versions of everything that numbers depend on."""
+  found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  device = jax.devices()[0]
+  found["gatprune_jax"] = importlib.metadata.version("gatprune_jax")
+  found["python"] = platform.python_version()
+  found["device"] = f"{device.platform} {device.device_kind}"
+  return found
+
+
+def inspect(path: str, experiment: str, config: dict[str, Any]) -> Status:
+  """Says whether a run with this config may use the directory. Writes nothing.
+
+  Args:
+    path: the directory.
+    experiment: which main asks, "prune" or "train".
+    config: its resolved config, of JSON types.
+
+  Raises:
+    InputError: where the path is a file, or holds another run, or something that is not a run.
+  """
+  if not os.path.exists(path):
+    return Status.NEW
+  if not os.path.isdir(path):
+    raise InputError(f"workdir {path} is a file: give a directory, or a path that does not exist")
+  if not os.listdir(path):
+    return Status.NEW
+  try:
+    with open(os.path.join(path, _CONFIG)) as file:
+      stored = json.load(file)
+    was, then = stored["experiment"], stored["config"]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(
+      f"workdir {path} is not empty and has no readable {_CONFIG}: give an empty directory, or a "
+      "path that does not exist"
+    ) from error
+  if was != experiment:
+    raise InputError(
+      f"workdir {path} holds a run of experiments.{was}: give experiments.{experiment} another one"
+    )
+  now = json.loads(json.dumps(config))
+  if (difference := _first_difference(then, now)) is not None:
+    field, old, new = difference
+    raise InputError(
+      f"workdir {path} holds another config's run: there, {field} is {old}, here it is {new}: "
+      "give another workdir, or the same config"
+    )
+  finished = os.path.exists(os.path.join(path, _RESULT))
+  return Status.FINISHED if finished else Status.UNFINISHED
+
+
+def claim(path: str, experiment: str, config: dict[str, Any]) -> None:
+  """Makes the directory and records whose it is.
+
+  Raises:
+    InputError: where it cannot be written.
+  """
+  try:
+    os.makedirs(path, exist_ok=True)
+    write_json(
+      os.path.join(path, _CONFIG),
+      {"experiment": experiment, "config": config, "versions": versions()},
+    )
+  except OSError as error:
+    raise InputError(f"workdir {path} cannot be written: {error.strerror}") from error
+
+
+def write_json(path: str, content: Any) -> None:
+  """Writes JSON so that the file is whole or absent."""
+  partial = f"{path}.partial"
+  with open(partial, "w") as file:
+    json.dump(content, file, indent=2)
+    file.write("\n")
+  os.replace(partial, path)
+
+
+def write_result(path: str, result: dict[str, Any]) -> None:
+  """Writes the run's result; a directory that has one is finished."""
+  write_json(os.path.join(path, _RESULT), result)
+
+
+def read_result(path: str) -> dict[str, Any]:
+  """The result of a finished run."""
+  with open(os.path.join(path, _RESULT)) as file:
+    return json.load(file)
+
+
+def _first_difference(then: Any, now: Any, field: str = "") -> tuple[str, Any, Any] | None:
+  """The first field, dotted, in which two configs differ, and its two values."""
+  if isinstance(then, dict) and isinstance(now, dict):
+    for key in sorted({*then, *now}):
+      inner = f"{field}.{key}" if field else key
+      if found := _first_difference(then.get(key), now.get(key), inner):
+        return found
+    return None
+  return None if then == now else (field, then, now)
