@@ -150,7 +150,8 @@ def _evaluate_alone(jaxpr: jex_core.Jaxpr, eqn, values: list[Any]) -> list[Any]:
     for var, value in zip(eqn.invars, values, strict=True)
     if not isinstance(var, jex_core.Literal)
   }
+  unnamed = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
   alone = jaxpr.replace(
-    constvars=[], invars=list(operands), outvars=eqn.outvars, eqns=[eqn], debug_info=None
+    constvars=[], invars=list(operands), outvars=eqn.outvars, eqns=[eqn], debug_info=unnamed
   )
   return jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(alone, []))(*operands.values())

@@ -194,6 +194,7 @@ def _loop(make_step, start, split: Split, recipe: Recipe, key: jax.Array, on_epo
     )
   optimizer = make_optimizer(recipe, per_epoch * recipe.epochs)
   state = start(lambda variables: TrainState(variables, optimizer.init(variables["params"])))
+  state = jax.tree.map(jnp.array, state)  # the steps donate it, and the caller keeps its own
   step = make_step(optimizer)
 
   def step_on(state, x_all, y_all, indices, key):

@@ -1,0 +1,84 @@
+"""Budgets, floors and the spending of what is left."""
+
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels import (
+  group_starts,
+  keep_floors,
+  make_budgets,
+  raise_to_floors,
+  rank_in_group,
+)
+
+
+@pytest.fixture
+def graph(example_b):
+  return gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+
+
+def test_floors_round_up(graph):
+  # Widths 4 4 6 6 8 8, a quarter: 1 1 1.5 1.5 2 2.
+  assert keep_floors(graph, 0.25).tolist() == [1, 1, 2, 2, 2, 2]
+  assert keep_floors(graph, 0.0).tolist() == [1] * 6
+  with pytest.raises(gp.InputError, match=r"1\.5"):
+    keep_floors(graph, 1.5)
+
+
+def test_rank_in_group_by_hand():
+  priority = np.array([0.1, 0.9, 0.5, 0.5, 3.0], np.float32)
+  group_of, starts = np.array([0, 1, 0, 0, 1]), np.array([0, 3])
+  assert rank_in_group(priority, group_of, starts).tolist() == [2, 1, 0, 1, 0]
+
+
+def test_only_groups_below_their_floor_are_raised():
+  group_of, starts = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 3])
+  priority = np.array([1, 2, 3, 6, 5, 4], np.float32)
+  mask = np.array([True, False, False, False, False, False])
+  raised = raise_to_floors(mask, priority, group_of, starts, np.array([2, 2]))
+  # Group 0 keeps its bit and gains channel 2, the best other; group 1 gains its best two.
+  assert raised.tolist() == [True, False, True, True, True, False]
+  enough = np.array([True, True, False, False, False, True])
+  floors = np.array([2, 1])
+  np.testing.assert_array_equal(
+    raise_to_floors(enough, priority, group_of, starts, floors), enough
+  )
+
+
+def test_top_up_is_feasible_and_maximal(graph):
+  floors = keep_floors(graph, 0.0)
+  budgets = make_budgets(graph, {"macs": 0.4, "params": 0.5}, floors)
+  start = np.zeros(graph.num_channels, bool)
+  start[[group.channels[0] for group in graph.groups]] = True
+  mask = budgets.top_up(start, np.random.default_rng(0).random(graph.num_channels))
+  assert (mask >= start).all()
+  assert budgets.feasible(mask)
+  for channel in np.flatnonzero(~mask):
+    more = mask.copy()
+    more[channel] = True
+    assert not budgets.feasible(more)
+
+
+def test_violations_by_hand(graph):
+  budgets = make_budgets(graph, {"macs": 0.5, "params": 0.8}, keep_floors(graph, 0.0))
+  ones = np.ones(graph.num_channels)
+  # Names are sorted: macs, params. (1 - 0.5) / 0.5 = 1, (1 - 0.8) / 0.8 = 0.25.
+  np.testing.assert_allclose(budgets.violations(ones), [1.0, 0.25])
+  assert not budgets.feasible(ones)
+
+
+def test_the_smallest_reachable_share_is_named_and_reachable(graph):
+  floors = keep_floors(graph, 0.25)
+  with pytest.raises(gp.InputError, match="smallest reachable share is") as error:
+    make_budgets(graph, {"macs": 1e-4}, floors)
+  reachable = float(str(error.value).split()[-1])
+  make_budgets(graph, {"macs": reachable}, floors)
+  with pytest.raises(gp.InputError, match="cannot be reached"):
+    make_budgets(graph, {"macs": reachable - 2e-4}, floors)
+
+
+@pytest.mark.parametrize("limits", [{}, {"macs": 0.0}, {"macs": -1}, {"params": 1.01}, {"time": 1}])
+def test_bad_budgets_are_refused(graph, limits):
+  with pytest.raises(gp.InputError, match="budget"):
+    make_budgets(graph, limits, keep_floors(graph, 0.0))

@@ -1,0 +1,231 @@
+"""The law: a masked network, the compact one, and the one read back from disk are the same."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels import compact_function, compact_variables
+from tests.channels.counting import count_macs
+from tests.conftest import perturbed
+
+
+def random_mask(graph, rng, keep=0.5):
+  mask = rng.random(graph.num_channels) < keep
+  for group in graph.groups:
+    mask[rng.choice(group.channels)] = True
+  return mask
+
+
+def assert_same(actual, desired, tolerance=1e-5):
+  actual, desired = np.asarray(actual), np.asarray(desired)
+  np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * np.abs(desired).max())
+
+
+class Vgg(nn.Module):
+  """Flatten into dense layers."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    for width in (6, 5):
+      x = nn.Conv(width, (3, 3))(x)
+      x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+      x = nn.max_pool(x, (2, 2), (2, 2))
+    x = nn.relu(nn.Dense(7)(x.reshape(x.shape[0], -1)))
+    return nn.Dense(3)(x)
+
+
+class MobileBlock(nn.Module):
+  """Depthwise convolution, squeeze-excite and a residual connection."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    norm = lambda x: nn.BatchNorm(use_running_average=not train)(x)
+    x = nn.relu(norm(nn.Conv(6, (3, 3), strides=2)(x)))
+    y = nn.relu6(norm(nn.Conv(12, (1, 1))(x)))
+    y = nn.relu6(norm(nn.Conv(12, (3, 3), feature_group_count=12)(y)))
+    squeezed = nn.swish(nn.Dense(4)(y.mean((1, 2), keepdims=True)))
+    y = y * nn.sigmoid(nn.Dense(12)(squeezed))
+    x = x + norm(nn.Conv(6, (1, 1))(y))
+    return nn.Dense(3)(x.mean((1, 2)))
+
+
+class DenseBlock(nn.Module):
+  """Concatenated features, the input image among them."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    for width in (5, 4):
+      y = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Conv(width, (3, 3))(x)))
+      x = jnp.concatenate([x, y], axis=-1)
+    x = nn.avg_pool(nn.remat(nn.Conv)(6, (1, 1))(x), (2, 2), (2, 2))
+    return nn.Dense(3)(nn.gelu(x).mean((1, 2)))
+
+
+class Normed(nn.Module):
+  """Layer norm computes statistics over channels: frozen."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.LayerNorm()(nn.Conv(6, (3, 3))(x))
+    x = nn.relu(nn.Conv(5, (3, 3), use_bias=False)(x))
+    return nn.Dense(3)(x.mean((1, 2)))
+
+
+def network(name):
+  modules = {"vgg": Vgg, "mobile": MobileBlock, "dense": DenseBlock, "normed": Normed}
+  module = modules[name]()
+  x = np.random.default_rng(2).standard_normal((4, 8, 8, 2)).astype(np.float32)
+  variables = perturbed(module.init(jax.random.key(0), x))
+  eval_fn = lambda v, x: module.apply(v, x)
+  train_fn = lambda v, x: module.apply(v, x, train=True, mutable=["batch_stats"])
+  return eval_fn, train_fn, variables, x
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.5, 0.8])
+def test_resnet_masked_equals_compact(example, keep):
+  rng = np.random.default_rng(int(keep * 10))
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  masked_eval = jax.jit(gp.masked(graph, example.eval_fn))
+  masked_train = jax.jit(gp.masked(graph, example.train_fn))
+  for _ in range(2):
+    mask = random_mask(graph, rng, keep)
+    small = gp.compact(graph, example.eval_fn, example.variables, mask)
+    expected = small.apply(small.variables, example.x)
+    assert_same(masked_eval(example.variables, mask, example.x), expected)
+    logits, stats = compact_function(graph, example.train_fn, mask)(small.variables, example.x)
+    masked_logits, masked_stats = masked_train(example.variables, mask, example.x)
+    assert_same(masked_logits, logits)
+    # The compact statistics are the kept part of the masked ones.
+    cut = compact_variables(graph, {**example.variables, **masked_stats}, mask)
+    jax.tree.map(assert_same, cut["batch_stats"], stats["batch_stats"])
+
+
+@pytest.mark.parametrize("name", ["vgg", "mobile", "dense", "normed"])
+def test_other_networks_masked_equals_compact(name):
+  eval_fn, train_fn, variables, x = network(name)
+  graph = gp.trace(eval_fn, variables, x)
+  for seed in range(2):
+    mask = random_mask(graph, np.random.default_rng(seed))
+    for fn in (eval_fn, train_fn):
+      small = gp.compact(graph, fn, variables, mask)
+      masked = jax.jit(gp.masked(graph, fn))(variables, mask, x)
+      assert_same(jax.tree.leaves(masked)[0], jax.tree.leaves(small.apply(small.variables, x))[0])
+
+
+def test_costs_equal_those_counted_on_the_compact_network(example):
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  rng = np.random.default_rng(3)
+  for mask in [np.ones(graph.num_channels, bool), *(random_mask(graph, rng) for _ in range(4))]:
+    small = gp.compact(graph, example.eval_fn, example.variables, mask)
+    assert gp.macs(graph, mask) == count_macs(small.apply, small.variables, example.x)
+    assert gp.params(graph, mask) == sum(p.size for p in jax.tree.leaves(small.variables["params"]))
+
+
+@pytest.mark.parametrize("name", ["vgg", "mobile", "dense", "normed"])
+def test_costs_of_other_networks(name):
+  eval_fn, _, variables, x = network(name)
+  graph = gp.trace(eval_fn, variables, x)
+  mask = random_mask(graph, np.random.default_rng(4))
+  small = gp.compact(graph, eval_fn, variables, mask)
+  assert gp.macs(graph, mask) == count_macs(small.apply, small.variables, x)
+  assert gp.params(graph, mask) == sum(p.size for p in jax.tree.leaves(small.variables["params"]))
+
+
+def test_traced_costs_agree_and_have_gradients(example):
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  mask = random_mask(graph, np.random.default_rng(5)).astype(np.float32)
+  value, gradient = jax.jit(jax.value_and_grad(lambda m: gp.macs(graph, m)))(mask)
+  np.testing.assert_allclose(value, gp.macs(graph, mask), rtol=1e-6)
+  # The cost is linear in one channel, so its gradient is the exact difference.
+  for channel in (0, graph.num_channels // 2, graph.num_channels - 1):
+    on, off = mask.copy(), mask.copy()
+    on[channel], off[channel] = 1, 0
+    if channel in graph.layers[0].outputs:
+      continue  # the stream's channels meet themselves in a layer: quadratic
+    difference = gp.macs(graph, on) - gp.macs(graph, off)
+    np.testing.assert_allclose(gradient[channel], difference, rtol=1e-5)
+
+
+def test_three_training_steps_keep_the_law(example):
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  mask = random_mask(graph, np.random.default_rng(6))
+  small = gp.compact(graph, example.eval_fn, example.variables, mask)
+  optimizer = optax.sgd(0.05, momentum=0.9)
+
+  def trained(train_fn, variables):
+    def loss(params, stats):
+      logits, updated = train_fn({"params": params, **stats}, example.x)
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, example.y)
+      return losses.mean(), updated
+
+    step = jax.jit(jax.grad(loss, has_aux=True))
+    params, stats = variables["params"], {"batch_stats": variables["batch_stats"]}
+    opt_state = optimizer.init(params)
+    for _ in range(3):
+      grads, stats = step(params, stats)
+      updates, opt_state = optimizer.update(grads, opt_state)
+      params = optax.apply_updates(params, updates)
+    return {"params": params, **stats}
+
+  masked_fn = gp.masked(graph, example.train_fn)
+  masked = trained(lambda v, x: masked_fn(v, mask, x), example.variables)
+  compact = trained(compact_function(graph, example.train_fn, mask), small.variables)
+  assert_same(
+    jax.jit(gp.masked(graph, example.eval_fn))(masked, mask, example.x),
+    small.apply(compact, example.x),
+    tolerance=1e-4,
+  )
+
+
+def test_saved_networks_reload_with_any_batch_size_and_gradients(example, tmp_path):
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  mask = random_mask(graph, np.random.default_rng(7))
+  small = gp.compact(graph, example.eval_fn, example.variables, mask)
+  gp.save(tmp_path / "net", small, example.x)
+  loaded = gp.load(tmp_path / "net")
+  jax.tree.map(np.testing.assert_array_equal, loaded.variables, small.variables)
+  for num in (1, 5):
+    assert_same(
+      loaded.apply(loaded.variables, example.x[:num]), small.apply(small.variables, example.x[:num])
+    )
+  loss = lambda apply: jax.grad(lambda v: (apply(v, example.x) ** 2).mean())
+  expected = loss(small.apply)(small.variables)["params"]
+  jax.tree.map(
+    lambda a, b: assert_same(a, b, 1e-4), loss(loaded.apply)(loaded.variables)["params"], expected
+  )
+
+
+def test_bfloat16_variables_survive_saving(example_b, tmp_path):
+  variables = jax.tree.map(lambda a: a.astype(jnp.bfloat16), example_b.variables)
+  graph = gp.trace(example_b.eval_fn, variables, example_b.x)
+  mask = random_mask(graph, np.random.default_rng(8))
+  small = gp.compact(graph, example_b.eval_fn, variables, mask)
+  gp.save(tmp_path / "net", small, example_b.x)
+  loaded = gp.load(tmp_path / "net")
+  assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(loaded.variables))
+  jax.tree.map(np.testing.assert_array_equal, loaded.variables, small.variables)
+
+
+def test_masked_works_under_vmap(example_b):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  rng = np.random.default_rng(9)
+  masks = np.stack([random_mask(graph, rng) for _ in range(3)])
+  masked = gp.masked(graph, example_b.eval_fn)
+  together = jax.jit(jax.vmap(masked, (None, 0, None)))(example_b.variables, masks, example_b.x)
+  for mask, logits in zip(masks, together, strict=True):
+    assert_same(jax.jit(masked)(example_b.variables, mask, example_b.x), logits)
+
+
+def test_relu_keeps_its_own_derivative_at_zero():
+  # jax.nn.relu defines a derivative of 0 at 0; that of max(x, 0) would be 1/2.
+  fn = lambda v, x: nn.relu(x @ v["a"]) @ v["b"]
+  variables = {"a": jnp.zeros((2, 3)), "b": jnp.ones((3, 1))}
+  x = jnp.ones((1, 2))
+  graph = gp.trace(fn, variables, x)
+  small = gp.compact(graph, fn, variables, np.array([1, 0, 1]))
+  gradient = jax.grad(lambda v: small.apply(v, x).sum())(small.variables)
+  np.testing.assert_array_equal(gradient["a"], np.zeros((2, 2)))

@@ -1,0 +1,157 @@
+"""What trace finds, and what it refuses."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.models import cifar_resnet, eval_function
+from tests.conftest import Example
+
+
+def test_groups_of_option_a():
+  example = Example("A", widths=(4, 6, 8))
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  # Padding puts one filler channel on each side: the stream of stage 1 lives on in channels
+  # 1..4 of stage 2, and all of these in channels 1..6 of stage 3. Inner widths are free.
+  assert [(group.name, len(group.channels)) for group in graph.groups] == [
+    ("params/stem/kernel", 4),
+    ("params/stage1_0/conv1/kernel", 4),
+    ("params/stage2_0/conv1/kernel", 6),
+    ("params/stage2_0/conv2/kernel", 2),
+    ("params/stage3_0/conv1/kernel", 8),
+    ("params/stage3_0/conv2/kernel", 2),
+  ]
+  stage2 = next(leaf for leaf in graph.leaves if leaf.path == "params/stage2_0/conv2/kernel")
+  np.testing.assert_array_equal(stage2.axes[3][1:5], graph.groups[0].channels)
+  np.testing.assert_array_equal(stage2.axes[3][[0, 5]], graph.groups[3].channels)
+
+
+def test_groups_of_option_b():
+  example = Example("B", widths=(16, 32, 64), shape=(8, 8, 1))
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  assert [len(group.channels) for group in graph.groups] == [16, 16, 32, 32, 64, 64]
+  assert graph.num_channels == 224
+  # The image has one channel; an axis of one element is not worth reporting.
+  assert set(graph.frozen) == {"params/head/kernel", "params/head/bias"}
+  assert graph.frozen["params/head/kernel"] == "axis 1: output of the model"
+
+
+def test_frozen_names_the_axis_and_the_reason(example_b):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  assert graph.frozen["params/stem/kernel"].startswith("axis 2: contracted with an axis that is not")
+
+
+def test_shapes_are_enough(example_b):
+  shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), example_b.variables)
+  spec = jax.ShapeDtypeStruct((1, 8, 8, 2), jnp.float32)
+  one = gp.trace(example_b.eval_fn, shapes, spec)
+  other = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  assert one.num_channels == other.num_channels
+  ones = np.ones(one.num_channels)
+  assert gp.macs(one, ones) == gp.macs(other, ones)  # of one example, whatever the batch
+
+
+def test_costs_do_not_depend_on_the_traced_batch_size():
+  module = cifar_resnet(20, 10)
+  shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+  for batch in (1, 3):
+    spec = jax.ShapeDtypeStruct((batch, 32, 32, 3), jnp.float32)
+    graph = gp.trace(eval_function(module), shapes, spec)
+    ones = np.ones(graph.num_channels)
+    # By hand, kernel 9, positions 1024, 256, 64: stem 3*16, stage 1 6*16*16,
+    # stage 2 (16+5*32)*32, stage 3 (32+5*64)*64, and the dense layer 640.
+    assert gp.macs(graph, ones) == 9 * (
+      1024 * (3 * 16 + 6 * 256) + 256 * (16 + 5 * 32) * 32 + 64 * (32 + 5 * 64) * 64
+    ) + 640
+
+
+def test_an_unknown_operation_freezes_what_it_touches():
+  def fn(variables, x):
+    hidden = x @ variables["a"]
+    hidden = jnp.sort(hidden, axis=-1)  # no rule: removing a channel would reorder the others
+    hidden = nn.relu(hidden @ variables["b"])
+    return hidden @ variables["c"]
+
+  rng = np.random.default_rng(0)
+  shapes = {"a": (3, 4), "b": (4, 5), "c": (5, 2)}
+  variables = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+  graph = gp.trace(fn, variables, np.ones((2, 3)))
+  assert [group.name for group in graph.groups] == ["b"]
+  assert "`sort`" in graph.frozen["a"]
+  mask = np.array([1, 0, 1, 1, 0])
+  small = gp.compact(graph, fn, variables, mask)
+  x = rng.standard_normal((2, 3))
+  np.testing.assert_allclose(
+    gp.masked(graph, fn)(variables, mask, x), small.apply(small.variables, x), rtol=1e-5
+  )
+
+
+def test_captured_weights_are_cut_too():
+  kernel, scale = np.arange(12.0).reshape(3, 4), np.arange(4.0)
+  fn = lambda variables, x: ((x @ kernel) * scale[None]) @ variables["out"]
+  variables = {"out": np.ones((4, 2))}
+  graph = gp.trace(fn, variables, np.ones((2, 3)))
+  assert graph.num_channels == 4
+  small = gp.compact(graph, fn, variables, np.array([0, 1, 0, 1]))
+  x = np.ones((2, 3))
+  expected = ((x @ kernel) * scale)[:, [1, 3]] @ np.ones((2, 2))
+  np.testing.assert_allclose(small.apply(small.variables, x), expected)
+
+
+def bad_variables(example, value):
+  kernel = example.variables["params"]["stem"]["kernel"].at[0, 0, 0, 0].set(value)
+  params = {**example.variables["params"], "stem": {"kernel": kernel}}
+  return {**example.variables, "params": params}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_variables_must_be_finite(example_b, value):
+  with pytest.raises(gp.InputError, match="params/stem/kernel holds 1 values that are NaN"):
+    gp.trace(example_b.eval_fn, bad_variables(example_b, value), example_b.x)
+
+
+def test_a_network_without_channels_is_refused():
+  with pytest.raises(gp.InputError, match="found 1 layers"):
+    gp.trace(lambda v, x: x @ v, np.ones((3, 2)), np.ones((1, 3)))
+
+
+def test_a_mask_must_fit(example_b):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  with pytest.raises(gp.InputError, match=rf"shape \(3,\).*{graph.num_channels} channels"):
+    gp.masked(graph, example_b.eval_fn)(example_b.variables, np.ones(3), example_b.x)
+  half = np.full(graph.num_channels, 0.5)
+  with pytest.raises(gp.InputError, match=r"holds 0\.5"):
+    gp.compact(graph, example_b.eval_fn, example_b.variables, half)
+  empty = np.ones(graph.num_channels)
+  empty[graph.groups[1].channels] = 0
+  with pytest.raises(gp.InputError, match="all 4 channels of params/stage1_0/conv1/kernel"):
+    gp.compact(graph, example_b.eval_fn, example_b.variables, empty)
+
+
+def test_a_function_that_mixes_channels_is_refused(example_b):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  decay = lambda v, x: sum((leaf**2).sum() for leaf in jax.tree.leaves(v["params"]))
+  mask = np.ones(graph.num_channels)
+  with pytest.raises(gp.InputError, match="statistics over channels by `reduce_sum`"):
+    gp.masked(graph, decay)(example_b.variables, mask, example_b.x)
+
+
+def test_variables_of_another_network_are_refused(example_b):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  other = Example("B", widths=(4, 6, 10))
+  mask = np.ones(graph.num_channels)
+  with pytest.raises(gp.InputError, match="has shape .* but the graph was traced with"):
+    gp.masked(graph, other.eval_fn)(other.variables, mask, other.x)
+
+
+def test_save_refuses_to_overwrite_and_load_what_is_no_network(example_b, tmp_path):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  mask = np.ones(graph.num_channels)
+  small = gp.compact(graph, example_b.eval_fn, example_b.variables, mask)
+  with pytest.raises(gp.InputError, match="exists"):
+    gp.save(tmp_path, small, example_b.x)
+  with pytest.raises(gp.InputError, match="is not a saved network"):
+    gp.load(tmp_path)

@@ -1,0 +1,147 @@
+"""Saliency scores by hand and by finite differences; allocation by its invariants."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.criteria import (
+  CRITERIA,
+  Evidence,
+  allocate,
+  channel_order,
+  classical_pruners,
+  score_channels,
+)
+
+
+def evidence(eval_fn, variables, x, y=None, key=0):
+  graph = gp.trace(eval_fn, variables, x)
+  return Evidence(graph, variables, eval_fn, x, y, jax.random.key(key))
+
+
+def tiny(kernel):
+  """Two dense layers; the columns of the kernel are the filters."""
+  variables = {"first": jnp.asarray(kernel, jnp.float32), "last": jnp.ones((len(kernel[0]), 2))}
+  eval_fn = lambda v, x: jax.nn.relu(x @ v["first"]) @ v["last"]
+  return evidence(eval_fn, variables, jnp.ones((1, len(kernel))))
+
+
+def test_norms_by_hand():
+  # Filters (3, -4), (1, 0), (0, -2): L1 7, 1, 2 over mean 10/3; L2 5, 1, 2 over mean 8/3.
+  given = tiny([[3, 1, 0], [-4, 0, -2]])
+  np.testing.assert_allclose(score_channels("l1", given), np.array([7, 1, 2]) * 3 / 10)
+  np.testing.assert_allclose(score_channels("l2", given), np.array([5, 1, 2]) * 3 / 8)
+
+
+def test_geometric_median_by_hand():
+  # Filters 0, 3 and 4 on a line: summed distances 7, 4, 5 over mean 16/3; 3 is nearest the median.
+  scores = score_channels("fpgm", tiny([[0, 3, 4], [0, 0, 0]]))
+  np.testing.assert_allclose(scores, np.array([7, 4, 5]) * 3 / 16)
+  assert scores.argmin() == 1
+
+
+def test_bn_scale_is_the_mean_over_a_coupled_stream(example_b):
+  e = example_b
+  given = evidence(e.eval_fn, e.variables, e.x)
+  params = e.variables["params"]
+  scores = score_channels("bn_scale", given)
+  stream = given.graph.groups[0].channels  # produced by the stem and by the block's last layer
+  expected = (
+    np.abs(params["norm_stem"]["scale"]) + np.abs(params["stage1_0"]["norm2"]["scale"])
+  ) / 2
+  np.testing.assert_allclose(scores[stream], expected, rtol=1e-6)
+
+
+def test_taylor_is_the_squared_derivative_of_the_loss(example_b):
+  e = example_b
+  given = evidence(e.eval_fn, e.variables, e.x, e.y)
+  scores = score_channels("taylor", given)
+  masked = jax.jit(gp.masked(given.graph, e.eval_fn))
+
+  def losses(mask):
+    logits = masked(e.variables, mask, e.x)
+    return np.asarray(optax.softmax_cross_entropy_with_integer_labels(logits, e.y), np.float64)
+
+  step = 1e-3  # the losses have kinks (ReLU): stay close
+  for channel in (0, 9, given.graph.num_channels - 1):
+    up, down = (np.ones(given.graph.num_channels, np.float32) for _ in range(2))
+    up[channel] += step
+    down[channel] -= step
+    derivative = (losses(up) - losses(down)) / (2 * step)
+    np.testing.assert_allclose(scores[channel], (derivative**2).mean(), rtol=0.02, atol=1e-6)
+
+
+def test_random_follows_its_key(example_b):
+  e = example_b
+  one, same, other = (evidence(e.eval_fn, e.variables, e.x, key=k) for k in (0, 0, 1))
+  scores = [score_channels("random", given) for given in (one, same, other)]
+  np.testing.assert_array_equal(scores[0], scores[1])
+  assert not np.array_equal(scores[0], scores[2])
+
+
+def test_unknown_and_inapplicable_criteria_are_refused():
+  given = tiny([[1, 2], [3, 4]])
+  with pytest.raises(gp.InputError, match="criterion 'magic' is unknown: choose from random, l1"):
+    score_channels("magic", given)
+  with pytest.raises(gp.InputError, match="bn_scale needs normalisation layers"):
+    score_channels("bn_scale", given)
+
+
+def test_orders_by_hand(example_b):
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x)  # widths 4 4 6 6 8 8
+  scores = np.arange(graph.num_channels, dtype=float)
+  np.testing.assert_array_equal(
+    channel_order(graph, scores, "global"), np.arange(graph.num_channels)[::-1]
+  )
+  order = channel_order(graph, scores, "uniform")
+  # Half of the channels: exactly half of each group, the half with the higher scores.
+  half = order < graph.num_channels // 2
+  for group in graph.groups:
+    width = len(group.channels)
+    np.testing.assert_array_equal(half[group.channels], np.arange(width) >= width // 2)
+  with pytest.raises(gp.InputError, match="scope 'local'"):
+    channel_order(graph, scores, "local")
+
+
+@pytest.mark.parametrize("limits", [{"macs": 0.3}, {"params": 0.5}, {"macs": 0.6, "params": 0.2}])
+def test_every_pruner_meets_every_budget_closely(example_b, limits):
+  e = example_b
+  given = evidence(e.eval_fn, e.variables, jnp.asarray(e.x), jnp.asarray(e.y))
+  graph = given.graph
+  floors = keep_floors(graph, 0.25)
+  budgets = make_budgets(graph, limits, floors)
+  scores = {name: score_channels(name, given) for name in CRITERIA}
+  pruners = classical_pruners(graph, budgets, floors, scores)
+  assert len({pruner.name for pruner in pruners}) == 2 * len(CRITERIA)
+  for pruner in pruners:
+    assert budgets.feasible(pruner.mask)
+    widths = [pruner.mask[group.channels].sum() for group in graph.groups]
+    assert (widths >= floors).all()
+    for channel in np.flatnonzero(~pruner.mask):  # nothing more fits
+      more = pruner.mask.copy()
+      more[channel] = True
+      assert not budgets.feasible(more)
+
+
+def test_allocation_keeps_the_longest_prefix_that_fits(example_b):
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  floors = keep_floors(graph, 0.0)
+  budgets = make_budgets(graph, {"macs": 0.3}, floors)
+  order = np.random.default_rng(0).permutation(graph.num_channels)
+  first = [group.channels[order[group.channels].argmin()] for group in graph.groups]
+
+  def prefix(size):
+    mask = order < size
+    mask[first] = True  # floors of one
+    return mask
+
+  longest = max(s for s in range(graph.num_channels + 1) if budgets.feasible(prefix(s)))
+  mask = allocate(graph, budgets, floors, order)
+  assert (mask >= prefix(longest)).all()
+  np.testing.assert_array_equal(mask, budgets.top_up(prefix(longest), -order))

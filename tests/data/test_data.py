@@ -1,0 +1,65 @@
+"""Splits and augmentation."""
+
+import jax
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.data import Split, cut, load_dataset, random_shift
+
+PARTS = ("train", "reward", "select", "test")
+
+
+def rows(split):
+  return {image.tobytes() for image in split.x}
+
+
+def test_digits_are_cut_into_disjoint_balanced_parts():
+  data = load_dataset("digits", seed=0)
+  parts = [getattr(data, name) for name in PARTS]
+  assert [len(part.y) for part in parts] == [697, 400, 300, 400]
+  assert len(set().union(*map(rows, parts))) == sum(len(rows(part)) for part in parts)
+  for part in parts:
+    share = np.bincount(part.y, minlength=10) / len(part.y)
+    np.testing.assert_allclose(share, 0.1, atol=0.015)
+    assert part.x.dtype == np.float32
+    assert part.x.shape[1:] == (8, 8, 1)
+    assert -1 <= part.x.min() < part.x.max() <= 1
+
+
+def test_splits_follow_the_seed():
+  one, same, other = (load_dataset("digits", seed) for seed in (3, 3, 4))
+  for name in PARTS:
+    np.testing.assert_array_equal(getattr(one, name).x, getattr(same, name).x)
+    assert not np.array_equal(getattr(one, name).x, getattr(other, name).x)
+
+
+def test_images_keep_their_labels():
+  split = Split(np.arange(20.0).reshape(20, 1, 1, 1), np.arange(20) % 2)
+  for part in cut(split, 7, seed=1):
+    np.testing.assert_array_equal(part.x[:, 0, 0, 0] % 2, part.y)
+
+
+def test_bad_requests_are_refused():
+  with pytest.raises(gp.InputError, match="'mnist' is unknown: choose one of digits"):
+    load_dataset("mnist", 0)
+  split = Split(np.zeros((20, 1, 1, 1)), np.arange(20) % 4)
+  for first in (3, 17):
+    with pytest.raises(gp.InputError, match=f"cannot cut {first} of 20"):
+      cut(split, first, 0)
+
+
+def test_random_shift_moves_whole_images_with_repeated_edges():
+  x = np.random.default_rng(0).random((40, 5, 6, 2)).astype(np.float32)
+  shifted = np.asarray(random_shift(jax.random.key(0), x, 1))
+  seen = set()
+  for image, moved in zip(x, shifted, strict=True):
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    places = [
+      (i, j) for i in range(3) for j in range(3)
+      if np.array_equal(padded[i : i + 5, j : j + 6], moved)
+    ]  # fmt: skip
+    assert len(places) == 1
+    seen.add(places[0])
+  assert len(seen) == 9
+  np.testing.assert_array_equal(random_shift(jax.random.key(0), x, 0), x)

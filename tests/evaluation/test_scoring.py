@@ -1,0 +1,72 @@
+"""Recalibration and scoring against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gatprune_jax as gp
+from gatprune_jax.evaluation import (
+  in_chunks,
+  recalibrate,
+  running_momentum,
+  score_logits,
+  score_mask,
+)
+
+
+def test_score_logits_by_hand():
+  # Equal logits over 4 classes: log-likelihood -log 4; the first class is predicted.
+  logits = jnp.array([[0.0, 0, 0, 0], [0, 100, 0, 0]])
+  score = score_logits(logits, jnp.array([1, 1]))
+  assert score.correct.tolist() == [0.0, 1.0]
+  np.testing.assert_allclose(score.log_likelihood, [-np.log(4), 0], atol=1e-6)
+
+
+def test_momentum_is_measured(example_b):
+  momentum = running_momentum(example_b.train_fn, example_b.variables, example_b.x)
+  for leaf in jax.tree.leaves(momentum):
+    np.testing.assert_allclose(leaf, 0.9, atol=1e-5)  # as the module sets it
+
+
+def test_recalibrated_statistics_are_those_of_the_batch(example_b):
+  momentum = running_momentum(example_b.train_fn, example_b.variables, example_b.x)
+  new = recalibrate(example_b.train_fn, momentum, example_b.variables, example_b.x)
+  # The stem's batch norm sees the first convolution's output, recomputed here.
+  kernel = example_b.variables["params"]["stem"]["kernel"]
+  out = np.asarray(
+    jax.lax.conv_general_dilated(
+      example_b.x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+  )
+  stats = new["batch_stats"]["norm_stem"]
+  np.testing.assert_allclose(stats["mean"], out.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(stats["var"], out.var((0, 1, 2)), rtol=1e-4)
+  assert new["params"] is example_b.variables["params"]
+
+
+def test_a_recalibrated_network_evaluates_as_it_trains(example_b):
+  # With the statistics of a batch, eval mode on that batch is train mode.
+  momentum = running_momentum(example_b.train_fn, example_b.variables, example_b.x)
+  new = recalibrate(example_b.train_fn, momentum, example_b.variables, example_b.x)
+  logits, _ = example_b.train_fn(example_b.variables, example_b.x)
+  np.testing.assert_allclose(example_b.eval_fn(new, example_b.x), logits, rtol=1e-3, atol=1e-3)
+
+
+def test_scores_of_masks_are_those_of_compact_networks(example_b):
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  momentum = running_momentum(e.train_fn, e.variables, e.x)
+  rng = np.random.default_rng(0)
+  masks = rng.random((5, graph.num_channels)) < 0.7
+  masks[:, [group.channels[0] for group in graph.groups]] = True
+  score = lambda mask: score_mask(
+    graph, e.eval_fn, e.train_fn, momentum, e.variables, mask, e.x[:8], e.x, e.y
+  )
+  together = jax.jit(lambda masks: in_chunks(score, masks, 2))(masks)  # an incomplete last chunk
+  for index, mask in enumerate(masks):
+    small = gp.compact(graph, e.eval_fn, e.variables, mask)
+    small_train = gp.compact(graph, e.train_fn, e.variables, mask)
+    variables = recalibrate(small_train.apply, momentum, small.variables, e.x[:8])
+    expected = score_logits(small.apply(variables, e.x), e.y)
+    np.testing.assert_allclose(together.log_likelihood[index], expected.log_likelihood, atol=1e-3)
+    np.testing.assert_array_equal(together.correct[index], expected.correct)

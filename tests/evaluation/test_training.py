@@ -1,0 +1,135 @@
+"""Training one network, and many side by side."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.data import Split
+from gatprune_jax.evaluation import (
+  Recipe,
+  TrainState,
+  make_optimizer,
+  score_logits,
+  train,
+  train_candidates,
+  train_step,
+)
+
+RECIPE = Recipe(
+  epochs=3, batch_size=4, learning_rate=0.05, warmup_epochs=1.0, momentum=0.9, weight_decay=1e-3,
+  label_smoothing=0.1, shift=1,
+)  # fmt: skip
+
+
+def test_one_step_by_hand():
+  # One weight w = 0, logits (w, 0), label 0: loss = log 2, dloss/dw = 1/2 - 1 = -1/2. A Nesterov
+  # step from rest moves by lr (1 + momentum) |gradient|. The weight has no two axes: no decay.
+  def train_fn(variables, x):
+    w = jnp.broadcast_to(variables["params"]["w"], (x.shape[0],))
+    return jnp.stack([w, jnp.zeros_like(w)], axis=1), {}
+
+  recipe = dataclasses.replace(RECIPE, warmup_epochs=0.0, learning_rate=0.1)
+  optimizer = make_optimizer(recipe, 10)
+  variables = {"params": {"w": jnp.zeros(1)}}
+  state = TrainState(variables, optimizer.init(variables["params"]))
+  step = lambda smoothing: train_step(
+    train_fn, optimizer, smoothing, state, jnp.ones((2, 1)), jnp.zeros(2, jnp.int32)
+  )
+  new, metrics = step(0.0)
+  np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-6)
+  np.testing.assert_allclose(new.variables["params"]["w"], [0.1 * 1.9 * 0.5], rtol=1e-5)
+  # Smoothing 0.2 over two classes: targets (0.9, 0.1), gradient 1/2 - 0.9 = -0.4.
+  np.testing.assert_allclose(step(0.2)[0].variables["params"]["w"], [0.1 * 1.9 * 0.4], rtol=1e-5)
+
+
+def test_decay_spares_vectors():
+  optimizer = make_optimizer(dataclasses.replace(RECIPE, warmup_epochs=0.0), 10)
+  params = {"kernel": jnp.ones((2, 2)), "scale": jnp.ones(2)}
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+  assert (updates["kernel"] < 0).all()
+  np.testing.assert_array_equal(updates["scale"], np.zeros(2))
+
+
+def test_training_learns(example_b):
+  e = example_b
+  fit = dataclasses.replace(RECIPE, epochs=30, label_smoothing=0.0, shift=0)
+  losses = []
+  variables = train(
+    e.train_fn, e.variables, Split(e.x, e.y), fit, jax.random.key(0),
+    lambda epoch, metrics: losses.append(metrics["loss"]),
+  )  # fmt: skip
+  assert losses[-1] < 0.2 * losses[0]
+  logits, _ = e.train_fn(variables, e.x)
+  assert score_logits(logits, e.y).correct.mean() > 0.9
+
+
+def test_candidates_side_by_side_equal_each_alone(example_b):
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  masks = np.random.default_rng(0).random((3, graph.num_channels)) < 0.6
+  masks[:, [group.channels[0] for group in graph.groups]] = True
+  split, key = Split(e.x, e.y), jax.random.key(5)
+  together = train_candidates(
+    graph, e.train_fn, e.variables, jnp.asarray(masks), split, RECIPE, key
+  )
+  masked_fn = gp.masked(graph, e.train_fn)
+  for index, mask in enumerate(masks):
+    alone = train(lambda v, x, m=mask: masked_fn(v, m, x), e.variables, split, RECIPE, key)
+    jax.tree.map(
+      lambda a, b, i=index: np.testing.assert_allclose(a[i], b, rtol=2e-3, atol=2e-4),
+      together, alone,
+    )  # fmt: skip
+
+
+def test_compact_fine_tuning_equals_masked(example_b):
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  mask = np.random.default_rng(1).random(graph.num_channels) < 0.6
+  mask[[group.channels[0] for group in graph.groups]] = True
+  split, key = Split(e.x, e.y), jax.random.key(6)
+  small = gp.compact(graph, e.train_fn, e.variables, mask)
+  compact = train(small.apply, small.variables, split, RECIPE, key)
+  stacked = train_candidates(
+    graph, e.train_fn, e.variables, jnp.asarray(mask[None]), split, RECIPE, key
+  )
+  dense = jax.tree.map(lambda leaf: leaf[0], stacked)
+  cut = gp.compact(graph, e.eval_fn, dense, mask).variables
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), compact, cut
+  )
+
+
+def test_schedule_warms_up_and_ends_at_zero():
+  optimizer = make_optimizer(dataclasses.replace(RECIPE, momentum=0.0, weight_decay=0.0), 30)
+  params, steps = jnp.zeros(()), []
+  state = optimizer.init(params)
+  for _ in range(30):
+    update, state = optimizer.update(jnp.ones(()), state, params)
+    steps.append(-float(optax.tree.sum(update)))
+  # One of three epochs warms up, linearly from zero: steps 0..10.
+  np.testing.assert_allclose(steps[:11], 0.05 * np.arange(11) / 10, atol=1e-7)
+  assert np.argmax(steps) == 10
+  assert steps[-1] < 0.001
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [("epochs", 0), ("learning_rate", -0.1), ("momentum", 1.0), ("label_smoothing", 1.5),
+   ("shift", -1), ("batch_size", 0), ("weight_decay", -1e-4), ("warmup_epochs", -1.0)],
+)  # fmt: skip
+def test_impossible_recipes_are_refused(field, value):
+  with pytest.raises(gp.InputError, match=f"{field} is {value}"):
+    dataclasses.replace(RECIPE, **{field: value})
+
+
+def test_a_batch_must_fit_the_split(example_b):
+  e = example_b
+  recipe = dataclasses.replace(RECIPE, batch_size=13)
+  with pytest.raises(gp.InputError, match="batch_size 13 exceeds the 12 training images"):
+    train(e.train_fn, e.variables, Split(e.x, e.y), recipe, jax.random.key(0))
