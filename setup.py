@@ -8,7 +8,9 @@ setup(
   description="Channel pruning by graph-based reinforcement learning, in JAX",
   license="Apache-2.0",
   python_requires=">=3.11",
-  packages=find_packages(include=["gatprune_jax", "gatprune_jax.*", "experiments", "experiments.*"]),
+  packages=find_packages(
+    include=["gatprune_jax", "gatprune_jax.*", "experiments", "experiments.*"]
+  ),
   install_requires=[
     "absl-py>=2.1",
     "chex>=0.1.90",

@@ -2,7 +2,8 @@
 
 Trains or restores the dense network, brings every classical pruner to the budgets, searches with
 the graph agent, fine-tunes all of them side by side with one recipe, and prints the comparison.
-Writes `result.json`, `metrics.jsonl` and `pruned/`, which `gatprune_jax.load` reads.
+Writes `result.json`, `metrics.jsonl`, `masks.npz` (every method's mask by name) and `pruned/`,
+which `gatprune_jax.load` reads.
 """
 
 import os
@@ -115,6 +116,10 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   rows += [row("agent", masks[chosen], *accuracies[chosen])]
   agent, mask = rows[-1], masks[chosen]
   compact_accuracy = dense.accuracy(small.apply, small.variables, data.test)
+  np.savez(
+    os.path.join(workdir, "masks.npz"), agent=mask,
+    **{name.replace(" ", "_"): masks[i] for i, name in enumerate(names)},
+  )  # fmt: skip
   pruned_path = os.path.join(workdir, "pruned")
   shutil.rmtree(pruned_path, ignore_errors=True)  # of an earlier, unfinished run
   gp.save(pruned_path, small, example)

@@ -5,6 +5,7 @@ import shutil
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from gatprune_jax.errors import InputError
@@ -36,7 +37,7 @@ def restore_variables(path: str, like: Any) -> Any:
     with ocp.StandardCheckpointer() as checkpointer:
       stored = checkpointer.metadata(path).item_metadata.tree
       _check_same(path, stored, like)
-      return checkpointer.restore(path, like)
+      return jax.tree.map(jnp.asarray, checkpointer.restore(path, like))
   except (OSError, ValueError, KeyError, AttributeError) as error:
     if isinstance(error, InputError):
       raise

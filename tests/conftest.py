@@ -2,8 +2,13 @@
 
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported
+# Before jax is imported, and for the processes that tests start. Tests compile the same programs
+# again and again; on disk, a compiled program is found by a hash of its text.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.abspath(".pytest_cache/jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
+from flax import linen as nn
 import jax
 import numpy as np
 import pytest
@@ -24,11 +29,22 @@ def perturbed(variables, seed=0):
   return jax.tree.map_with_path(move, variables)
 
 
-class Example:
-  """A small ResNet with weights, images and labels."""
+class TwoLayers(nn.Module):
+  """The least network with a hidden group in front of another: quick to compile."""
 
-  def __init__(self, shortcut, widths=(4, 6, 8), shape=(8, 8, 2), num_classes=5, num_images=12):
-    self.module = cifar_resnet(8, num_classes, widths, shortcut)
+  @nn.compact
+  def __call__(self, x, train=False):
+    for width in (6, 8):
+      x = nn.Conv(width, (3, 3), strides=2, use_bias=False)(x)
+      x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+    return nn.Dense(5)(x.mean((1, 2)))
+
+
+class Example:
+  """A small network with weights, images and labels."""
+
+  def __init__(self, module, shape=(8, 8, 2), num_classes=5, num_images=12):
+    self.module = module
     self.eval_fn, self.train_fn = eval_function(self.module), train_function(self.module)
     rng = np.random.default_rng(1)
     self.x = rng.standard_normal((num_images, *shape)).astype(np.float32)
@@ -36,11 +52,20 @@ class Example:
     self.variables = perturbed(jax.jit(self.module.init)(jax.random.key(0), self.x[:1]))
 
 
+def small_resnet(shortcut, widths=(4, 6, 8)):
+  return cifar_resnet(8, 5, widths, shortcut)
+
+
 @pytest.fixture(scope="session", params=["A", "B"])
 def example(request):
-  return Example(request.param)
+  return Example(small_resnet(request.param))
 
 
 @pytest.fixture(scope="session")
 def example_b():
-  return Example("B")
+  return Example(small_resnet("B"))
+
+
+@pytest.fixture(scope="session")
+def two_layers():
+  return Example(TwoLayers())

@@ -74,8 +74,7 @@ def observe(
     for index, layer in enumerate(graph.layers)
   ]
   positions = [
-    (layer.outputs, np.full(len(layer.outputs), np.log(layer.positions)))
-    for layer in graph.layers
+    (layer.outputs, np.full(len(layer.outputs), np.log(layer.positions))) for layer in graph.layers
   ]
   columns += [mean_by_channel(num, depth), mean_by_channel(num, positions)]
   for product, dense in zip(budgets.products, budgets.dense, strict=True):
@@ -89,9 +88,7 @@ def observe(
   )
 
 
-def dynamic_features(
-  mask: jax.Array, decided: jax.Array, slack: jax.Array
-) -> jax.Array:
+def dynamic_features(mask: jax.Array, decided: jax.Array, slack: jax.Array) -> jax.Array:
   """The part of a channel's features that actions change, `[N, 2 + K]` float32.
 
   Args:
@@ -122,9 +119,7 @@ def _kernel_norms(layer: ChannelLayer, arrays: list[np.ndarray]) -> _Norms | Non
   summed = np.zeros((len(in_ids), len(out_ids)))
   np.add.at(summed, (in_index[:, None], out_index[None]), squared)
   live_in, live_out = in_ids != FROZEN, out_ids != FROZEN
-  return _Norms(
-    in_ids[live_in], out_ids[live_out], np.sqrt(summed[np.ix_(live_in, live_out)])
-  )
+  return _Norms(in_ids[live_in], out_ids[live_out], np.sqrt(summed[np.ix_(live_in, live_out)]))
 
 
 def _blocks(graph: ChannelGraph, norms: list[_Norms | None]) -> tuple[Block, ...]:

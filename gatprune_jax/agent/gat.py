@@ -48,7 +48,7 @@ def attend_blocks(params: Attention, nodes: jax.Array, blocks: Sequence[Block]) 
   send = jnp.einsum("nhd,hd->nh", x, params.send)
   receive = jnp.einsum("nhd,hd->nh", x, params.receive)
   self_edge = params.edge[EDGE_FEATURES.index("self")]
-  self_logits = nn.leaky_relu(send + receive + self_edge)  # [n, H]
+  self_logits = nn.leaky_relu(send + receive + self_edge[None])  # [n, H]
   logits = [
     nn.leaky_relu(
       send[b.senders][:, None] + receive[b.receivers][None] + jnp.asarray(b.edges) @ params.edge
@@ -64,7 +64,7 @@ def attend_blocks(params: Attention, nodes: jax.Array, blocks: Sequence[Block]) 
   weight = jnp.exp(self_logits - largest)
   total, out = weight, weight[..., None] * x
   for block, block_logits in zip(blocks, logits, strict=True):
-    weight = jnp.exp(block_logits - largest[block.receivers])
+    weight = jnp.exp(block_logits - largest[block.receivers][None])
     total = total.at[block.receivers].add(weight.sum(0))
     message = jnp.einsum("srh,shd->rhd", weight, x[block.senders])
     out = out.at[block.receivers].add(message)
@@ -119,6 +119,7 @@ class GraphAttention(nn.Module):
 
   @nn.compact
   def __call__(self, nodes: jax.Array, blocks: Sequence[Block]) -> jax.Array:
+    """Applies `attend_blocks` with learned parameters."""
     glorot = nn.initializers.glorot_uniform(in_axis=0, out_axis=(1, 2))
     small = nn.initializers.normal(self.features**-0.5)
     shape = (self.heads, self.features)

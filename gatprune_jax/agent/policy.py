@@ -87,7 +87,8 @@ def with_embedding(params: Any, embedding: jax.Array) -> Any:
 
 def sample(key: jax.Array, logits: jax.Array) -> jax.Array:
   """One independent bit per logit, bool; True = keep."""
-  return distrax.Bernoulli(logits=logits, dtype=jnp.bool_).sample(seed=key)
+  with jax.numpy_rank_promotion("allow"):  # distrax broadcasts over a leading sample axis
+    return distrax.Bernoulli(logits=logits, dtype=jnp.bool_).sample(seed=key)
 
 
 def log_prob(logits: jax.Array, bits: jax.Array) -> jax.Array:

@@ -50,8 +50,9 @@ def _best(scores: jax.Array, past: jax.Array) -> jax.Array:
 def _rank(scores: jax.Array, past: jax.Array) -> jax.Array:
   """R = share of the past that the score beats, ties counted half, in [0, 1]."""
   valid = ~jnp.isnan(past)
-  beats = (scores[:, None] > past) + 0.5 * (scores[:, None] == past)
-  return (beats * valid).sum(-1) / jnp.maximum(valid.sum(), 1)
+  score, past = scores[:, None], past[None]
+  beats = (score > past) + 0.5 * (score == past)
+  return (beats * valid[None]).sum(-1) / jnp.maximum(valid.sum(), 1)
 
 
 def _tanh(scores: jax.Array, past: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Resource budgets: the constraints c_k(mask) / c_k(dense) <= d_k, and the floor under each group."""
+"""Budgets, the constraints c_k(mask) / c_k(dense) <= d_k, and the floor under each group."""
 
 from collections.abc import Mapping
 import dataclasses

@@ -134,9 +134,7 @@ def vector_statistics(
   return mean_by_channel(graph.num_channels, pieces) if pieces else None
 
 
-def mean_by_channel(
-  num_channels: int, pieces: list[tuple[np.ndarray, np.ndarray]]
-) -> np.ndarray:
+def mean_by_channel(num_channels: int, pieces: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
   """Mean of values per channel id, over (ids `[n]`, values `[n]`) pieces; 0 where there is none."""
   total, count = np.zeros(num_channels), np.zeros(num_channels)
   for ids, values in pieces:
@@ -146,9 +144,7 @@ def mean_by_channel(
   return total / np.maximum(count, 1)
 
 
-def _filter_scores(
-  evidence: Evidence, score: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+def _filter_scores(evidence: Evidence, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
   """Scores each layer's filters `[n_out, fan_in]`, divides by the layer's mean, and averages."""
   arrays = jax.tree.leaves(evidence.variables)
   pieces = []

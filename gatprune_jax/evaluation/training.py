@@ -65,7 +65,7 @@ class TrainState:
 
 def make_optimizer(recipe: Recipe, num_steps: int) -> optax.GradientTransformation:
   """SGD with the recipe's schedule over `num_steps` steps."""
-  warmup = int(round(recipe.warmup_epochs / recipe.epochs * num_steps))
+  warmup = round(recipe.warmup_epochs / recipe.epochs * num_steps)
   schedule = optax.warmup_cosine_decay_schedule(
     0.0 if warmup else recipe.learning_rate, recipe.learning_rate, warmup, num_steps
   )

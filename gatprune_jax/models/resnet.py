@@ -27,6 +27,7 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, width]`."""
     conv = lambda name, stride: nn.Conv(
       self.width, (3, 3), strides=stride, padding=1, use_bias=False, name=name
     )
@@ -62,6 +63,7 @@ class CifarResNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    """Maps images to logits; `train` normalises with the batch's statistics and updates them."""
     def norm(name: str) -> nn.Module:
       return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
 

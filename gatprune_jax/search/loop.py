@@ -25,7 +25,6 @@ from gatprune_jax.search.update import (
   SearchState,
   image_scores,
   init_state,
-  policy_logits,
   update,
 )
 
@@ -113,9 +112,7 @@ def search(
   problem = jax.device_put(problem, jax.devices()[0])
   policy = Policy(config.policy, len(graph.groups))
   params = _init_policy(policy, problem, policy_key, config, -pruners[best].order)
-  incumbent = Incumbent(
-    jnp.asarray(classical[best]), classical_scores[best], classical_arena[best]
-  )
+  incumbent = Incumbent(jnp.asarray(classical[best]), classical_scores[best], classical_arena[best])
   state = init_state(config, len(budgets.names), params, incumbent, classical_scores)
   # Committed like every later state, and no buffer shared with the problem: the update compiles
   # once, and donates its state.

@@ -113,7 +113,7 @@ def rollout(
   def advance(step, carry):
     bits, logits = carry
     new = jax.vmap(lambda b: logits_fn(*states(env, b, step)))(bits)
-    here = env.decisions[step]
+    here = env.decisions[step][None]
     drawn = sample(jax.random.fold_in(key, step), new)
     return jnp.where(here, drawn, bits), jnp.where(here, new, logits)
 
@@ -139,7 +139,7 @@ def decision_logits(env: Environment, logits_fn: LogitsFn, bits: jax.Array) -> j
 
   def advance(logits, step):
     new = jax.vmap(lambda b: logits_fn(*states(env, b, step)))(bits)
-    return jnp.where(env.decisions[step], new, logits), None
+    return jnp.where(env.decisions[step][None], new, logits), None
 
   if num_steps > 1:
     logits, _ = jax.lax.scan(jax.checkpoint(advance), logits, jnp.arange(1, num_steps))

@@ -163,9 +163,7 @@ def update(
   """
   env, images = problem.environment, problem.images
   key = jax.random.fold_in(problem.key, state.step)
-  bits, logits = rollout(
-    env, policy_logits(policy, state.params, problem), config.samples, key
-  )
+  bits, logits = rollout(env, policy_logits(policy, state.params, problem), config.samples, key)
   masks = jax.vmap(lambda b: transition(env, b))(bits)
 
   score = lambda mask, x, y: score_fn(images.variables, mask, images.calibration, x, y)
@@ -179,11 +177,9 @@ def update(
   multipliers = update_multipliers(config.dual, state.multipliers, violation.mean(0))
   reward = compete(config.self_competition, scores, state.past)
   advantage = leave_one_out_advantages(utility(reward, violation, multipliers.value))
-  params, opt_state, learned = _improve(
-    config, policy, state, problem, bits, logits, advantage
-  )
+  params, opt_state, learned = _improve(config, policy, state, problem, bits, logits, advantage)
 
-  elites = _merge_elites(state.elites, masks, jnp.where(feasible, scores, -jnp.inf))
+  elites = merge_elites(state.elites, masks, jnp.where(feasible, scores, -jnp.inf))
   best = jnp.where(feasible, scores, -jnp.inf).argmax()
   arena = image_scores(config, score(masks[best], images.arena_x, images.arena_y))
   challenger = Incumbent(masks[best], jnp.where(feasible[best], scores[best], -jnp.inf), arena)
@@ -250,9 +246,7 @@ def _improve(
     updates, new_opt_state = optimizer.update(grads, opt_state, params)
     new = (optax.apply_updates(params, updates), new_opt_state)
     near = kl <= ppo.kl_stop
-    params, opt_state = jax.tree.map(
-      lambda a, b: jnp.where(near, a, b), new, (params, opt_state)
-    )
+    params, opt_state = jax.tree.map(lambda a, b: jnp.where(near, a, b), new, (params, opt_state))
     return params, opt_state, num_steps + near, kl
 
   start = (state.params, state.opt_state, jnp.zeros((), jnp.int32), jnp.zeros(()))
@@ -260,7 +254,7 @@ def _improve(
   return params, opt_state, {"policy_steps": num_steps, "kl": kl}
 
 
-def _merge_elites(elites: Elites, masks: jax.Array, scores: jax.Array) -> Elites:
+def merge_elites(elites: Elites, masks: jax.Array, scores: jax.Array) -> Elites:
   """The best of old and new; a mask that is already there does not enter twice."""
   known = (masks[:, None] == elites.masks[None]).all(-1).any(-1)
   scores = jnp.concatenate([elites.scores, jnp.where(known, -jnp.inf, scores)])

@@ -5,7 +5,6 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.channels import (
-  group_starts,
   keep_floors,
   make_budgets,
   raise_to_floors,
@@ -41,9 +40,7 @@ def test_only_groups_below_their_floor_are_raised():
   assert raised.tolist() == [True, False, True, True, True, False]
   enough = np.array([True, True, False, False, False, True])
   floors = np.array([2, 1])
-  np.testing.assert_array_equal(
-    raise_to_floors(enough, priority, group_of, starts, floors), enough
-  )
+  np.testing.assert_array_equal(raise_to_floors(enough, priority, group_of, starts, floors), enough)
 
 
 def test_top_up_is_feasible_and_maximal(graph):

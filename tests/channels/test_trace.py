@@ -8,11 +8,11 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.models import cifar_resnet, eval_function
-from tests.conftest import Example
+from tests.conftest import Example, small_resnet
 
 
 def test_groups_of_option_a():
-  example = Example("A", widths=(4, 6, 8))
+  example = Example(small_resnet("A"))
   graph = gp.trace(example.eval_fn, example.variables, example.x)
   # Padding puts one filler channel on each side: the stream of stage 1 lives on in channels
   # 1..4 of stage 2, and all of these in channels 1..6 of stage 3. Inner widths are free.
@@ -30,7 +30,7 @@ def test_groups_of_option_a():
 
 
 def test_groups_of_option_b():
-  example = Example("B", widths=(16, 32, 64), shape=(8, 8, 1))
+  example = Example(small_resnet("B", (16, 32, 64)), shape=(8, 8, 1))
   graph = gp.trace(example.eval_fn, example.variables, example.x)
   assert [len(group.channels) for group in graph.groups] == [16, 16, 32, 32, 64, 64]
   assert graph.num_channels == 224
@@ -41,7 +41,9 @@ def test_groups_of_option_b():
 
 def test_frozen_names_the_axis_and_the_reason(example_b):
   graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
-  assert graph.frozen["params/stem/kernel"].startswith("axis 2: contracted with an axis that is not")
+  assert graph.frozen["params/stem/kernel"].startswith(
+    "axis 2: contracted with an axis that is not"
+  )
 
 
 def test_shapes_are_enough(example_b):
@@ -63,9 +65,10 @@ def test_costs_do_not_depend_on_the_traced_batch_size():
     ones = np.ones(graph.num_channels)
     # By hand, kernel 9, positions 1024, 256, 64: stem 3*16, stage 1 6*16*16,
     # stage 2 (16+5*32)*32, stage 3 (32+5*64)*64, and the dense layer 640.
-    assert gp.macs(graph, ones) == 9 * (
-      1024 * (3 * 16 + 6 * 256) + 256 * (16 + 5 * 32) * 32 + 64 * (32 + 5 * 64) * 64
-    ) + 640
+    assert (
+      gp.macs(graph, ones)
+      == 9 * (1024 * (3 * 16 + 6 * 256) + 256 * (16 + 5 * 32) * 32 + 64 * (32 + 5 * 64) * 64) + 640
+    )
 
 
 def test_an_unknown_operation_freezes_what_it_touches():
@@ -141,9 +144,9 @@ def test_a_function_that_mixes_channels_is_refused(example_b):
 
 def test_variables_of_another_network_are_refused(example_b):
   graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
-  other = Example("B", widths=(4, 6, 10))
+  other = Example(small_resnet("B", (4, 6, 10)))
   mask = np.ones(graph.num_channels)
-  with pytest.raises(gp.InputError, match="has shape .* but the graph was traced with"):
+  with pytest.raises(gp.InputError, match=r"has shape .* but the graph was traced with"):
     gp.masked(graph, other.eval_fn)(other.variables, mask, other.x)
 
 

@@ -100,9 +100,7 @@ def test_compact_fine_tuning_equals_masked(example_b):
   )
   dense = jax.tree.map(lambda leaf: leaf[0], stacked)
   cut = gp.compact(graph, e.eval_fn, dense, mask).variables
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), compact, cut
-  )
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), compact, cut)
 
 
 def test_schedule_warms_up_and_ends_at_zero():

@@ -1,0 +1,184 @@
+"""PPO, the multipliers and self-competition: goldens by hand, identities, enumeration."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.agent import (
+  MODES,
+  DualConfig,
+  PPOConfig,
+  clipped_objective,
+  compete,
+  init_multipliers,
+  init_past,
+  leave_one_out_advantages,
+  log_prob,
+  remember,
+  update_multipliers,
+  utility,
+)
+
+
+def test_clipped_objective_by_hand():
+  # Ratios 1.5, 0.5, 1.5, 0.5 with epsilon 0.2. A gain is capped, a loss is not:
+  # A = +1: min(1.5, 1.2) and min(0.5, 0.8); A = -1: min(-1.5, -1.2) and min(-0.5, -0.8).
+  new = jnp.log(jnp.array([1.5, 0.5, 1.5, 0.5]))
+  advantage = jnp.array([1.0, 1.0, -1.0, -1.0])
+  objective = clipped_objective(new, jnp.zeros(4), advantage, 0.2)
+  np.testing.assert_allclose(objective, [1.2, 0.5, -1.5, -0.8], rtol=1e-6)
+
+
+def test_extreme_log_ratios_stay_finite():
+  objective = clipped_objective(jnp.array([300.0, -300.0]), jnp.zeros(2), jnp.array(-1.0), 0.2)
+  assert np.isfinite(objective).all()
+
+
+def test_first_pass_is_the_policy_gradient():
+  # At the sampling policy every ratio is 1, and the gradient is sum_b A_b grad log p(bits_b).
+  rng = np.random.default_rng(0)
+  logits = jnp.asarray(rng.standard_normal(6), jnp.float32)
+  bits = jnp.asarray(rng.random((5, 6)) < 0.5)
+  advantage = jnp.asarray(rng.standard_normal(5), jnp.float32)
+  old = log_prob(jnp.broadcast_to(logits, bits.shape), bits)
+
+  def objective(logits):
+    new = log_prob(jnp.broadcast_to(logits, bits.shape), bits)
+    return clipped_objective(new, old, advantage[:, None], 0.2).sum()
+
+  p = 1 / (1 + np.exp(-np.asarray(logits)))
+  expected = (np.asarray(advantage)[:, None] * (np.asarray(bits) - p)).sum(0)
+  np.testing.assert_allclose(jax.grad(objective)(logits), expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(objective(logits), 6 * advantage.sum(), rtol=1e-5)
+
+
+def test_one_channel_is_joint_ppo():
+  new, old, advantage = jnp.array([[0.3], [-0.6]]), jnp.zeros((2, 1)), jnp.array([1.0, -2.0])
+  per_channel = clipped_objective(new, old, advantage[:, None], 0.2)[:, 0]
+  ratio = np.exp(np.asarray(new.sum(1)))
+  joint = np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage)
+  np.testing.assert_allclose(per_channel, joint, rtol=1e-6)
+
+
+def test_leave_one_out_by_hand():
+  # U = 1, 2, 6: others' means 4, 3.5, 1.5; A = -3, -1.5, 4.5, mean 0, variance 31.5 / 3.
+  advantage = leave_one_out_advantages(jnp.array([1.0, 2.0, 6.0]))
+  np.testing.assert_allclose(advantage, np.array([-3, -1.5, 4.5]) / np.sqrt(10.5), rtol=1e-5)
+  shifted = leave_one_out_advantages(jnp.array([1.0, 2.0, 6.0]) + 50)
+  np.testing.assert_allclose(shifted, advantage, rtol=1e-4)  # a reward shift changes nothing
+  np.testing.assert_array_equal(leave_one_out_advantages(jnp.full(4, 0.3)), np.zeros(4))
+
+
+def test_leave_one_out_gradient_is_unbiased_by_enumeration():
+  # Two samples of three bits: the expectation over all 64 pairs, exactly. Unnormalised, because
+  # the division by the batch's standard deviation is a (harmless) change of step size.
+  p = np.array([0.3, 0.6, 0.8])
+  masks = np.array(list(itertools.product([0, 1], repeat=3)))
+  probability = np.prod(np.where(masks, p, 1 - p), axis=1)
+  reward = np.random.default_rng(0).standard_normal(8)
+  score_function = masks - p  # grad of log-probability in the logits
+  expected = (probability * reward) @ score_function
+
+  estimate = np.zeros(3)
+  for i, j in itertools.product(range(8), repeat=2):
+    pair = np.array([reward[i], reward[j]])
+    # The function standardises; multiply the standard deviation back.
+    raw = (pair - pair.mean()) * 2
+    advantage = np.asarray(leave_one_out_advantages(jnp.asarray(pair)), np.float64) * raw.std()
+    gradient = (advantage[0] * score_function[i] + advantage[1] * score_function[j]) / 2
+    estimate += probability[i] * probability[j] * gradient
+  np.testing.assert_allclose(estimate, expected, atol=1e-6)
+
+
+DUAL = DualConfig(proportional=0.5, integral=0.1, maximum=2.0)
+
+
+def run_dual(violations, config=DUAL):
+  state, trace = init_multipliers(1), []
+  for v in violations:
+    state = update_multipliers(config, state, jnp.array([v]))
+    trace.append(float(state.value[0]))
+  return np.array(trace)
+
+
+def test_constant_violation_gives_a_ramp():
+  # lambda_t = 0.1 t v + 0.5 v with v = 0.4.
+  np.testing.assert_allclose(run_dual([0.4] * 5), 0.04 * np.arange(1, 6) + 0.2, rtol=1e-5)
+
+
+def test_multipliers_stay_in_their_bounds():
+  trace = run_dual([10.0] * 5 + [-10.0] * 5)
+  assert trace.max() == 2.0
+  assert trace.min() == 0.0
+
+
+def test_the_integral_does_not_wind_up():
+  # After any time at the bound the integral is 2, so that one step down by 10 at gain 0.1
+  # already frees it: 2 - 1 = 1 (and the proportional term takes lambda to 0).
+  long, short = run_dual([10.0] * 500 + [-10.0, 0.0]), run_dual([10.0] * 3 + [-10.0, 0.0])
+  np.testing.assert_allclose(long[-2:], [0.0, 1.0], atol=1e-6)
+  np.testing.assert_allclose(long[-2:], short[-2:])
+
+
+def test_constraints_do_not_mix():
+  state = update_multipliers(DUAL, init_multipliers(2), jnp.array([0.4, -0.4]))
+  np.testing.assert_allclose(state.value, [0.24, 0.0], rtol=1e-5)
+
+
+def test_utility_by_hand():
+  # (1 - 2 * 0.5 - 1 * (-0.25)) / (1 + 3) = 0.0625
+  value = utility(jnp.array([1.0]), jnp.array([[0.5, -0.25]]), jnp.array([2.0, 1.0]))
+  np.testing.assert_allclose(value, [0.0625])
+
+
+def test_the_past_is_a_ring_of_feasible_scores():
+  past = remember(init_past(4), jnp.array([1.0, 2.0, 3.0]), jnp.array([True, False, True]))
+  np.testing.assert_array_equal(past.scores, [1, 3, np.nan, np.nan])
+  past = remember(past, jnp.array([4.0, 5.0, 6.0]), jnp.array([True, True, True]))
+  np.testing.assert_array_equal(past.scores, [6, 3, 4, 5])
+  assert int(past.position) == 1
+
+
+def test_modes_by_hand():
+  past = remember(init_past(8), jnp.array([0.2, 0.4, 0.6]), jnp.ones(3, bool))
+  scores = jnp.array([0.1, 0.4, 0.9])
+  spread = np.std([0.2, 0.4, 0.6])
+  expected = {
+    "none": scores,
+    "best": scores - 0.6,
+    "rank": [0, 0.5, 1],  # of three: beats none; one, tying with one; all
+    "tanh": np.tanh((np.asarray(scores) - 0.6) / spread),
+  }
+  assert set(expected) == set(MODES)
+  for mode, values in expected.items():
+    np.testing.assert_allclose(compete(mode, scores, past), values, atol=1e-6, err_msg=mode)
+    assert np.isfinite(compete(mode, scores, init_past(8))).all()
+
+
+def test_affine_competition_has_the_gradient_of_the_plain_score():
+  past = remember(init_past(4), jnp.array([0.5]), jnp.ones(1, bool))
+  scores = jnp.array([0.1, 0.7, 0.4])
+  plain, best = (leave_one_out_advantages(compete(mode, scores, past)) for mode in ("none", "best"))
+  np.testing.assert_allclose(plain, best, atol=1e-6)
+
+
+PPO = PPOConfig(4, 0.2, 0.1, 0.0, 1e-3, 0.1, 1.0)
+
+
+@pytest.mark.parametrize(
+  ("config", "change", "message"),
+  [
+    (PPO, {"clip": 0.0}, r"ppo clip is 0\.0"),
+    (PPO, {"entropy_weight": -1.0}, r"ppo entropy_weight is -1\.0"),
+    (DUAL, {"integral": 0.0}, r"integral 0\.0"),
+    (DUAL, {"proportional": -0.5}, r"proportional -0\.5"),
+  ],
+)
+def test_impossible_settings_are_refused(config, change, message):
+  with pytest.raises(gp.InputError, match=message):
+    dataclasses.replace(config, **change)

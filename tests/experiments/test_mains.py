@@ -1,0 +1,240 @@
+"""The mains as users run them: real processes, their files, and their words on bad input."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.checkpoint import restore_variables, save_variables
+from gatprune_jax.data import load_dataset
+from gatprune_jax.models import cifar_resnet
+
+SMALL = [
+  "--config.model.widths=(4,6,8)", "--config.dense.recipe.epochs=3", "--config.finetune.epochs=2",
+  "--config.search.updates=2", "--config.search.samples=4", "--config.search.policy.layers=1",
+  "--config.search.shortlist=2", "--config.search.calibration_images=64",
+  "--config.criteria=('random','l1','bn_scale')",
+]  # fmt: skip
+
+
+def run(main, *arguments):
+  return subprocess.run(
+    [sys.executable, "-m", f"experiments.{main}", *arguments],
+    capture_output=True, text=True, timeout=600, check=False,
+  )  # fmt: skip
+
+
+def contents(directory):
+  """Every file below a directory, with its bytes."""
+  found = {}
+  for root, _, files in os.walk(directory):
+    for name in files:
+      path = os.path.join(root, name)
+      with open(path, "rb") as file:
+        found[path] = file.read()
+  return found
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory):
+  """A finished run and what it printed."""
+  workdir = str(tmp_path_factory.mktemp("prune") / "run")
+  done = run("prune", f"--workdir={workdir}", "--config.budgets.params=0.5", *SMALL)
+  assert done.returncode == 0, done.stderr
+  return workdir, done
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  workdir = str(tmp_path_factory.mktemp("train") / "run")
+  done = run("train", f"--workdir={workdir}", *SMALL)
+  assert done.returncode == 0, done.stderr
+  return workdir, done
+
+
+def test_prune_writes_its_result(pruned):
+  workdir, done = pruned
+  with open(os.path.join(workdir, "result.json")) as file:
+    result = json.load(file)
+  assert result["network"] == "resnet8-B-4-6-8"
+  assert (result["dataset"], result["seed"]) == ("digits", 0)
+  assert result["budgets"] == {"macs": 0.25, "params": 0.5}
+  assert result["feasible"] is True
+  dense, small = result["dense"], result["pruned"]
+  assert small["macs_ratio"] == small["macs"] / dense["macs"] <= 0.25
+  assert small["params_ratio"] == small["params"] / dense["params"] <= 0.5
+  assert 0 <= small["test_accuracy_before_finetune"] <= 1
+  assert set(result["search"]) == {"evaluations", "updates", "seconds"}
+  assert result["search"]["updates"] == 2
+  assert {"jax", "flax", "gatprune_jax", "python"} <= set(result["versions"])
+  methods = [row["method"] for row in result["methods"]]
+  assert methods == [
+    "dense", "random uniform", "random global", "l1 uniform", "l1 global", "bn_scale uniform",
+    "bn_scale global", "agent",
+  ]  # fmt: skip
+  for method in methods:
+    assert f"| {method} " in done.stdout
+  assert all(row["macs_ratio"] <= 0.25 for row in result["methods"][1:])
+
+
+def test_the_pruned_network_runs_without_its_code(pruned):
+  workdir, _ = pruned
+  with open(os.path.join(workdir, "result.json")) as file:
+    result = json.load(file)
+  loaded = gp.load(os.path.join(workdir, "pruned"))
+  test = load_dataset("digits", 0).test
+  logits = loaded.apply(loaded.variables, jnp.asarray(test.x))
+  accuracy = float((np.asarray(logits).argmax(-1) == test.y).mean())
+  assert accuracy == pytest.approx(result["pruned"]["test_accuracy"], abs=1e-6)
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(loaded.variables["params"]))
+  assert parameters == result["pruned"]["params"]
+
+
+def test_metrics_have_a_line_for_every_step(pruned):
+  workdir, _ = pruned
+  with open(os.path.join(workdir, "metrics.jsonl")) as file:
+    lines = [json.loads(line) for line in file]
+  steps = [(line["phase"], line["step"]) for line in lines]
+  assert steps == (
+    [("dense", n) for n in (1, 2, 3)]
+    + [("search", n) for n in (1, 2)]
+    + [("finetune", n) for n in (1, 2)]
+  )
+  assert {"reward", "accuracy", "cost", "multiplier", "entropy", "kl"} <= set(lines[3])
+  assert len(lines[3]["cost"]) == 2
+
+
+def test_the_progress_line_names_what_it_shows(pruned):
+  _, done = pruned
+  last = [line for line in done.stderr.splitlines() if "search update 2/2" in line][-1]
+  for name in ("reward=", "accuracy=", "cost=macs", "lambda=", "entropy=", "best_feasible=", " < "):
+    assert name in last
+  assert "Traceback" not in done.stderr
+
+
+def test_a_finished_workdir_says_so(pruned):
+  workdir, done = pruned
+  before = contents(workdir)
+  again = run("prune", f"--workdir={workdir}", "--config.budgets.params=0.5", *SMALL)
+  assert again.returncode == 0
+  assert "is finished" in again.stdout
+  assert done.stdout.splitlines()[0] in again.stdout
+  assert contents(workdir) == before
+
+
+def test_an_interrupted_run_is_finished_by_the_same_command(pruned, tmp_path):
+  # What a run leaves that was stopped during its search: the dense network, and no result.
+  workdir, _ = pruned
+  stopped = tmp_path / "stopped"
+  subprocess.run(["cp", "-r", workdir, stopped], check=True)
+  os.remove(stopped / "result.json")
+  again = run("prune", f"--workdir={stopped}", "--config.budgets.params=0.5", *SMALL)
+  assert again.returncode == 0, again.stderr
+  assert "dense epoch" not in again.stderr
+  results = []
+  for directory in (workdir, stopped):
+    with open(os.path.join(directory, "result.json")) as file:
+      results.append(json.load(file))
+  assert results[0]["methods"] == results[1]["methods"]
+  with open(stopped / "metrics.jsonl") as file:
+    assert len(file.readlines()) == 7
+
+
+def test_prune_starts_from_a_trained_network(trained, tmp_path):
+  train_workdir, done = trained
+  assert "select accuracy" in done.stdout
+  assert "is finished" in run("train", f"--workdir={train_workdir}", *SMALL).stdout
+  workdir = tmp_path / "run"
+  done = run("prune", f"--workdir={workdir}", f"--config.dense.checkpoint={train_workdir}", *SMALL)
+  assert done.returncode == 0, done.stderr
+  assert "dense epoch" not in done.stderr
+  with open(os.path.join(train_workdir, "result.json")) as file:
+    dense = json.load(file)
+  with open(workdir / "result.json") as file:
+    assert json.load(file)["dense"]["test_accuracy"] == dense["test_accuracy"]
+
+
+REFUSED = {
+  "unreachable budget": (["--config.budgets.macs=0.001"], "smallest reachable share is 0.0"),
+  "zero budget": (["--config.budgets.macs=0"], "budget 0.0 for macs"),
+  "negative budget": (["--config.budgets.params=-0.1"], "budget -0.1 for params"),
+  "budget above one": (["--config.budgets.macs=1.5"], "budget 1.5 for macs"),
+  "unknown dataset": (["--config.dataset=mnist"], "'mnist' is unknown: choose one of digits"),
+  "unknown criterion": (["--config.criteria=('l1','magic')"], "'magic' is unknown: choose from"),
+  "unknown field": (["--config.search.update=3"], "config.search.update is not a field"),
+  "wrong type": (["--config.search.updates=many"], "'many'"),
+  "bad depth": (["--config.model.depth=9"], "depth 9 is not 6n + 2"),
+  "no config": (["--config=/nowhere/config.py"], "/nowhere/config.py"),
+  "no checkpoint": (["--config.dense.checkpoint=/nowhere"], "does not exist"),
+  "stray argument": (["stray"], "'stray' is not a flag"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_ends_in_one_sentence(case, tmp_path):
+  arguments, words = REFUSED[case]
+  done = run("prune", f"--workdir={tmp_path / 'run'}", *arguments)
+  assert_refused(done, words)
+  assert not (tmp_path / "run").exists()
+
+
+def assert_refused(done, words):
+  assert done.returncode == 1
+  assert words in done.stderr
+  (line,) = done.stderr.strip().splitlines()
+  assert line.startswith("error: ")
+  assert done.stdout == ""
+
+
+def test_a_workdir_is_not_given_to_another_run(pruned):
+  workdir, _ = pruned
+  before = contents(workdir)
+  place = f"--workdir={workdir}"
+  assert_refused(run("prune", place, *SMALL), "budgets.params is 0.5, here it is 1.0")
+  assert_refused(run("train", place, *SMALL), "holds a run of experiments.prune")
+  assert contents(workdir) == before
+
+
+@pytest.mark.parametrize("what", ["file", "other files"])
+def test_a_place_that_is_no_workdir_is_refused(what, tmp_path):
+  (tmp_path / "notes.txt").write_text("mine")
+  place = tmp_path / "notes.txt" if what == "file" else tmp_path
+  words = "is a file" if what == "file" else "is not empty and has no readable config.json"
+  assert_refused(run("prune", f"--workdir={place}"), words)
+  assert contents(tmp_path) == {str(tmp_path / "notes.txt"): b"mine"}
+
+
+def test_a_missing_workdir_is_asked_for():
+  assert_refused(run("prune"), "add --workdir=DIR")
+
+
+def broken_checkpoint(trained, tmp_path, change):
+  """A trained workdir whose stem kernel went through `change`."""
+  path = os.path.join(trained, "checkpoints", "dense")
+  module = cifar_resnet(8, 10, (4, 6, 8), "B")
+  shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+  variables = restore_variables(path, shapes)
+  params = variables["params"]
+  params["stem"]["kernel"] = change(params["stem"]["kernel"])
+  save_variables(str(tmp_path / "broken" / "checkpoints" / "dense"), variables)
+  return f"--config.dense.checkpoint={tmp_path / 'broken'}"
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (lambda kernel: kernel.at[0].set(jnp.nan), "params/stem/kernel holds 12 values that are NaN"),
+    (lambda kernel: kernel[..., :3], "params/stem/kernel has shape (3, 3, 1, 3) there"),
+  ],
+)
+def test_a_bad_checkpoint_is_refused(trained, tmp_path, change, words):
+  flag = broken_checkpoint(trained[0], tmp_path, change)
+  done = run("prune", f"--workdir={tmp_path / 'run'}", flag, *SMALL)
+  assert_refused(done, words)
+  assert not (tmp_path / "run").exists()

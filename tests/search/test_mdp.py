@@ -1,0 +1,102 @@
+"""The environment's states and transitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.search import SCHEDULES, make_decisions
+from gatprune_jax.search.mdp import (
+  decision_logits,
+  greedy_logits,
+  make_environment,
+  rollout,
+  states,
+  transition,
+)
+
+
+@pytest.fixture(scope="module")
+def graph(example_b):
+  return gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+
+
+def environment(graph, schedule, floor=0.25):
+  floors = keep_floors(graph, floor)
+  budgets = make_budgets(graph, {"macs": 0.5}, floors)
+  priority = np.arange(graph.num_channels)
+  return make_environment(graph, make_decisions(graph, schedule), budgets, floors, priority)
+
+
+def logits_fn(mask, decided):
+  """A policy that reacts to the state: its logits tell how many channels are gone so far."""
+  gone = (~mask & decided).sum().astype(jnp.float32)
+  return jnp.linspace(-1.0, 1.0, mask.shape[0]) + 0.1 * gone
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_channel_is_decided_once(graph, schedule):
+  decisions = make_decisions(graph, schedule)
+  assert decisions.dtype == bool
+  np.testing.assert_array_equal(decisions.sum(0), np.ones(graph.num_channels))
+
+
+def test_states_of_a_layerwise_episode_by_hand(graph):
+  env = environment(graph, "layerwise")  # widths 4 4 6 6 8 8, floors 1 1 2 2 2 2
+  bits = jnp.zeros(graph.num_channels, bool).at[jnp.array([0, 1])].set(True)
+  mask, decided = states(env, bits, jnp.array(2))
+  first, second, third = (group.channels for group in graph.groups[:3])
+  assert decided.sum() == 8
+  assert mask[first].tolist() == [True, True, False, False]  # above its floor
+  assert mask[second].tolist() == [False, False, False, True]  # raised to the highest priority
+  assert mask[third].all()  # not decided yet
+  final = transition(env, bits)
+  assert [int(final[group.channels].sum()) for group in graph.groups] == [2, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_learner_sees_the_logits_that_were_sampled_from(graph, schedule):
+  # Otherwise PPO's first ratio would not be 1.
+  env = environment(graph, schedule)
+  bits, logits = jax.jit(lambda key: rollout(env, logits_fn, 6, key))(jax.random.key(0))
+  np.testing.assert_allclose(decision_logits(env, logits_fn, bits), logits, rtol=1e-6)
+  assert len({row.tobytes() for row in np.asarray(bits)}) == 6
+  if schedule == "layerwise":  # later logits depend on what was sampled before
+    assert np.asarray(logits)[:, -1].std() > 0
+
+
+def test_layerwise_logits_by_an_explicit_episode(graph):
+  env = environment(graph, "layerwise")
+  bits, logits = rollout(env, logits_fn, 2, jax.random.key(1))
+  for b in range(2):
+    decided = np.zeros(graph.num_channels, bool)
+    for group in graph.groups:
+      so_far = jnp.where(decided, bits[b], True)
+      mask = transition(env, so_far)
+      expected = logits_fn(mask, jnp.asarray(decided))
+      np.testing.assert_allclose(logits[b][group.channels], expected[group.channels], rtol=1e-6)
+      decided[group.channels] = True
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_greedy_episode_is_a_fixed_point(graph, schedule):
+  env = environment(graph, schedule)
+  logits = greedy_logits(env, logits_fn)
+  np.testing.assert_allclose(
+    decision_logits(env, logits_fn, (logits > 0)[None])[0], logits, rtol=1e-6
+  )
+
+
+def test_gradients_flow_through_every_step(graph):
+  env = environment(graph, "layerwise")
+  bits, _ = rollout(env, logits_fn, 3, jax.random.key(2))
+  weighted = lambda w: decision_logits(env, lambda m, d: w * logits_fn(m, d), bits)
+  jacobian = jax.jacobian(weighted)(1.0)
+  np.testing.assert_allclose(jacobian, weighted(1.0), rtol=1e-5)
+
+
+def test_an_unknown_schedule_is_refused(graph):
+  with pytest.raises(gp.InputError, match="schedule 'random' is unknown: choose from one_shot"):
+    make_decisions(graph, "random")

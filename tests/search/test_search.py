@@ -1,0 +1,184 @@
+"""The whole search on small real networks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.agent import DualConfig, PolicyConfig, PPOConfig
+from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
+from gatprune_jax.data import Split
+from gatprune_jax.search import SearchConfig, search
+from gatprune_jax.search import loop as loop_module
+from gatprune_jax.search.update import Elites, Incumbent, challenge, merge_elites
+
+CONFIG = SearchConfig(
+  updates=4, samples=4, schedule="one_shot", keep_floor=0.1, likelihood_weight=0.5,
+  likelihood_bound=5.0, self_competition="best", past_scores=32, warm_start=2.0,
+  calibration_images=8, arena_share=0.5, elites=3, shortlist=3, chunk=4,
+  policy=PolicyConfig(1, 2, 4), ppo=PPOConfig(2, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0),
+  dual=DualConfig(0.5, 0.05, 10.0),
+)  # fmt: skip
+
+
+def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  floors = keep_floors(graph, config.keep_floor)
+  budgets = make_budgets(graph, limits, floors)
+  evidence = Evidence(
+    graph, e.variables, e.eval_fn, jnp.asarray(e.x), jnp.asarray(e.y), jax.random.key(0)
+  )
+  saliency = {name: score_channels(name, evidence) for name in ("l1", "taylor")}
+  pruners = classical_pruners(graph, budgets, floors, saliency)
+  split = Split(np.tile(e.x, (3, 1, 1, 1)), np.tile(np.arange(5, dtype=np.int32), 8)[:36])
+  result = search(
+    graph, e.eval_fn, e.train_fn, e.variables, split, split, budgets, floors, pruners, saliency,
+    config, seed, on_update,
+  )  # fmt: skip
+  return graph, budgets, floors, result
+
+
+@pytest.mark.parametrize(
+  ("schedule", "limits"),
+  [
+    ("one_shot", {"macs": 0.3}),
+    ("one_shot", {"params": 0.4}),
+    ("layerwise", {"macs": 0.5, "params": 0.3}),
+  ],
+)
+def test_every_returned_mask_is_within_every_budget(two_layers, schedule, limits):
+  config = dataclasses.replace(CONFIG, schedule=schedule, updates=2)
+  graph, _, floors, result = run(two_layers, limits, config)
+  assert 1 <= len(result.masks) <= config.shortlist
+  ones = np.ones(graph.num_channels)
+  cost = {"macs": gp.macs, "params": gp.params}
+  for mask in result.masks:
+    for name, limit in limits.items():
+      assert cost[name](graph, mask) <= limit * cost[name](graph, ones)
+    widths = [mask[group.channels].sum() for group in graph.groups]
+    assert (widths >= floors).all()
+  assert (np.diff(result.scores) <= 0).all()
+
+
+def test_the_update_compiles_once(two_layers, monkeypatch):
+  traces, compiled = [], []
+  update, compile_update = loop_module.update, loop_module.compile_update
+
+  def counted(*args):
+    traces.append(1)  # runs when JAX traces the update, not when it runs it
+    return update(*args)
+
+  def kept(*args):
+    compiled.append(compile_update(*args))
+    return compiled[-1]
+
+  monkeypatch.setattr(loop_module, "update", counted)
+  monkeypatch.setattr(loop_module, "compile_update", kept)
+  steps = []
+  run(two_layers, {"macs": 0.3}, on_update=lambda progress: steps.append(progress.update))
+  assert steps == [1, 2, 3, 4]
+  assert len(traces) == 1
+  assert compiled[0]._cache_size() == 1
+
+
+def test_the_same_seed_gives_the_same_search(two_layers):
+  lines = []
+  results = [
+    run(two_layers, {"macs": 0.3}, on_update=lambda p: lines.append(p.metrics), seed=seed)[3]
+    for seed in (7, 7, 8)
+  ]
+  np.testing.assert_array_equal(results[0].masks, results[1].masks)
+  for one, other in zip(lines[:4], lines[4:8], strict=True):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+  assert lines[0]["score"] != lines[8]["score"]
+
+
+def test_the_state_is_finite_and_counts(two_layers):
+  _, _, _, result = run(two_layers, {"macs": 0.3})
+  assert int(result.state.step) == 4
+  for leaf in jax.tree.leaves(result.state.params):
+    assert np.isfinite(leaf).all()
+  # 4 classical masks, 4 x 4 samples, and the final candidates.
+  assert 4 + 16 + 1 <= result.evaluations <= 4 + 16 + 5
+
+
+def test_it_finds_the_channels_that_matter():
+  # A network that copies its two features to two logits through the first two of eight hidden
+  # channels; the other six only add noise. The budget keeps two. The classical order given is
+  # exactly wrong, so that the agent must find the right pair by itself.
+  rng = np.random.default_rng(0)
+  first = np.zeros((2, 8), np.float32)
+  first[0, 0] = first[1, 1] = 1.0
+  first[:, 2:] = rng.standard_normal((2, 6))
+  last = np.zeros((8, 2), np.float32)
+  last[0, 0] = last[1, 1] = 1.0
+  last[2:] = 0.05 * rng.standard_normal((6, 2))
+  variables = {"params": {"first": jnp.asarray(first), "last": jnp.asarray(last)}}
+
+  def eval_fn(v, x):
+    return jax.nn.relu(x @ v["params"]["first"]) @ v["params"]["last"]
+
+  train_fn = lambda v, x: (eval_fn(v, x), {})
+  x = np.abs(rng.standard_normal((80, 2))).astype(np.float32)
+  split = Split(x, x.argmax(1).astype(np.int32))
+  graph = gp.trace(eval_fn, variables, x)
+  floors = keep_floors(graph, 0.0)
+  budgets = make_budgets(graph, {"macs": 0.25}, floors)
+  wrong = np.array([7, 6, 5, 4, 3, 2, 1, 0])
+  mask = wrong < 2
+  config = dataclasses.replace(
+    CONFIG, updates=60, samples=16, past_scores=64, warm_start=0.5, arena_share=0.25
+  )
+  result = search(
+    graph, eval_fn, train_fn, variables, split, split, budgets, floors,
+    [Classical("wrong", wrong, mask)], {"wrong": -wrong.astype(float)}, config, 0,
+  )  # fmt: skip
+  assert result.masks[0].tolist() == [True, True] + [False] * 6
+
+
+def incumbent(score, arena):
+  arena = jnp.asarray(arena, jnp.float32)
+  return Incumbent(jnp.full(3, score > 0.5), jnp.asarray(score, jnp.float32), arena)
+
+
+def test_a_challenger_must_win_both_splits():
+  holder = incumbent(0.5, [0, 0, 1, 1])
+  # Differences 1 1 0 0: mean 0.5, standard deviation 0.577, standard error 0.289.
+  assert challenge(holder, incumbent(0.6, [1, 1, 1, 1])).score == np.float32(0.6)
+  assert challenge(holder, incumbent(0.4, [1, 1, 1, 1])).score == 0.5  # loses on reward
+  # Differences 1 1 -1 0: mean 0.25, standard error 0.479.
+  assert challenge(holder, incumbent(0.6, [1, 1, 0, 1])).score == 0.5
+  assert challenge(holder, incumbent(0.6, [0, 0, 1, 1])).score == 0.5  # a tie keeps the holder
+  kept = challenge(holder, incumbent(0.6, [1, 1, 1, 1]))
+  assert kept.mask.tolist() == [True] * 3
+
+
+def test_elites_are_the_best_distinct_masks():
+  masks = jnp.eye(3, dtype=bool)
+  elites = Elites(jnp.zeros((2, 3), bool), jnp.full(2, -jnp.inf))
+  elites = merge_elites(elites, masks, jnp.array([0.1, -jnp.inf, 0.3]))
+  np.testing.assert_allclose(elites.scores, [0.3, 0.1], rtol=1e-6)
+  again = merge_elites(elites, masks, jnp.array([0.1, 0.2, 0.3]))
+  np.testing.assert_allclose(again.scores, [0.3, 0.2], rtol=1e-6)
+  np.testing.assert_array_equal(again.masks, masks[jnp.array([2, 1])])
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"updates": 0}, "search updates is 0"),
+    ({"samples": 1}, "search samples is 1"),
+    ({"past_scores": 3}, "search past_scores is 3"),
+    ({"arena_share": 1.0}, r"search arena_share is 1\.0"),
+    ({"schedule": "never"}, "search schedule 'never'"),
+    ({"self_competition": "worst"}, "search self_competition 'worst'"),
+    ({"likelihood_weight": -0.1}, r"search likelihood_weight is -0\.1"),
+  ],
+)
+def test_impossible_searches_are_refused(change, message):
+  with pytest.raises(gp.InputError, match=message):
+    dataclasses.replace(CONFIG, **change)
