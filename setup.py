@@ -17,7 +17,7 @@ setup(
     "distrax>=0.1.7",
     "flatbuffers>=24",  # jax.export serialises with it
     "flax>=0.10",
-    "jax>=0.10",
+    "jax>=0.10,<0.13",
     "jaxlib>=0.10",
     "jraph>=0.0.6.dev0",
     "ml_collections>=1.0",

@@ -1,9 +1,12 @@
-"""The comparison at the end of a run, as a table."""
+"""The comparison at the end of a run, and its summary over runs, as tables."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from tabulate import tabulate
+
+from gatprune_jax.errors import InputError
 
 
 class Row(NamedTuple):
@@ -20,16 +23,51 @@ class Row(NamedTuple):
   test_after: float
 
 
+_HEADERS = (
+  "method", "MACs", "params", "MACs ratio", "params ratio", "select before", "select after",
+  "test before", "test after",
+)  # fmt: skip
+
+
 def comparison(rows: Sequence[Row]) -> str:
   """The rows as a markdown table, accuracies in percent."""
-  headers = [
-    "method", "MACs", "params", "MACs ratio", "params ratio", "select before", "select after",
-    "test before", "test after",
-  ]  # fmt: skip
   body = [
-    [row.method, f"{row.macs:,}", f"{row.params:,}", f"{row.macs_ratio:.4f}",
-     f"{row.params_ratio:.4f}", *(f"{100 * accuracy:.1f}" for accuracy in row[5:])]
+    [
+      row.method,
+      f"{row.macs:,}",
+      f"{row.params:,}",
+      f"{row.macs_ratio:.4f}",
+      f"{row.params_ratio:.4f}",
+      *(f"{100 * accuracy:.1f}" for accuracy in row[5:]),
+    ]
     for row in rows
-  ]  # fmt: skip
+  ]
+  return _table(_HEADERS, body)
+
+
+def summary(runs: Sequence[Sequence[Row]]) -> str:
+  """Mean and sample standard deviation of every method over runs, as a markdown table.
+
+  Args:
+    runs: the rows of each run, two or more, with the same methods in the same order.
+
+  Raises:
+    InputError: where there is one run only, or the runs have other methods.
+  """
+  methods = [row.method for row in runs[0]]
+  if len(runs) < 2 or any([row.method for row in rows] != methods for rows in runs):
+    raise InputError(f"a summary needs two or more runs of the same methods, got {len(runs)}")
+  values = np.array([[row[1:] for row in rows] for rows in runs])  # [runs, methods, columns]
+  means, deviations = values.mean(0), values.std(0, ddof=1)
+  body = [
+    [method]
+    + [f"{m:.4f} ± {s:.4f}" for m, s in zip(mean[2:4], deviation[2:4], strict=True)]
+    + [f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in zip(mean[4:], deviation[4:], strict=True)]
+    for method, mean, deviation in zip(methods, means, deviations, strict=True)
+  ]
+  return _table([_HEADERS[0], *_HEADERS[3:]], body)
+
+
+def _table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
   align = ["left"] + ["right"] * (len(headers) - 1)
   return tabulate(body, headers, "github", colalign=align, disable_numparse=True)

@@ -105,9 +105,16 @@ def write_result(path: str, result: dict[str, Any]) -> None:
 
 
 def read_result(path: str) -> dict[str, Any]:
-  """The result of a finished run."""
-  with open(os.path.join(path, _RESULT)) as file:
-    return json.load(file)
+  """The result of a finished run.
+
+  Raises:
+    InputError: where there is none.
+  """
+  try:
+    with open(os.path.join(path, _RESULT)) as file:
+      return json.load(file)
+  except (OSError, ValueError) as error:
+    raise InputError(f"{path} is not the workdir of a finished run: {error}") from error
 
 
 def _first_difference(then: Any, now: Any, field: str = "") -> tuple[str, Any, Any] | None:

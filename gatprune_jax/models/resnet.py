@@ -64,6 +64,7 @@ class CifarResNet(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps images to logits; `train` normalises with the batch's statistics and updates them."""
+
     def norm(name: str) -> nn.Module:
       return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
 

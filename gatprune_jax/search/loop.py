@@ -86,7 +86,7 @@ def search(
   """
   start = time.monotonic()
   momentum = running_momentum(train_fn, variables, jnp.asarray(train.x[:64]))
-  score_fn = functools.partial(_score, graph, eval_fn, train_fn, momentum)
+  score_fn = functools.partial(score_mask, graph, eval_fn, train_fn, momentum)
   num_arena = round(config.arena_share * len(reward.y))
   arena, scored = cut(reward, num_arena, seed)
   images = Images(
@@ -156,10 +156,6 @@ def make_scorer(config: SearchConfig, score_fn: ScoreFn) -> Callable:
     return in_chunks(one, masks, config.chunk)
 
   return score_all
-
-
-def _score(graph, eval_fn, train_fn, momentum, variables, mask, calibration, x, y):
-  return score_mask(graph, eval_fn, train_fn, momentum, variables, mask, calibration, x, y)
 
 
 def _init_policy(
