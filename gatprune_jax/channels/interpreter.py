@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels import rules
+from gatprune_jax.channels.axes import Axes
 from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.labelling import Program, Source, Step, label
-from gatprune_jax.channels.rules import Axes
 
 Convolution = Callable[..., jax.Array]  # (lhs, rhs, **conv_general_dilated parameters) -> result
 

@@ -6,8 +6,9 @@ from jax.extend import core as jex_core
 import numpy as np
 
 from gatprune_jax.channels import rules
+from gatprune_jax.channels.axes import Axes
 from gatprune_jax.channels.classes import LabelClasses
-from gatprune_jax.channels.rules import Axes, Contraction
+from gatprune_jax.channels.contraction_rules import Contraction, conv_contraction, dot_contraction
 
 # Calls whose body is entered, and the parameter that holds the body.
 CALLS = {
@@ -119,10 +120,10 @@ def _label_equation(
   outputs = (rule.propagate if rule else rules.freeze_everything)(classes, eqn, inputs)
   contraction, leaf = None, None
   if name == "conv_general_dilated":
-    contraction = rules.conv_contraction(eqn)
+    contraction = conv_contraction(eqn)
   elif name == "dot_general":
     weights = (sources[0].is_weight, sources[1].is_weight)
-    contraction = rules.dot_contraction(eqn, inputs, weights)
+    contraction = dot_contraction(eqn, inputs, weights)
   if contraction is not None:
     leaf = sources[contraction.kernel].leaf
   same = sources[0].leaf if name in _SAME_WEIGHTS else None

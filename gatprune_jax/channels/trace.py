@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.channels import rules
+from gatprune_jax.channels.axes import WINDOW, Axes, freeze_axes
 from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf
 from gatprune_jax.channels.labelling import Source, Step, label
-from gatprune_jax.channels.rules import Axes
 from gatprune_jax.errors import InputError
 
 _OUTPUT = "output of the model"
@@ -51,7 +50,7 @@ def trace(apply_fn: Callable, variables: Any, x: Any) -> ChannelGraph:
   sources = [Source(True, i) for i in range(len(arrays))] + [Source(False)] * len(x_axes)
   program = label(closed, classes, leaf_axes + x_axes, sources)
   for axes in program.outputs:
-    rules.freeze_axes(classes, axes, _OUTPUT)
+    freeze_axes(classes, axes, _OUTPUT)
 
   steps = program.contractions()
   channel_of, num_channels = _number_channels(classes, steps)
@@ -221,7 +220,7 @@ def _frozen(
     for axis, (ids, labels) in enumerate(zip(leaf.axes, axes, strict=True)):
       stuck = labels[ids == FROZEN]
       reasons = {classes.reason(root) or "no layer produces it" for root in classes.find(stuck)}
-      reasons -= {rules.WINDOW}
+      reasons -= {WINDOW}
       if len(labels) > 1 and reasons:
         said.append(f"axis {axis}: {'; '.join(sorted(reasons))}")
     if said:

@@ -92,6 +92,23 @@ def test_an_unknown_operation_freezes_what_it_touches():
   )
 
 
+def test_an_einsum_over_space_and_channels():
+  rng = np.random.default_rng(0)
+  normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+  variables = {"first": normal(2, 4), "last": normal(3, 4, 5)}
+  fn = lambda v, x: jnp.einsum("bsc,sco->bo", nn.relu(x @ v["first"]), v["last"])
+  x = normal(2, 3, 2)
+  graph = gp.trace(fn, variables, x)
+  assert [group.members for group in graph.groups] == [(("first", 1), ("last", 1))]
+  mask = np.array([1, 0, 1, 0])
+  small = gp.compact(graph, fn, variables, mask)
+  np.testing.assert_allclose(
+    gp.masked(graph, fn)(variables, mask, x), small.apply(small.variables, x), rtol=1e-5
+  )
+  # 3 positions * 2 inputs * 4 channels, and 3 * 4 * 5.
+  assert gp.macs(graph, np.ones(4)) == 24 + 60
+
+
 def test_captured_weights_are_cut_too():
   kernel, scale = np.arange(12.0).reshape(3, 4), np.arange(4.0)
   fn = lambda variables, x: ((x @ kernel) * scale[None]) @ variables["out"]
