@@ -164,8 +164,9 @@ def finetune(settings: Settings, network, graph, variables, masks, train: Split,
 
   key = jax.random.fold_in(jax.random.key(settings.seed), 1)
   stacked = train_candidates(
-    graph, network.train_fn, variables, masks, train, settings.finetune, key, on_epoch
-  )
+    graph, network.train_fn, variables, masks, train, settings.finetune, key, on_epoch,
+    teacher=lambda x: network.eval_fn(variables, x),
+  )  # fmt: skip
   line.close()
   return stacked
 

@@ -32,6 +32,8 @@ def get_config() -> ConfigDict:
   config.dense.recipe.weight_decay = 5e-4  # on kernels only
   config.dense.recipe.label_smoothing = 0.0  # share of the target spread over the classes
   config.dense.recipe.shift = 1  # largest random shift, pixels
+  config.dense.recipe.distillation = 0.0  # there is no teacher for the dense network
+  config.dense.recipe.temperature = 1.0
 
   # Largest share of the dense network's cost, above 0; 1 does not constrain.
   config.budgets = ConfigDict()
@@ -53,8 +55,8 @@ def get_config() -> ConfigDict:
   config.search.warm_start = 3.4  # half the range of the first logits
   config.search.calibration_images = 256  # for batch-norm statistics
   config.search.arena_share = 0.25  # of the reward split, to confirm a new incumbent
-  config.search.elites = 8  # best feasible samples kept
-  config.search.shortlist = 4  # candidates that are fine-tuned
+  config.search.elites = 12  # best feasible samples kept
+  config.search.shortlist = 8  # candidates that are fine-tuned
   config.search.chunk = 32  # masks scored at once
   config.search.policy = ConfigDict()
   config.search.policy.layers = 2  # graph attention
@@ -83,4 +85,6 @@ def get_config() -> ConfigDict:
   config.finetune.weight_decay = 5e-4
   config.finetune.label_smoothing = 0.0
   config.finetune.shift = 1
+  config.finetune.distillation = 0.9  # weight of imitating the dense network
+  config.finetune.temperature = 2.0
   return config

@@ -16,6 +16,7 @@ from gatprune_jax.evaluation.training import (
   train,
   train_candidates,
   train_step,
+  training_loss,
 )
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
   "train",
   "train_candidates",
   "train_step",
+  "training_loss",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any
 
 import flax.struct
@@ -17,6 +18,8 @@ from gatprune_jax.evaluation.convolution import candidate_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction
 from gatprune_jax.evaluation.scoring import score_logits
 
+Teacher = Callable[[jax.Array], jax.Array]  # images [B, ...] -> logits [B, classes]
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -31,6 +34,8 @@ class Recipe:
     weight_decay: L2 coefficient, on arrays with two or more axes (not on batch norm or biases).
     label_smoothing: share of the target spread evenly over the classes, in [0, 1).
     shift: largest random shift of an image, pixels.
+    distillation: weight in [0, 1] of imitating a teacher, the rest being that of the labels.
+    temperature: of the teacher's and the student's softmax in that term, positive.
   """
 
   epochs: int
@@ -41,10 +46,12 @@ class Recipe:
   weight_decay: float
   label_smoothing: float
   shift: int
+  distillation: float
+  temperature: float
 
   def __post_init__(self):
     """Refuses values that cannot train."""
-    for name in ("epochs", "batch_size", "learning_rate"):
+    for name in ("epochs", "batch_size", "learning_rate", "temperature"):
       if getattr(self, name) <= 0:
         raise InputError(f"{name} is {getattr(self, name)}: it must be positive")
     for name in ("warmup_epochs", "weight_decay", "shift"):
@@ -53,6 +60,8 @@ class Recipe:
     for name in ("momentum", "label_smoothing"):
       if not 0 <= getattr(self, name) < 1:
         raise InputError(f"{name} is {getattr(self, name)}: it must be at least 0 and below 1")
+    if not 0 <= self.distillation <= 1:
+      raise InputError(f"distillation is {self.distillation}: it must be a weight in [0, 1]")
 
 
 @flax.struct.dataclass
@@ -76,23 +85,49 @@ def make_optimizer(recipe: Recipe, num_steps: int) -> optax.GradientTransformati
   )
 
 
+def training_loss(
+  recipe: Recipe, logits: jax.Array, y: jax.Array, teacher_logits: jax.Array
+) -> jax.Array:
+  """(1 - w) CE(y, p_1) + w T^2 CE(q_T, p_T), mean over the batch.
+
+  p_T and q_T are the softmax of student and teacher at temperature T; T^2 keeps the scale of the
+  gradient (Hinton et al. 2015, arXiv 1503.02531).
+
+  Args:
+    recipe: w is `distillation`, T is `temperature`; labels are smoothed as it says.
+    logits: of the student `[B, classes]`.
+    y: labels `[B]`.
+    teacher_logits: `[B, classes]`; not read where w is 0.
+  """
+  targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), recipe.label_smoothing)
+  loss = optax.softmax_cross_entropy(logits, targets).mean()
+  if recipe.distillation == 0:
+    return loss
+  temperature = recipe.temperature
+  soft = jax.nn.softmax(teacher_logits / temperature)
+  imitation = optax.softmax_cross_entropy(logits / temperature, soft).mean()
+  return (1 - recipe.distillation) * loss + recipe.distillation * temperature**2 * imitation
+
+
 def train_step(
   train_fn: TrainFunction,
   optimizer: optax.GradientTransformation,
-  label_smoothing: float,
+  recipe: Recipe,
   state: TrainState,
   x: jax.Array,
   y: jax.Array,
+  teacher_logits: jax.Array,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One gradient step on one batch; pure and unbatched over candidates.
 
   Args:
     train_fn: `(variables, x) -> (logits, updated collections)`.
     optimizer: acts on the "params" collection.
-    label_smoothing: see `Recipe`.
+    recipe: the loss.
     state: weights and optimiser state.
     x: images `[B, ...]`.
     y: labels `[B]`.
+    teacher_logits: see `training_loss`.
 
   Returns:
     The next state, and scalars `loss` and `accuracy` of the batch.
@@ -100,8 +135,7 @@ def train_step(
 
   def loss_fn(params):
     logits, updated = train_fn({**state.variables, "params": params}, x)
-    targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), label_smoothing)
-    return optax.softmax_cross_entropy(logits, targets).mean(), (logits, updated)
+    return training_loss(recipe, logits, y, teacher_logits), (logits, updated)
 
   params = state.variables["params"]
   (loss, (logits, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
@@ -118,6 +152,7 @@ def train(
   recipe: Recipe,
   key: jax.Array,
   on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
+  teacher: Teacher | None = None,
 ) -> Any:
   """Trains one network; returns its variables.
 
@@ -131,14 +166,13 @@ def train(
     recipe: how.
     key: PRNG key of data order and augmentation.
     on_epoch: called with the epoch, from 1, and its mean loss and accuracy.
+    teacher: what to imitate where the recipe distils.
 
   Raises:
-    InputError: where the split is smaller than one batch.
+    InputError: where the split is smaller than one batch, or the recipe distils from no teacher.
   """
-  step = lambda optimizer: (
-    lambda state, x, y: train_step(train_fn, optimizer, recipe.label_smoothing, state, x, y)
-  )
-  return _loop(step, lambda init: init(variables), split, recipe, key, on_epoch)
+  step = lambda optimizer: functools.partial(train_step, train_fn, optimizer, recipe)
+  return _loop(step, lambda init: init(variables), split, recipe, key, on_epoch, teacher)
 
 
 def train_candidates(
@@ -150,6 +184,7 @@ def train_candidates(
   recipe: Recipe,
   key: jax.Array,
   on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
+  teacher: Teacher | None = None,
 ) -> Any:
   """Trains one copy of a network under each mask, side by side, on the same batches.
 
@@ -164,27 +199,41 @@ def train_candidates(
     recipe: how.
     key: PRNG key of data order and augmentation, shared.
     on_epoch: called with the epoch and the candidates' mean loss and accuracy.
+    teacher: what to imitate where the recipe distils.
 
   Returns:
     The variables with a leading axis `[C, ...]`.
+
+  Raises:
+    InputError: where the split is smaller than one batch, or the recipe distils from no teacher.
   """
   masked_fn = masked(graph, train_fn, conv=candidate_convolution())
 
   def step(optimizer):
-    def one(state, mask, x, y):
-      masked_train = lambda v, batch: masked_fn(v, mask, batch)
-      return train_step(masked_train, optimizer, recipe.label_smoothing, state, x, y)
+    def one(state, mask, *batch):
+      masked_train = lambda v, x: masked_fn(v, mask, x)
+      return train_step(masked_train, optimizer, recipe, state, *batch)
 
-    return lambda state, x, y: jax.vmap(one, in_axes=(0, 0, None, None))(state, masks, x, y)
+    return lambda state, *batch: jax.vmap(one, in_axes=(0, 0, None, None, None))(
+      state, masks, *batch
+    )
 
   def start(init):
     stacked = jax.tree.map(lambda a: jnp.repeat(a[None], len(masks), axis=0), variables)
     return jax.vmap(init)(stacked)
 
-  return _loop(step, start, split, recipe, key, on_epoch)
+  return _loop(step, start, split, recipe, key, on_epoch, teacher)
 
 
-def _loop(make_step, start, split: Split, recipe: Recipe, key: jax.Array, on_epoch) -> Any:
+def _loop(
+  make_step,
+  start,
+  split: Split,
+  recipe: Recipe,
+  key: jax.Array,
+  on_epoch,
+  teacher: Teacher | None,
+) -> Any:
   """The epochs of `train` and `train_candidates`."""
   per_epoch = len(split.y) // recipe.batch_size
   if per_epoch == 0:
@@ -192,6 +241,8 @@ def _loop(make_step, start, split: Split, recipe: Recipe, key: jax.Array, on_epo
       f"batch_size {recipe.batch_size} exceeds the {len(split.y)} training images: choose a "
       "smaller one"
     )
+  if recipe.distillation > 0 and teacher is None:
+    raise InputError(f"distillation is {recipe.distillation}, but no teacher is given: set it to 0")
   optimizer = make_optimizer(recipe, per_epoch * recipe.epochs)
   state = start(lambda variables: TrainState(variables, optimizer.init(variables["params"])))
   state = jax.tree.map(jnp.array, state)  # the steps donate it, and the caller keeps its own
@@ -199,7 +250,9 @@ def _loop(make_step, start, split: Split, recipe: Recipe, key: jax.Array, on_epo
 
   def step_on(state, x_all, y_all, indices, key):
     x = random_shift(key, x_all[indices], recipe.shift)
-    return step(state, x, y_all[indices])
+    y = y_all[indices]
+    teacher_logits = teacher(x) if teacher is not None else jnp.zeros((len(y), 1))
+    return step(state, x, y, teacher_logits)
 
   step_on = jax.jit(step_on, donate_argnums=0)
   x_all, y_all = jnp.asarray(split.x), jnp.asarray(split.y)

@@ -18,11 +18,12 @@ from gatprune_jax.evaluation import (
   train,
   train_candidates,
   train_step,
+  training_loss,
 )
 
 RECIPE = Recipe(
   epochs=3, batch_size=4, learning_rate=0.05, warmup_epochs=1.0, momentum=0.9, weight_decay=1e-3,
-  label_smoothing=0.1, shift=1,
+  label_smoothing=0.1, shift=1, distillation=0.0, temperature=2.0,
 )  # fmt: skip
 
 
@@ -33,18 +34,49 @@ def test_one_step_by_hand():
     w = jnp.broadcast_to(variables["params"]["w"], (x.shape[0],))
     return jnp.stack([w, jnp.zeros_like(w)], axis=1), {}
 
-  recipe = dataclasses.replace(RECIPE, warmup_epochs=0.0, learning_rate=0.1)
+  recipe = dataclasses.replace(RECIPE, warmup_epochs=0.0, learning_rate=0.1, label_smoothing=0.0)
   optimizer = make_optimizer(recipe, 10)
   variables = {"params": {"w": jnp.zeros(1)}}
   state = TrainState(variables, optimizer.init(variables["params"]))
-  step = lambda smoothing: train_step(
-    train_fn, optimizer, smoothing, state, jnp.ones((2, 1)), jnp.zeros(2, jnp.int32)
-  )
-  new, metrics = step(0.0)
+  teacher = jnp.zeros((2, 2))
+
+  def step(**change):
+    changed = dataclasses.replace(recipe, **change)
+    x, y = jnp.ones((2, 1)), jnp.zeros(2, jnp.int32)
+    return train_step(train_fn, optimizer, changed, state, x, y, teacher)
+
+  new, metrics = step()
   np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-6)
   np.testing.assert_allclose(new.variables["params"]["w"], [0.1 * 1.9 * 0.5], rtol=1e-5)
   # Smoothing 0.2 over two classes: targets (0.9, 0.1), gradient 1/2 - 0.9 = -0.4.
-  np.testing.assert_allclose(step(0.2)[0].variables["params"]["w"], [0.1 * 1.9 * 0.4], rtol=1e-5)
+  smoothed, _ = step(label_smoothing=0.2)
+  np.testing.assert_allclose(smoothed.variables["params"]["w"], [0.1 * 1.9 * 0.4], rtol=1e-5)
+
+
+def test_distillation_by_hand():
+  # Student (0, 0), teacher (2 log 3, 0), T = 2: the teacher's softmax is (3, 1) / 4, and the
+  # cross-entropy of the even student log 2, times T^2 = 4. Both labels cost log 2 too.
+  logits, y = jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32)
+  teacher = jnp.array([[2 * np.log(3), 0.0]])
+  recipe = dataclasses.replace(RECIPE, label_smoothing=0.0, distillation=0.25)
+  loss = lambda logits: training_loss(recipe, logits, y, teacher)
+  np.testing.assert_allclose(loss(logits), (0.75 + 0.25 * 4) * np.log(2), rtol=1e-6)
+  # Gradient: 0.75 (1/2 - 1) + 0.25 * 4 * (1/2 - 3/4) / 2.
+  np.testing.assert_allclose(jax.grad(loss)(logits)[0, 0], -0.5, rtol=1e-6)
+
+
+def test_distillation_imitates_the_teacher(example_b):
+  # With its whole weight on the teacher, training does not read the labels.
+  e = example_b
+  recipe = dataclasses.replace(RECIPE, distillation=1.0)
+  teacher = lambda x: e.eval_fn(e.variables, x)
+  one, other = (
+    train(e.train_fn, e.variables, Split(e.x, y), recipe, jax.random.key(0), teacher=teacher)
+    for y in (e.y, (e.y + 1) % 5)
+  )
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+  with pytest.raises(gp.InputError, match="no teacher is given"):
+    train(e.train_fn, e.variables, Split(e.x, e.y), recipe, jax.random.key(0))
 
 
 def test_decay_spares_vectors():
@@ -119,7 +151,8 @@ def test_schedule_warms_up_and_ends_at_zero():
 @pytest.mark.parametrize(
   ("field", "value"),
   [("epochs", 0), ("learning_rate", -0.1), ("momentum", 1.0), ("label_smoothing", 1.5),
-   ("shift", -1), ("batch_size", 0), ("weight_decay", -1e-4), ("warmup_epochs", -1.0)],
+   ("shift", -1), ("batch_size", 0), ("weight_decay", -1e-4), ("distillation", 1.1),
+   ("temperature", 0.0), ("warmup_epochs", -1.0)],
 )  # fmt: skip
 def test_impossible_recipes_are_refused(field, value):
   with pytest.raises(gp.InputError, match=f"{field} is {value}"):

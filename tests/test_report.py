@@ -1,0 +1,54 @@
+"""The tables, and the summary's main."""
+
+import pytest
+
+import gatprune_jax as gp
+from experiments import summary as summary_main
+from gatprune_jax import workdir
+from gatprune_jax.report import Row, comparison, summary
+
+
+def row(method, macs, accuracy):
+  return Row(method, macs, 10, macs / 2000, 0.1, accuracy, 0.99, accuracy, 0.98)
+
+
+def cells(table):
+  return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_comparison_by_hand():
+  header, _, body = cells(comparison([row("agent", 1234, 0.5)]))
+  assert dict(zip(header, body, strict=True)) == {
+    "method": "agent", "MACs": "1,234", "params": "10", "MACs ratio": "0.6170",
+    "params ratio": "0.1000", "select before": "50.0", "select after": "99.0",
+    "test before": "50.0", "test after": "98.0",
+  }  # fmt: skip
+
+
+def test_summary_by_hand():
+  # Two runs at 0.50 and 0.60: mean 0.55, sample standard deviation 0.0707.
+  table = cells(summary([[row("agent", 1000, 0.5)], [row("agent", 1000, 0.6)]]))
+  body = dict(zip(table[0], table[2], strict=True))
+  assert body["MACs ratio"] == "0.5000 ± 0.0000"
+  assert body["select before"] == "55.0 ± 7.1"
+  with pytest.raises(gp.InputError, match="two or more runs of the same methods"):
+    summary([[row("agent", 1000, 0.5)]])
+  with pytest.raises(gp.InputError, match="two or more runs of the same methods"):
+    summary([[row("agent", 1000, 0.5)], [row("l1", 1000, 0.5)]])
+
+
+def test_the_summary_main_reads_workdirs(tmp_path, capsys):
+  for seed, accuracy in ((0, 0.5), (1, 0.6)):
+    rows = [row("dense", 2000, 1.0), row("l1", 1000, 0.3), row("agent", 1000, accuracy)]
+    (tmp_path / str(seed)).mkdir()
+    result = {"seed": seed, "methods": [r._asdict() for r in rows]}
+    workdir.write_result(str(tmp_path / str(seed)), result)
+  summary_main.main(["summary", str(tmp_path / "0"), str(tmp_path / "1")])
+  out = capsys.readouterr().out
+  assert "| l1 " in out
+  assert "seed 1: before fine-tuning the agent has 60.0, the best classical pruner 30.0" in out
+  for arguments in ([], [str(tmp_path / "none")]):
+    with pytest.raises(SystemExit) as stop:
+      summary_main.main(["summary", *arguments])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith("error: ")
