@@ -2,8 +2,8 @@
 
 import pytest
 
-import gatprune_jax as gp
 from experiments import summary as summary_main
+import gatprune_jax as gp
 from gatprune_jax import workdir
 from gatprune_jax.report import Row, comparison, summary
 
