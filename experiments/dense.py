@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from experiments.settings import Settings
 from gatprune_jax.checkpoint import restore_variables, save_variables
 from gatprune_jax.data import Dataset, Split
-from gatprune_jax.evaluation import TrainFunction, score_logits, train
+from gatprune_jax.evaluation import TrainFunction, score_logits, steps_per_epoch, train
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.models import cifar_resnet, eval_function, train_function
 
@@ -30,6 +30,7 @@ class Network(NamedTuple):
 
 def make_network(settings: Settings, data: Dataset) -> Network:
   """Builds the configured network for the data's images and classes."""
+  steps_per_epoch(settings.dense_recipe, data.train)  # refuses a batch that does not fit
   model = settings.model
   module: nn.Module = cifar_resnet(model.depth, data.num_classes, model.widths, model.shortcut)
   example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), jnp.float32)

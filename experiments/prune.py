@@ -26,11 +26,12 @@ from gatprune_jax.evaluation import (
   in_chunks,
   running_momentum,
   score_mask,
+  steps_per_epoch,
   train_candidates,
 )
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.report import Row, comparison
-from gatprune_jax.search import search
+from gatprune_jax.search import hold_out_arena, search
 
 
 def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
@@ -43,6 +44,8 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   graph = gp.trace(network.eval_fn, variables or network.shapes, example)
   floors = keep_floors(graph, settings.search.keep_floor)
   budgets = make_budgets(graph, settings.budgets, floors)
+  reward, arena = hold_out_arena(settings.search, data.reward, settings.seed)
+  steps_per_epoch(settings.finetune, data.train)
   status = runs.inspect(workdir, "prune", config)
   if status is runs.Status.FINISHED:
     result = runs.read_result(workdir)
@@ -67,8 +70,8 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   saliency = {name: values for name, values in scores.items() if name != "random"}
   line = SearchLine(settings.search.updates, budgets, metrics)
   found = search(
-    graph, network.eval_fn, network.train_fn, variables, data.train, data.reward, budgets, floors,
-    pruners, saliency, settings.search, settings.seed, line.on_update,
+    graph, network.eval_fn, network.train_fn, variables, data.train, reward, arena, budgets,
+    floors, pruners, saliency, settings.search, settings.seed, line.on_update,
   )  # fmt: skip
   line.close()
 

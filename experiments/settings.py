@@ -60,6 +60,8 @@ def make_settings(config: Any) -> Settings:
   search["dual"] = DualConfig(**search["dual"])
   if tree["seed"] < 0:
     raise InputError(f"seed is {tree['seed']}: it must not be negative")
+  if tree["dense"]["recipe"]["distillation"] != 0:
+    raise InputError("dense.recipe.distillation must be 0: the dense network has no teacher")
   check_criteria(tree["criteria"])
   if set(tree["criteria"]) <= {"random"}:
     raise InputError("criteria names no saliency score besides random: add at least one")

@@ -35,8 +35,8 @@ def trace(apply_fn: Callable, variables: Any, x: Any) -> ChannelGraph:
     The graph. MACs are counted for one example of x.
 
   Raises:
-    InputError: where the variables hold no arrays, or values that are not finite, or where
-      apply_fn cannot be traced with them, or no channel can be removed.
+    InputError: where the variables hold no arrays or values that are not finite, x has no batch
+      axis, or no channel can be removed.
   """
   paths_and_leaves, treedef = jax.tree.flatten_with_path(variables)
   paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths_and_leaves]

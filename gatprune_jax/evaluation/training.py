@@ -72,6 +72,20 @@ class TrainState:
   opt_state: Any
 
 
+def steps_per_epoch(recipe: Recipe, split: Split) -> int:
+  """Whole batches in the split.
+
+  Raises:
+    InputError: where the split is smaller than one.
+  """
+  if (steps := len(split.y) // recipe.batch_size) == 0:
+    raise InputError(
+      f"batch_size {recipe.batch_size} exceeds the {len(split.y)} training images: choose a "
+      "smaller one"
+    )
+  return steps
+
+
 def make_optimizer(recipe: Recipe, num_steps: int) -> optax.GradientTransformation:
   """SGD with the recipe's schedule over `num_steps` steps."""
   warmup = round(recipe.warmup_epochs / recipe.epochs * num_steps)
@@ -235,12 +249,7 @@ def _loop(
   teacher: Teacher | None,
 ) -> Any:
   """The epochs of `train` and `train_candidates`."""
-  per_epoch = len(split.y) // recipe.batch_size
-  if per_epoch == 0:
-    raise InputError(
-      f"batch_size {recipe.batch_size} exceeds the {len(split.y)} training images: choose a "
-      "smaller one"
-    )
+  per_epoch = steps_per_epoch(recipe, split)
   if recipe.distillation > 0 and teacher is None:
     raise InputError(f"distillation is {recipe.distillation}, but no teacher is given: set it to 0")
   optimizer = make_optimizer(recipe, per_epoch * recipe.epochs)

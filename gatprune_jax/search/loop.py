@@ -40,7 +40,7 @@ class SearchResult(NamedTuple):
   """What a search hands back."""
 
   masks: np.ndarray  # [S, N] bool, all within every budget, best score first
-  scores: np.ndarray  # [S] on the whole reward split
+  scores: np.ndarray  # [S] on reward and arena images together
   evaluations: int  # masks scored, classical and final ones included
   seconds: float
   state: SearchState
@@ -53,6 +53,7 @@ def search(
   variables: Any,
   train: Split,
   reward: Split,
+  arena: Split,
   budgets: Budgets,
   floors: np.ndarray,
   pruners: Sequence[Classical],
@@ -72,7 +73,8 @@ def search(
     train_fn: `(variables, x) -> (logits, updated collections)`.
     variables: the trained weights; not changed.
     train: training images, for the batch-norm statistics.
-    reward: images that the weights were not trained on; a share of them is the arena.
+    reward: images that the weights were not trained on; every mask is scored on them.
+    arena: more such images, on which a new incumbent must win too; see `hold_out_arena`.
     budgets: the constraints.
     floors: fewest channels of each group.
     pruners: classical masks within the budgets, at least one.
@@ -87,13 +89,11 @@ def search(
   start = time.monotonic()
   momentum = running_momentum(train_fn, variables, jnp.asarray(train.x[:64]))
   score_fn = functools.partial(score_mask, graph, eval_fn, train_fn, momentum)
-  num_arena = round(config.arena_share * len(reward.y))
-  arena, scored = cut(reward, num_arena, seed)
   images = Images(
     variables,
     jnp.asarray(train.x[: config.calibration_images]),
-    jnp.asarray(scored.x),
-    jnp.asarray(scored.y),
+    jnp.asarray(reward.x),
+    jnp.asarray(reward.y),
     jnp.asarray(arena.x),
     jnp.asarray(arena.y),
   )
@@ -125,7 +125,7 @@ def search(
 
   masks = candidate_masks(graph, budgets, floors, policy, state, problem)
   on_reward, on_arena = score_all(images, jnp.asarray(masks))
-  share = num_arena / len(reward.y)
+  share = len(arena.y) / (len(arena.y) + len(reward.y))
   scores = np.asarray((1 - share) * on_reward + share * on_arena.mean(-1))
   order = np.argsort(-scores, kind="stable")[: config.shortlist]
   return SearchResult(
@@ -135,6 +135,16 @@ def search(
     seconds=time.monotonic() - start,
     state=state,
   )
+
+
+def hold_out_arena(config: SearchConfig, reward: Split, seed: int) -> tuple[Split, Split]:
+  """Cuts the reward split into the images that score masks, and the arena.
+
+  Raises:
+    InputError: where one of them would have fewer images than there are classes.
+  """
+  arena, scored = cut(reward, round(config.arena_share * len(reward.y)), seed)
+  return scored, arena
 
 
 def compile_update(config: SearchConfig, policy: Policy, score_fn: ScoreFn) -> Callable:

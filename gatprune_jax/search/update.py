@@ -120,6 +120,7 @@ def init_state(
     past: scores `[C]` of the classical masks, the first to compete against.
   """
   num_channels = incumbent.mask.shape[0]
+  past = past[: config.past_scores]  # of more, the ring could not say which it keeps
   return SearchState(
     step=jnp.zeros((), jnp.int32),
     params=params,

@@ -172,6 +172,9 @@ REFUSED = {
   "bad depth": (["--config.model.depth=9"], "depth 9 is not 6n + 2"),
   "no config": (["--config=/nowhere/config.py"], "/nowhere/config.py"),
   "no checkpoint": (["--config.dense.checkpoint=/nowhere"], "does not exist"),
+  "batch too large": (["--config.finetune.batch_size=698"], "batch_size 698 exceeds the 697"),
+  "arena too small": (["--config.search.arena_share=0.01"], "cannot cut 4 of 400 images off"),
+  "no teacher": (["--config.dense.recipe.distillation=0.5"], "dense.recipe.distillation must be 0"),
   "stray argument": (["stray"], "'stray' is not a flag"),
 }
 

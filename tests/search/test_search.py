@@ -12,7 +12,7 @@ from gatprune_jax.agent import DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.channels import keep_floors, make_budgets
 from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
-from gatprune_jax.search import SearchConfig, search
+from gatprune_jax.search import SearchConfig, hold_out_arena, search
 from gatprune_jax.search import loop as loop_module
 from gatprune_jax.search.update import Elites, Incumbent, challenge, merge_elites
 
@@ -35,9 +35,10 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
   saliency = {name: score_channels(name, evidence) for name in ("l1", "taylor")}
   pruners = classical_pruners(graph, budgets, floors, saliency)
   split = Split(np.tile(e.x, (3, 1, 1, 1)), np.tile(np.arange(5, dtype=np.int32), 8)[:36])
+  reward, arena = hold_out_arena(config, split, seed)
   result = search(
-    graph, e.eval_fn, e.train_fn, e.variables, split, split, budgets, floors, pruners, saliency,
-    config, seed, on_update,
+    graph, e.eval_fn, e.train_fn, e.variables, split, reward, arena, budgets, floors, pruners,
+    saliency, config, seed, on_update,
   )  # fmt: skip
   return graph, budgets, floors, result
 
@@ -134,7 +135,7 @@ def test_it_finds_the_channels_that_matter():
     CONFIG, updates=60, samples=16, past_scores=64, warm_start=0.5, arena_share=0.25
   )
   result = search(
-    graph, eval_fn, train_fn, variables, split, split, budgets, floors,
+    graph, eval_fn, train_fn, variables, split, *hold_out_arena(config, split, 0), budgets, floors,
     [Classical("wrong", wrong, mask)], {"wrong": -wrong.astype(float)}, config, 0,
   )  # fmt: skip
   assert result.masks[0].tolist() == [True, True] + [False] * 6
