@@ -7,6 +7,7 @@ from gatprune_jax.agent.features import (
   observe,
   rank_among_all,
 )
+from gatprune_jax.agent.gat import attend_blocks, attend_edges, to_graphs_tuple
 from gatprune_jax.agent.lagrangian import (
   DualConfig,
   Multipliers,
@@ -36,6 +37,8 @@ __all__ = [
   "PastScores",
   "Policy",
   "PolicyConfig",
+  "attend_blocks",
+  "attend_edges",
   "clipped_objective",
   "compete",
   "dynamic_features",
@@ -49,6 +52,7 @@ __all__ = [
   "rank_among_all",
   "remember",
   "sample",
+  "to_graphs_tuple",
   "update_multipliers",
   "utility",
   "with_embedding",
