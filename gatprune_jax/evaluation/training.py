@@ -170,8 +170,8 @@ def train(
 ) -> Any:
   """Trains one network; returns its variables.
 
-  The loop over steps is Python's: a convolution's weight gradient inside a compiled loop is 30
-  to 60 times slower on CPU.
+  The loop over steps is Python's: a convolution's weight gradient is much slower inside a
+  compiled loop on CPU.
 
   Args:
     train_fn: `(variables, x) -> (logits, updated collections)`.
