@@ -15,11 +15,12 @@ from gatprune_jax.channels.compaction import (
   compact_function,
   compact_variables,
 )
+from gatprune_jax.channels.function import check_finite
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf
 from gatprune_jax.channels.masking import masked
 from gatprune_jax.channels.resources import RESOURCES, Products, macs, params
 from gatprune_jax.channels.storage import Loaded, load, save
-from gatprune_jax.channels.trace import check_finite, trace
+from gatprune_jax.channels.trace import trace
 
 __all__ = [
   "FROZEN",

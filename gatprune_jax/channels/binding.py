@@ -33,17 +33,7 @@ def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
     InputError: where the variables are not the graph's, or where fn ties channels together, or
       uses them in a way, that the traced function did not.
   """
-  leaves, treedef = jax.tree.flatten(args[0])
-  if treedef != graph.treedef:
-    raise InputError(
-      f"the variables have the structure {treedef}, but the graph was traced with {graph.treedef}"
-    )
-  for leaf, traced in zip(leaves, graph.leaves, strict=True):
-    if tuple(leaf.shape) != traced.shape:
-      raise InputError(
-        f"variable {traced.path} has shape {tuple(leaf.shape)}, but the graph was traced with "
-        f"{traced.shape}"
-      )
+  graph.check_variables(args[0])
   closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*args)
 
   classes = LabelClasses()
@@ -54,7 +44,7 @@ def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
   inputs = [tuple(seeds[ids] for ids in leaf.axes) for leaf in graph.leaves]
   rest = jax.tree.leaves(args[1:])
   inputs += [(None,) * np.ndim(value) for value in rest]
-  sources = [Source(True, i) for i in range(len(leaves))] + [Source(False)] * len(rest)
+  sources = [Source(True, i) for i in range(len(graph.leaves))] + [Source(False)] * len(rest)
   program = label(closed, classes, inputs, sources)
 
   roots = classes.find(channels)

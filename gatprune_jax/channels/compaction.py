@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from gatprune_jax.channels.binding import bind
-from gatprune_jax.channels.graph import FROZEN, ChannelGraph
+from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf
 from gatprune_jax.channels.interpreter import Interpreter
 from gatprune_jax.errors import InputError
 
@@ -26,7 +26,9 @@ class Compact:
   variables: Any
 
 
-def compact(graph: ChannelGraph, fn: Callable, variables: Any, mask: Any) -> Compact:
+def compact(
+  graph: ChannelGraph, fn: Callable, variables: Any, mask: Any, allow_empty: bool = False
+) -> Compact:
   """Removes channels from a function and its variables.
 
   For every mask that keeps a channel in each group,
@@ -37,33 +39,72 @@ def compact(graph: ChannelGraph, fn: Callable, variables: Any, mask: Any) -> Com
     fn: any traceable function whose first argument is the variables, in eval or train mode.
     variables: the dense variables.
     mask: zeros and ones `[num_channels]`, 1 = keep.
+    allow_empty: whether the mask may remove all channels of groups that have a bypass, so that
+      the layers that read them compute nothing.
 
   Raises:
-    InputError: where the mask has another shape, other values, or empties a group.
+    InputError: where the mask has another shape, other values, or empties a group that it may not.
   """
-  return Compact(compact_function(graph, fn, mask), compact_variables(graph, variables, mask))
+  small_fn = compact_function(graph, fn, mask, allow_empty)
+  return Compact(small_fn, compact_variables(graph, variables, mask, allow_empty))
 
 
-def compact_variables(graph: ChannelGraph, variables: Any, mask: Any) -> Any:
-  """Keeps the mask's channels on every axis of every leaf of the variables."""
-  keep = _checked(graph, mask)
-  leaves, treedef = jax.tree.flatten(variables)
-  if treedef != graph.treedef:
-    raise InputError(
-      f"the variables have the structure {treedef}, but the graph was traced with {graph.treedef}"
-    )
-  cut = []
-  for array, leaf in zip(leaves, graph.leaves, strict=True):
-    for axis, ids in enumerate(leaf.axes):
-      if (ids != FROZEN).any():
-        array = jax.numpy.take(array, np.flatnonzero(np.append(keep, True)[ids]), axis=axis)
-    cut.append(array)
-  return jax.tree.unflatten(treedef, cut)
+def compact_variables(
+  graph: ChannelGraph, variables: Any, mask: Any, allow_empty: bool = False
+) -> Any:
+  """Keeps the mask's channels on every axis of every leaf; see `compact`."""
+  keep = _checked(graph, mask, allow_empty)
+  graph.check_variables(variables)
+  cut = [
+    _cut(array, leaf, keep)
+    for array, leaf in zip(jax.tree.leaves(variables), graph.leaves, strict=True)
+  ]
+  return jax.tree.unflatten(graph.treedef, cut)
 
 
-def compact_function(graph: ChannelGraph, fn: Callable, mask: Any) -> Callable[..., Any]:
+def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool = False) -> Any:
+  """Keeps the mask's channels in whatever holds arrays like the variables: an optimiser's state.
+
+  An array belongs to the variable whose path (with or without Flax's collection) its own path ends
+  with. Scalars and arrays that belong to none stay as they are.
+
+  Args:
+    graph: from `trace`.
+    state: a pytree, for example of moments or averages.
+    mask: zeros and ones `[num_channels]`, 1 = keep.
+    allow_empty: see `compact`.
+
+  Raises:
+    InputError: where an array has the path of a variable, but not its shape.
+  """
+  keep = _checked(graph, mask, allow_empty)
+  owner: dict[str, Leaf] = {}
+  for leaf in reversed(graph.leaves):
+    owner[leaf.path] = leaf
+    if leaf.is_parameter and "/" in leaf.path:
+      owner[leaf.path.partition("/")[2]] = leaf
+
+  def cut(path: tuple, array: Any) -> Any:
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    ends = [name.split("/", k)[-1] for k in range(name.count("/") + 1)]
+    leaf = next((owner[end] for end in ends if end in owner), None)
+    if leaf is None or not np.shape(array):
+      return array
+    if np.shape(array) != leaf.shape:
+      raise InputError(
+        f"{name} has shape {np.shape(array)}, but variable {leaf.path} has {leaf.shape}: only "
+        "arrays of the variables' shapes can be cut"
+      )
+    return _cut(array, leaf, keep)
+
+  return jax.tree.map_with_path(cut, state)
+
+
+def compact_function(
+  graph: ChannelGraph, fn: Callable, mask: Any, allow_empty: bool = False
+) -> Callable[..., Any]:
   """Returns fn at the shapes that remain: `small_fn(small_variables, *args)`, jitted."""
-  keep = _checked(graph, mask)
+  keep = _checked(graph, mask, allow_empty)
 
   def small_fn(variables: Any, *args: Any) -> Any:
     dense = jax.tree.unflatten(
@@ -81,7 +122,14 @@ def compact_function(graph: ChannelGraph, fn: Callable, mask: Any) -> Callable[.
   return jax.jit(small_fn)
 
 
-def _checked(graph: ChannelGraph, mask: Any) -> np.ndarray:
+def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
+  for axis, ids in enumerate(leaf.axes):
+    if (ids != FROZEN).any():
+      array = jax.numpy.take(array, np.flatnonzero(np.append(keep, True)[ids]), axis=axis)
+  return array
+
+
+def _checked(graph: ChannelGraph, mask: Any, allow_empty: bool) -> np.ndarray:
   """The mask as bool `[num_channels]`."""
   mask = np.asarray(mask)
   if mask.shape != (graph.num_channels,):
@@ -94,8 +142,10 @@ def _checked(graph: ChannelGraph, mask: Any) -> np.ndarray:
     )
   keep = mask.astype(bool)
   for group in graph.groups:
-    if not keep[group.channels].any():
+    if not keep[group.channels].any() and not (allow_empty and group.has_bypass):
+      way_out = ", or pass allow_empty=True: another path bypasses it" if group.has_bypass else ""
       raise InputError(
         f"the mask removes all {len(group.channels)} channels of {group.name}: keep at least one"
+        f"{way_out}"
       )
   return keep

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from gatprune_jax.channels.axes import UNLABELLED, WINDOW, Axes, Axis, merge
 from gatprune_jax.channels.classes import LabelClasses
 
@@ -9,7 +11,7 @@ from gatprune_jax.channels.classes import LabelClasses
 class Contraction(NamedTuple):
   """Where the channels of a convolution or dot product are.
 
-  `axis` (of operand `operand`) is contracted, or, in a depthwise convolution, passed through;
+  `axis` (of operand `operand`) is contracted, or, where groups come and go whole, passed through;
   `kernel_in` and `kernel_out` are axes of the operand `kernel`, which holds the weights;
   `out` is the result's axis of output channels. None where there is no such axis.
   """
@@ -20,21 +22,34 @@ class Contraction(NamedTuple):
   kernel_in: int | None
   kernel_out: int | None
   out: int | None
-  depthwise: bool = False
+  by_group: bool = False
+
+
+def goes_by_group(eqn) -> bool:
+  """How a grouped convolution is cut, of two ways that leave groups of equal size.
+
+  True: whole groups, each with its input and output channels, as in a depthwise convolution.
+  False: the same channels in every group. The way with more decisions is taken.
+  """
+  groups = eqn.params["feature_group_count"]
+  dims = eqn.params["dimension_numbers"]
+  per_input = eqn.invars[1].aval.shape[dims.rhs_spec[1]]
+  per_output = eqn.invars[1].aval.shape[dims.rhs_spec[0]] // groups
+  return groups > 1 and groups >= per_input + per_output
 
 
 def conv_contraction(eqn) -> Contraction:
   """Reads a convolution's axes off its dimension numbers."""
   dims = eqn.params["dimension_numbers"]
-  depthwise = eqn.params["feature_group_count"] > 1
+  by_group = goes_by_group(eqn)
   return Contraction(
     operand=0,
     axis=dims.lhs_spec[1],
     kernel=1,
-    kernel_in=None if depthwise else dims.rhs_spec[1],
+    kernel_in=None if by_group else dims.rhs_spec[1],
     kernel_out=dims.rhs_spec[0],
     out=dims.out_spec[1],
-    depthwise=depthwise,
+    by_group=by_group,
   )
 
 
@@ -55,6 +70,9 @@ def dot_contraction(eqn, inputs: list[Axes], is_weight: tuple[bool, bool]) -> Co
   ]
   out_axes = [(0, k) for k in free[0]] + [(1, k) for k in free[1]]
   labelled = [(side, k) for side, k in out_axes if inputs[side][k] is not None]
+  carried = _carried_side(eqn, inputs)
+  if carried is not None:
+    labelled = [(side, k) for side, k in labelled if side == carried]
   out = len(batch[0]) + out_axes.index(labelled[-1]) if labelled else None
   kernel_out = [k for side, k in labelled if side == kernel]
   return Contraction(
@@ -67,8 +85,22 @@ def dot_contraction(eqn, inputs: list[Axes], is_weight: tuple[bool, bool]) -> Co
   )
 
 
+def _carried_side(eqn, inputs: list[Axes]) -> int | None:
+  """The operand whose channels a dot product over space (a resized image, say) carries along.
+
+  Its contracted axes are unlabelled, those of the other, which holds weights, are not.
+  """
+  contract, batch = eqn.params["dimension_numbers"]
+  labelled = [any(inputs[side][k] is not None for k in contract[side]) for side in (0, 1)]
+  if labelled[0] == labelled[1]:
+    return None
+  side = labelled.index(False)
+  free = [k for k in range(len(inputs[side])) if k not in (*contract[side], *batch[side])]
+  return side if any(inputs[side][k] is not None for k in free) else None
+
+
 def conv(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Unifies the input's channels with the kernel's; other groups than depthwise are frozen."""
+  """Unifies the input's channels with the kernel's; groups stay equal in size."""
   lhs, rhs = inputs
   dims, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
   features, kernel_in, kernel_out = (
@@ -81,29 +113,44 @@ def conv(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   for k in dims.rhs_spec[2:]:
     if rhs[k] is not None:
       classes.freeze(rhs[k], WINDOW)
-  if groups == 1 and eqn.params["batch_group_count"] == 1:
-    merge(classes, features, kernel_in, UNLABELLED)
-    out[dims.out_spec[1]] = kernel_out
-  elif eqn.params["batch_group_count"] == 1 and (
-    groups == eqn.invars[0].aval.shape[dims.lhs_spec[1]]
-    and groups == eqn.invars[1].aval.shape[dims.rhs_spec[0]]
-  ):
-    if kernel_in is not None:
-      classes.freeze(kernel_in, WINDOW)
-    out[dims.out_spec[1]] = merge(classes, features, kernel_out, UNLABELLED)
-  else:
+  if eqn.params["batch_group_count"] != 1:
     for labels in (features, kernel_in, kernel_out):
       if labels is not None:
-        classes.freeze(labels, f"grouped convolution ({groups} groups)")
+        classes.freeze(labels, "convolution with batch groups")
+    return [tuple(out)]
+  out[dims.out_spec[1]] = kernel_out
+  if goes_by_group(eqn):
+    if kernel_in is not None:
+      classes.freeze(kernel_in, WINDOW)
+    per_group = [_groups_as_one(classes, labels, groups) for labels in (features, kernel_out)]
+    merge(classes, *per_group, UNLABELLED)
+  else:
+    merge(classes, features, None if kernel_in is None else np.tile(kernel_in, groups), UNLABELLED)
+    if groups > 1 and kernel_out is not None:
+      rows = kernel_out.reshape(groups, -1)
+      for other in rows[1:]:
+        classes.unify(rows[0], other)
   return [tuple(out)]
 
 
+def _groups_as_one(classes: LabelClasses, labels: Axis, groups: int) -> Axis:
+  """Unifies the labels of each group; returns one for each, int64 `[groups]`."""
+  if labels is None:
+    return None
+  columns = labels.reshape(groups, -1).T
+  for other in columns[1:]:
+    classes.unify(columns[0], other)
+  return columns[0]
+
+
 def conv_params(eqn, inputs, outputs, kept):
-  """A depthwise convolution has as many groups as channels are left."""
+  """Where groups come and go whole, there are as many as are left."""
+  groups = eqn.params["feature_group_count"]
   features = inputs[0][eqn.params["dimension_numbers"].lhs_spec[1]]
-  if eqn.params["feature_group_count"] == 1 or features is None:
+  if features is None or not goes_by_group(eqn):
     return eqn.params
-  return {**eqn.params, "feature_group_count": int(kept(features).sum())}
+  left = int(kept(features).sum()) * groups // len(features)
+  return {**eqn.params, "feature_group_count": left}
 
 
 def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
@@ -125,8 +172,13 @@ def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
     for side, axes in enumerate(inputs)
   ]
   out += free[0] + free[1]
-  produced = [labels for labels in free[0] + free[1] if labels is not None]
-  if len(produced) > 1:
-    for labels in produced:
+  produced = [[labels for labels in axes if labels is not None] for axes in free]
+  carried = _carried_side(eqn, inputs)
+  if carried is not None:
+    for labels in produced[1 - carried]:
+      classes.freeze(labels, "place in space that a dot product computes")
+    produced[1 - carried] = []
+  if len(produced[0]) + len(produced[1]) > 1:
+    for labels in produced[0] + produced[1]:
       classes.freeze(labels, "dot product with several axes of output channels")
   return [tuple(out)]

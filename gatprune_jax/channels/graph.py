@@ -3,7 +3,10 @@
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
+
+from gatprune_jax.errors import InputError
 
 FROZEN = -1  # channel id of an element that is never removed
 
@@ -30,7 +33,7 @@ class Layer:
   """One convolution or dot product.
 
   It costs `macs_per_pair * kept inputs * kept outputs` multiply-adds for one example;
-  a depthwise or grouped layer `macs_per_pair * kept outputs`.
+  one whose groups come and go whole (kind "depthwise") `macs_per_pair * n_in * kept outputs`.
 
   Attributes:
     name: path of the kernel, or the primitive and its position where there is no such leaf.
@@ -61,11 +64,14 @@ class Group:
     name: the first layer that produces them.
     channels: channel ids, int64 `[width]`.
     members: (variable path, axis) of every axis they live on.
+    has_bypass: whether, with all of them removed, a residual or parallel path still carries the
+      signal to the output; this holds for any set of such groups together.
   """
 
   name: str
   channels: np.ndarray
   members: tuple[tuple[str, int], ...]
+  has_bypass: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,3 +101,17 @@ class ChannelGraph:
     for index, group in enumerate(self.groups):
       groups[group.channels] = index
     return groups
+
+  def check_variables(self, variables: Any) -> None:
+    """Raises InputError unless these have the tree and the shapes of the traced variables."""
+    arrays, treedef = jax.tree.flatten(variables)
+    if treedef != self.treedef:
+      raise InputError(
+        f"the variables have the structure {treedef}, but the graph was traced with {self.treedef}"
+      )
+    for array, leaf in zip(arrays, self.leaves, strict=True):
+      if tuple(array.shape) != leaf.shape:
+        raise InputError(
+          f"variable {leaf.path} has shape {tuple(array.shape)}, but the graph was traced with "
+          f"{leaf.shape}"
+        )

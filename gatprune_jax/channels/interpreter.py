@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels import rules
-from gatprune_jax.channels.axes import Axes
+from gatprune_jax.channels.axes import Axes, Part, has_parts, resized
 from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.labelling import Program, Source, Step, label
 
@@ -49,10 +49,21 @@ class Interpreter:
     return self._keep[self._channel_of(labels)]
 
   def take(self, value, axes: Axes):
-    """Removes the elements that are not kept from an array."""
+    """Removes the elements that are not kept from an array; axes labelled together stay."""
     for axis, labels in enumerate(axes):
-      if labels is not None and not (kept := self.kept(labels)).all():
+      if isinstance(labels, np.ndarray) and not (kept := self.kept(labels)).all():
         value = jnp.take(value, np.flatnonzero(kept), axis=axis)
+    return value
+
+  def _expand(self, value, axes: Axes):
+    """Undoes `take`, with any value for the removed elements."""
+    for axis, labels in enumerate(axes):
+      if isinstance(labels, np.ndarray) and not (kept := self.kept(labels)).all():
+        if kept.any():
+          value = jnp.take(value, np.maximum(np.cumsum(kept) - 1, 0), axis=axis)
+        else:
+          shape = (*value.shape[:axis], len(labels), *value.shape[axis + 1 :])
+          value = jnp.zeros(shape, value.dtype)
     return value
 
   def run(self, program: Program, values: list[Any]) -> list[Any]:
@@ -76,6 +87,10 @@ class Interpreter:
     if step.body is not None:
       return self._call(program, step, values)
     eqn = step.eqn
+    values = [
+      self._cut_parts(value, *axes)
+      for value, *axes in zip(values, step.arriving, step.inputs, strict=True)
+    ]
     rule = rules.RULES.get(eqn.primitive.name)
     if rule is None:  # its operands are frozen, so their shapes are the original ones
       return _evaluate_alone(program.jaxpr, eqn, values)
@@ -83,16 +98,39 @@ class Interpreter:
       values = self._masked_operands(step, values)
     params = eqn.params
     if self._keep is not None:
+      if self._vanishes(step):
+        out = eqn.outvars[0].aval
+        return [jnp.zeros(resized(out.shape, step.outputs[0], self.kept), out.dtype)]
       params = rule.params(eqn, step.inputs, step.outputs, self.kept)
+    if params is None:
+      dense = [self._expand(*pair) for pair in zip(values, step.inputs, strict=True)]
+      out = _evaluate_alone(program.jaxpr, eqn, dense)
+      return [self.take(*pair) for pair in zip(out, step.outputs, strict=True)]
     if eqn.primitive.name == "conv_general_dilated" and self._conv is not None:
       return [self._conv(*values, **params)]
     out = eqn.primitive.bind(*values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
 
+  def _cut_parts(self, value, arriving: Axes, axes: Axes):
+    """Cuts the axes that were labelled together where they were made and are not any more."""
+    if not has_parts(arriving):
+      return value
+    was_part = zip(arriving, axes, strict=True)
+    return self.take(value, tuple(a if isinstance(old, Part) else None for old, a in was_part))
+
+  def _vanishes(self, step: Step) -> bool:
+    """Whether a layer is left without inputs or outputs: XLA takes no such convolution."""
+    axes = [*step.inputs, *step.outputs] if step.contraction is not None else []
+    return any(
+      isinstance(labels, np.ndarray) and not self.kept(labels).any()
+      for operand in axes
+      for labels in operand
+    )
+
   def _masked_operands(self, step: Step, values: list[Any]) -> list[Any]:
     """Removing a channel *is* its consumers not seeing it."""
     where = step.contraction
-    if self._mask is None or where.axis is None or where.depthwise:
+    if self._mask is None or where.axis is None or where.by_group:
       return values
     labels = step.inputs[where.operand][where.axis]
     if labels is None or not ((ids := self._channel_of(labels)) >= 0).any():

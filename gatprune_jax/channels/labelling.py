@@ -6,7 +6,7 @@ from jax.extend import core as jex_core
 import numpy as np
 
 from gatprune_jax.channels import rules
-from gatprune_jax.channels.axes import Axes
+from gatprune_jax.channels.axes import Axes, couple, has_parts
 from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.contraction_rules import Contraction, conv_contraction, dot_contraction
 
@@ -21,6 +21,8 @@ CALLS = {
   "remat2": "jaxpr",
   "custom_jvp_call": "call_jaxpr",
 }
+# Rules that accept axes that are labelled together.
+_CARRY_PARTS = ("reshape", "transpose")
 # Operations after which a variable is still the same weights, for naming layers.
 _SAME_WEIGHTS = ("convert_element_type", "transpose", "copy", "stop_gradient")
 
@@ -36,7 +38,8 @@ class Step(NamedTuple):
   """One equation with the labels of its operands and results."""
 
   eqn: Any
-  inputs: list[Axes]
+  arriving: list[Axes]  # the operands as they were made
+  inputs: list[Axes]  # as this equation takes them: joint labels coupled, unless it can carry them
   outputs: list[Axes]
   contraction: Contraction | None  # for convolutions and dot products
   leaf: int | None  # the variable leaf that is the contraction's kernel
@@ -114,8 +117,11 @@ def _label_equation(
   name = eqn.primitive.name
   if name in CALLS:
     body = label(eqn.params[CALLS[name]], classes, inputs, sources)
-    return Step(eqn, inputs, body.outputs, None, None, body), body.out_sources
+    return Step(eqn, inputs, inputs, body.outputs, None, None, body), body.out_sources
 
+  arriving = inputs
+  if name not in _CARRY_PARTS:
+    inputs = [couple(classes, axes) if has_parts(axes) else axes for axes in inputs]
   rule = rules.RULES.get(name)
   outputs = (rule.propagate if rule else rules.freeze_everything)(classes, eqn, inputs)
   contraction, leaf = None, None
@@ -128,4 +134,4 @@ def _label_equation(
     leaf = sources[contraction.kernel].leaf
   same = sources[0].leaf if name in _SAME_WEIGHTS else None
   out = Source(all(s.is_weight for s in sources), same)
-  return Step(eqn, inputs, outputs, contraction, leaf, None), [out] * len(outputs)
+  return Step(eqn, arriving, inputs, outputs, contraction, leaf, None), [out] * len(outputs)

@@ -4,8 +4,9 @@ A rule has two halves:
 
 * `propagate(classes, eqn, inputs) -> outputs` maps the operands' axes to the results' axes and
   merges or freezes label classes on the way;
-* `params(eqn, inputs, outputs, kept) -> dict` gives the equation's parameters once channels are
-  gone, where `kept(labels)` is a bool array that says which elements of an axis remain.
+* `params(eqn, inputs, outputs, kept) -> dict | None` gives the equation's parameters once channels
+  are gone, where `kept(labels)` is a bool array that says which elements of an axis remain. None:
+  the equation is evaluated at its dense shapes and its results are cut.
 
 A primitive without a rule freezes every label that reaches it: an unknown operation makes a
 network less prunable, never wrong.
@@ -24,7 +25,9 @@ class Rule(NamedTuple):
   """The two halves of a primitive's rule; see the module's docstring."""
 
   propagate: Callable[[LabelClasses, Any, list[Axes]], list[Axes]]
-  params: Callable[[Any, list[Axes], list[Axes], Kept], dict] = lambda eqn, i, o, k: eqn.params
+  params: Callable[[Any, list[Axes], list[Axes], Kept], dict | None] = (
+    lambda eqn, inputs, outputs, kept: eqn.params
+  )
 
 
 def freeze_everything(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
@@ -76,10 +79,28 @@ def _reduce_window(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]
   return [tuple(out)]
 
 
+def _identity(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Every result is its operand."""
+  return list(inputs)
+
+
+def _along(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Each result depends on the elements before it on one axis."""
+  axis = eqn.params["axis"]
+  if inputs[0][axis] is not None:
+    classes.freeze(inputs[0][axis], f"`{eqn.primitive.name}` over channels")
+  return [(*inputs[0][:axis], None, *inputs[0][axis + 1 :])]
+
+
+def _bitcast(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  same_width = len(inputs[0]) == len(eqn.outvars[0].aval.shape)
+  return (_elementwise if same_width else freeze_everything)(classes, eqn, inputs)
+
+
 ELEMENTWISE = """
   abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp conj
   convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag
-  integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or
+  integer_pow is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter not or
   population_count pow real reduce_precision rem round rsqrt select_n shift_left
   shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh
   xor
@@ -88,17 +109,27 @@ REDUCTIONS = """
   reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin
 """.split()
 WINDOWS = "reduce_window_sum reduce_window_max reduce_window_min".split()
+CUMULATIVE = "cumsum cumprod cummax cummin cumlogsumexp".split()
+SOURCES = "iota random_bits rng_bit_generator rng_uniform".split()
 
 RULES: dict[str, Rule] = {
   **{name: Rule(_elementwise) for name in ELEMENTWISE},
   **{name: Rule(_reduce) for name in REDUCTIONS},
   **{name: Rule(_reduce_window) for name in WINDOWS},
+  **{name: Rule(_along) for name in CUMULATIVE},
+  **{name: Rule(shape.source, shape.source_params) for name in SOURCES},
+  "optimization_barrier": Rule(_identity),
+  "device_put": Rule(_identity),
+  "bitcast_convert_type": Rule(_bitcast),
   "broadcast_in_dim": Rule(shape.broadcast_in_dim, shape.broadcast_in_dim_params),
   "reshape": Rule(shape.reshape, shape.reshape_params),
   "transpose": Rule(shape.transpose),
   "squeeze": Rule(shape.squeeze),
   "pad": Rule(shape.pad, shape.pad_params),
   "slice": Rule(shape.slice_, shape.slice_params),
+  "split": Rule(shape.split, shape.split_params),
+  "rev": Rule(shape.rev),
+  "dynamic_slice": Rule(shape.dynamic_slice, shape.dynamic_slice_params),
   "concatenate": Rule(shape.concatenate),
   "gather": Rule(shape.gather, shape.gather_params),
   "conv_general_dilated": Rule(contraction.conv, contraction.conv_params),

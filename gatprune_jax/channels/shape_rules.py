@@ -4,7 +4,17 @@ import math
 
 import numpy as np
 
-from gatprune_jax.channels.axes import Axes, Axis, freeze_axes, merge, resized, unlabelled
+from gatprune_jax.channels.axes import (
+  Axes,
+  Axis,
+  Part,
+  couple,
+  freeze_axes,
+  has_parts,
+  merge,
+  resized,
+  unlabelled,
+)
 from gatprune_jax.channels.classes import LabelClasses
 
 
@@ -64,33 +74,71 @@ def _reshape_blocks(old: tuple, new: tuple) -> list[tuple[list[int], list[int]]]
 
 
 def reshape(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Carries an axis through insertions of 1, and tiles it where a flatten merges it with space."""
+  """Carries labels through insertions of 1, flattens with space, splits and joins of channels."""
   (axes, old), new = (inputs[0], eqn.invars[0].aval.shape), eqn.params["new_sizes"]
   blocks = None if eqn.params["dimensions"] is not None else _reshape_blocks(old, new)
   if blocks is None:
-    freeze_axes(classes, axes, "reshape that is neither a flatten nor an insertion of 1")
+    freeze_axes(classes, axes, "reshape whose axes do not pair up with the operand's")
     return unlabelled(eqn)
+  if not all(_joined([axes[k] for k in left]) for left, _ in blocks):
+    axes = couple(classes, axes)
   out: list[Axis] = [None] * len(new)
   for left, right in blocks:
-    labelled = [k for k in left if axes[k] is not None]
-    wide = [k for k in right if new[k] != 1]
-    if not labelled or not right:
-      continue
-    sizes = [old[k] for k in left]
-    if len(wide) > 1 or len(labelled) > 1 or not all(isinstance(s, int) for s in sizes):
-      for k in labelled:
-        classes.freeze(axes[k], "reshape that splits a channel axis or merges it with another")
-      continue
-    where = left.index(labelled[0])
-    tiled = np.tile(
-      np.repeat(axes[labelled[0]], math.prod(sizes[where + 1 :])), math.prod(sizes[:where])
-    )
-    out[wide[0] if wide else right[-1]] = tiled
+    labels = _labels_of_block([axes[k] for k in left], [old[k] for k in left])
+    if labels is None:
+      reason = "reshape that merges a channel axis with another one or with the batch"
+      freeze_axes(classes, tuple(axes[k] for k in left), reason)
+    elif labels.size and right:
+      wide = [k for k in right if new[k] != 1] or right[-1:]
+      for k, axis in zip(wide, _split(labels.reshape([new[k] for k in wide])), strict=True):
+        out[k] = axis
   return [tuple(out)]
 
 
+def _joined(block: list[Axis]) -> bool:
+  """Whether a block of axes holds joint labels whole or not at all."""
+  parts = [axis for axis in block if isinstance(axis, Part)]
+  return not parts or (
+    all(axis.labels is parts[0].labels for axis in parts) and len(parts) == parts[0].labels.ndim
+  )
+
+
+def _labels_of_block(block: list[Axis], sizes: list) -> np.ndarray | None:
+  """One label per element of a run of axes, int64 `[*sizes]`; empty where none is labelled.
+
+  None where an element would have two labels, or a size is not a number.
+  """
+  labelled = [k for k, axis in enumerate(block) if axis is not None]
+  if not labelled:
+    return np.empty(0, np.int64)
+  first = block[labelled[0]]
+  together = isinstance(first, Part)
+  if not all(isinstance(size, int) for size in sizes) or (len(labelled) > 1 and not together):
+    return None
+  labels = first.labels.transpose([block[k].dim for k in labelled]) if together else first
+  shape = [size if k in labelled else 1 for k, size in enumerate(sizes)]
+  return np.broadcast_to(labels.reshape(shape), sizes)
+
+
+def _split(labels: np.ndarray) -> list[Axis]:
+  """The axes of an array of labels; those along which labels repeat are left unlabelled."""
+  out: list[Axis] = [None] * labels.ndim
+  dims = list(range(labels.ndim))
+  for dim in range(labels.ndim):
+    first = labels.take([0], dim)
+    if len(dims) > 1 and (labels == first).all():
+      labels = first
+      dims.remove(dim)
+  labels = labels.squeeze(tuple(k for k in range(len(out)) if k not in dims))
+  for position, dim in enumerate(dims):
+    out[dim] = labels if len(dims) == 1 else Part(labels, position)
+  return out
+
+
 def reshape_params(eqn, inputs, outputs, kept):
-  """The new shape."""
+  """The new shape; None, at dense shapes, where elements are labelled together."""
+  if has_parts(inputs[0]) or has_parts(outputs[0]):
+    return None
   return {**eqn.params, "new_sizes": resized(eqn.params["new_sizes"], outputs[0], kept)}
 
 
@@ -131,28 +179,87 @@ def pad_params(eqn, inputs, outputs, kept):
 
 
 def slice_(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """A run of channels stays labelled; every other one of them does not."""
+  """Selects the labels that it selects the elements of."""
   p = eqn.params
   strides = p["strides"] or (1,) * len(inputs[0])
-  out = []
-  for labels, start, limit, stride in zip(
-    inputs[0], p["start_indices"], p["limit_indices"], strides, strict=True
-  ):
-    if labels is not None and stride != 1:
-      classes.freeze(labels, "strided slice of a channel axis")
-      labels = None
-    out.append(None if labels is None else labels[start:limit])
-  return [tuple(out)]
+  return [
+    tuple(
+      None if labels is None else labels[start:limit:stride]
+      for labels, start, limit, stride in zip(
+        inputs[0], p["start_indices"], p["limit_indices"], strides, strict=True
+      )
+    )
+  ]
 
 
 def slice_params(eqn, inputs, outputs, kept):
-  """Where the run begins and ends among the kept channels."""
+  """Where a run begins and ends among the kept channels; None, at dense shapes, if strided."""
   start, limit = list(eqn.params["start_indices"]), list(eqn.params["limit_indices"])
   for axis, labels in enumerate(outputs[0]):
     if labels is not None:
+      if eqn.params["strides"] is not None and eqn.params["strides"][axis] != 1:
+        return None
       before = np.concatenate([[0], np.cumsum(kept(inputs[0][axis]))])
       start[axis], limit[axis] = int(before[start[axis]]), int(before[limit[axis]])
   return {**eqn.params, "start_indices": tuple(start), "limit_indices": tuple(limit)}
+
+
+def split(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Consecutive runs of an axis."""
+  axis, ends = eqn.params["axis"], np.cumsum(eqn.params["sizes"])
+  labels = inputs[0][axis]
+  runs = [None] * len(ends) if labels is None else np.split(labels, ends[:-1])
+  return [(*inputs[0][:axis], run, *inputs[0][axis + 1 :]) for run in runs]
+
+
+def split_params(eqn, inputs, outputs, kept):
+  """The sizes of the runs."""
+  axis, sizes = eqn.params["axis"], eqn.params["sizes"]
+  left = [
+    size if axes[axis] is None else int(kept(axes[axis]).sum())
+    for size, axes in zip(sizes, outputs, strict=True)
+  ]
+  return {**eqn.params, "sizes": tuple(left)}
+
+
+def rev(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Reverses the labels with the elements."""
+  reversed_ = eqn.params["dimensions"]
+  return [
+    tuple(
+      labels[::-1] if labels is not None and k in reversed_ else labels
+      for k, labels in enumerate(inputs[0])
+    )
+  ]
+
+
+def dynamic_slice(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """A window at a computed place: axes that are taken whole stay labelled."""
+  sizes, shape = eqn.params["slice_sizes"], eqn.invars[0].aval.shape
+  cut = tuple(
+    labels if size != full else None
+    for labels, size, full in zip(inputs[0], sizes, shape, strict=True)
+  )
+  freeze_axes(classes, cut, "channels selected by `dynamic_slice`")
+  return [tuple(a if b is None else None for a, b in zip(inputs[0], cut, strict=True))]
+
+
+def dynamic_slice_params(eqn, inputs, outputs, kept):
+  """Whole axes are taken at their new size."""
+  return {**eqn.params, "slice_sizes": resized(eqn.params["slice_sizes"], outputs[0], kept)}
+
+
+def source(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Values made from a shape alone have fresh labels: what they meet decides which are kept."""
+  return [
+    tuple(classes.fresh(n) if isinstance(n, int) else None for n in out.aval.shape)
+    for out in eqn.outvars
+  ]
+
+
+def source_params(eqn, inputs, outputs, kept):
+  """None: the same values are made as in the dense network, and cut."""
+  return None
 
 
 def concatenate(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:

@@ -1,0 +1,120 @@
+"""Tracing a user's function, with errors that say what is wrong with it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core as jex_core
+import jax.numpy as jnp
+import numpy as np
+
+from gatprune_jax.errors import InputError
+
+_VALUE_NEEDED = (
+  jax.errors.ConcretizationTypeError,
+  jax.errors.TracerArrayConversionError,
+  jax.errors.UnexpectedTracerError,
+)
+
+
+def trace_pure(apply_fn: Callable, variables: Any, x: Any) -> jex_core.ClosedJaxpr:
+  """The jaxpr of `apply_fn(variables, x)`, made twice to see that it is a function.
+
+  Raises:
+    InputError: where apply_fn fails, takes its arguments in the other order, computes with array
+      values in Python, or does something else when called again.
+  """
+  try:
+    first = jax.make_jaxpr(lambda *args: apply_fn(*args))(variables, x)
+    second = jax.make_jaxpr(lambda *args: apply_fn(*args))(variables, x)
+  except _VALUE_NEEDED as error:
+    raise InputError(
+      "apply_fn depends on Python side effects or on array values in Python (`if`, `int()`, NumPy, "
+      f"an array remembered from an earlier call), so it cannot be traced: {_first_line(error)}"
+    ) from error
+  except Exception as error:
+    if _runs(apply_fn, x, variables):
+      raise InputError(
+        "the variables are not the first argument of apply_fn: it runs as apply_fn(x, variables). "
+        "Pass `lambda variables, x: apply_fn(x, variables)`, the variables, and x"
+      ) from error
+    raise InputError(
+      f"apply_fn(variables, x) fails with {type(error).__name__}: {_first_line(error)}"
+    ) from error
+  if not _same_programs(first, second):
+    raise InputError(
+      "apply_fn depends on Python side effects: called twice with the same arguments it traces to "
+      "two different programs. Make it a pure function of (variables, x)"
+    )
+  return first
+
+
+def check_finite(variables: Any) -> None:
+  """Raises InputError, naming the first such leaf, where variables hold NaN or infinity."""
+  for path, array in jax.tree.leaves_with_path(variables):
+    if isinstance(array, (np.ndarray, jax.Array)) and jnp.issubdtype(array.dtype, jnp.inexact):
+      bad = int((~jnp.isfinite(array)).sum())
+      if bad:
+        raise InputError(
+          f"variable {jax.tree_util.keystr(path, simple=True, separator='/')} holds {bad} values "
+          "that are NaN or infinite: finite weights are needed"
+        )
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip() or "no message").splitlines()[0]
+
+
+def _runs(fn: Callable, *args: Any) -> bool:
+  try:
+    jax.eval_shape(fn, *args)
+  except Exception:
+    return False
+  return True
+
+
+def _same_programs(first: Any, second: Any) -> bool:
+  """Whether two jaxprs compute the same, as far as can be seen without running them."""
+  if first is second:
+    return True
+  consts = [getattr(closed, "consts", ()) for closed in (first, second)]
+  if len(consts[0]) != len(consts[1]) or not all(map(_same_values, *consts)):
+    return False
+  one, two = getattr(first, "jaxpr", first), getattr(second, "jaxpr", second)
+  renamed: dict[Any, Any] = {}
+
+  def same_var(a, b) -> bool:
+    if isinstance(a, jex_core.Literal) or isinstance(b, jex_core.Literal):
+      return type(a) is type(b) and _same_values(a.val, b.val)
+    return renamed.setdefault(a, b) is b
+
+  return (
+    len(one.eqns) == len(two.eqns)
+    and len(one.invars) == len(two.invars)
+    and all(map(same_var, [*one.constvars, *one.invars], [*two.constvars, *two.invars]))
+    and all(
+      a.primitive is b.primitive
+      and len(a.invars) == len(b.invars)
+      and all(map(same_var, [*a.invars, *a.outvars], [*b.invars, *b.outvars]))
+      and all(_same_params(value, b.params.get(name)) for name, value in a.params.items())
+      for a, b in zip(one.eqns, two.eqns, strict=True)
+    )
+    and all(map(same_var, one.outvars, two.outvars))
+  )
+
+
+def _same_values(a: Any, b: Any) -> bool:
+  if a is b:
+    return True
+  if jnp.issubdtype(getattr(a, "dtype", None), jax.dtypes.prng_key):
+    a, b = jax.random.key_data(a), jax.random.key_data(b)
+  return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=np.asarray(a).dtype.kind == "f")
+
+
+def _same_params(a: Any, b: Any) -> bool:
+  """Compares numbers, names and bodies; functions, new in every trace, count as equal."""
+  if hasattr(a, "eqns") or hasattr(a, "jaxpr"):
+    return _same_programs(a, b)
+  if isinstance(a, (tuple, list)):
+    return isinstance(b, (tuple, list)) and len(a) == len(b) and all(map(_same_params, a, b))
+  return a == b if isinstance(a, (int, float, str, np.dtype, type(None))) else True

@@ -1,0 +1,26 @@
+"""Which of a model's variables are parameters: trained, and counted by `params`."""
+
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+
+def parameter_flags(variables: Any) -> list[bool]:
+  """One flag per leaf.
+
+  Of Linen variables the "params" collection; of an NNX state its `nnx.Param`s; of any other tree
+  every array of floating-point numbers.
+  """
+  if isinstance(variables, dict) and "params" in variables:
+    collections = {
+      name: jax.tree.map(lambda _, n=name: n == "params", tree) for name, tree in variables.items()
+    }
+    return jax.tree.leaves(collections)
+  is_variable = lambda node: isinstance(node, nnx.Variable)
+  flags = []
+  for node in jax.tree.leaves(variables, is_leaf=is_variable):
+    counted = not is_variable(node) or isinstance(node, nnx.Param)
+    flags += [counted and jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(node)]
+  return flags

@@ -1,0 +1,85 @@
+"""What the user forbids or allows to prune, by patterns over the variables' paths."""
+
+from collections.abc import Sequence
+import difflib
+import fnmatch
+
+import numpy as np
+
+from gatprune_jax.channels.axes import Axes, freeze_axes
+from gatprune_jax.channels.classes import LabelClasses
+from gatprune_jax.channels.labelling import Step
+from gatprune_jax.channels.layers import produced
+from gatprune_jax.errors import InputError
+
+
+def matching(paths: Sequence[str], patterns: str | Sequence[str], argument: str) -> list[int]:
+  """Indices of the paths that match a pattern.
+
+  A pattern is a run of whole components of the path, with `*`, `?` and `[]` as in a shell:
+  "stem", "stage1_*/conv1" and "params/head/kernel" are patterns of "params/stage1_0/conv1/kernel"
+  and the like.
+
+  Args:
+    paths: components joined by "/".
+    patterns: one or several.
+    argument: what to call them in an error.
+
+  Raises:
+    InputError: naming every pattern that matches nothing.
+  """
+  patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+  found: set[int] = set()
+  unknown = []
+  for pattern in patterns:
+    anywhere = [f"{before}{pattern}{after}" for before in ("", "*/") for after in ("", "/*")]
+    hits = [
+      index
+      for index, path in enumerate(paths)
+      if any(fnmatch.fnmatchcase(path, whole) for whole in anywhere)
+    ]
+    found.update(hits)
+    if not hits:
+      unknown.append(pattern)
+  if unknown:
+    near = {m for p in unknown for m in difflib.get_close_matches(p, paths, n=1, cutoff=0.0)}
+    raise InputError(
+      f"{argument}: no variable matches {', '.join(map(repr, unknown))}; the nearest are "
+      f"{', '.join(sorted(near))}"
+    )
+  return sorted(found)
+
+
+def apply_selection(
+  classes: LabelClasses,
+  steps: list[Step],
+  paths: Sequence[str],
+  leaf_axes: list[Axes],
+  keep: str | Sequence[str],
+  freeze: str | Sequence[str],
+  only: str | Sequence[str],
+) -> None:
+  """Freezes what may not be pruned; see `trace` for the three arguments."""
+  for index in matching(paths, freeze, "freeze"):
+    freeze_axes(classes, leaf_axes[index], "named by freeze")
+
+  outputs = {step.leaf: produced(step) for step in steps if step.leaf is not None}
+  for index in matching(paths, keep, "keep"):
+    labels = outputs.get(index)  # what a kernel produces; all of any other variable
+    axes = leaf_axes[index] if labels is None else (labels,)
+    freeze_axes(classes, axes, "named by keep")
+
+  chosen = matching(paths, only, "only")
+  if chosen:
+    allowed = [outputs[index] for index in chosen if outputs.get(index) is not None]
+    if not allowed:
+      raise InputError(
+        f"only: {', '.join(paths[i] for i in chosen)} are not kernels that produce channels: name "
+        "layers"
+      )
+    roots = np.unique(classes.find(np.concatenate(allowed)))
+    for axes in leaf_axes:
+      for labels in axes:
+        others = labels[~np.isin(classes.find(labels), roots)]
+        if len(others):
+          classes.freeze(others, "not named by only")
