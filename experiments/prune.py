@@ -42,7 +42,7 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   variables = dense.restore_dense(settings.checkpoint, network) if settings.checkpoint else None
   example = jnp.asarray(data.train.x[:1])
   graph = gp.trace(network.eval_fn, variables or network.shapes, example)
-  floors = keep_floors(graph, settings.search.keep_floor)
+  floors = keep_floors(graph, settings.search.keep_floor, settings.search.allow_empty)
   budgets = make_budgets(graph, settings.budgets, floors)
   reward, arena = hold_out_arena(settings.search, data.reward, settings.seed)
   steps_per_epoch(settings.finetune, data.train)
@@ -97,7 +97,7 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   )  # fmt: skip
   chosen = len(names) + int(select_after[len(names) :].argmax())
   weights = jax.tree.map(lambda leaf: leaf[chosen], finetuned)
-  small = gp.compact(graph, network.eval_fn, weights, masks[chosen])
+  small = gp.compact(graph, network.eval_fn, weights, masks[chosen], settings.search.allow_empty)
   test_before, test_after = np.asarray(before(*data.test)), np.asarray(after(finetuned, *data.test))
 
   # --- Results.

@@ -4,6 +4,8 @@ from gatprune_jax.channels import (
   ChannelGraph,
   Compact,
   compact,
+  compact_state,
+  export_stablehlo,
   load,
   macs,
   masked,
@@ -12,6 +14,7 @@ from gatprune_jax.channels import (
   trace,
 )
 from gatprune_jax.errors import InputError
+from gatprune_jax.report import describe
 
 __version__ = "0.1.0"
 
@@ -20,6 +23,9 @@ __all__ = [
   "Compact",
   "InputError",
   "compact",
+  "compact_state",
+  "describe",
+  "export_stablehlo",
   "load",
   "macs",
   "masked",

@@ -1,4 +1,4 @@
-"""The comparison at the end of a run, and its summary over runs, as tables."""
+"""Tables for people: a network's channels, the comparison of a run, its summary over runs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from tabulate import tabulate
 
+from gatprune_jax.channels import ChannelGraph, macs_products, params_products
 from gatprune_jax.errors import InputError
 
 
@@ -66,6 +67,37 @@ def summary(runs: Sequence[Sequence[Row]]) -> str:
     for method, mean, deviation in zip(methods, means, deviations, strict=True)
   ]
   return _table([_HEADERS[0], *_HEADERS[3:]], body)
+
+
+def describe(graph: ChannelGraph) -> str:
+  """What can be removed from a network, what cannot, and why: two tables.
+
+  A group's share of MACs and parameters is what the network loses with the whole group. Layers
+  stand between two groups, so that the shares of all groups need not add up to one. "bypass" says
+  whether `compact` may remove the whole group with `allow_empty=True`.
+  """
+  dense = np.ones(graph.num_channels)
+  macs, params = macs_products(graph), params_products(graph)
+  body = []
+  for group in graph.groups:
+    without = dense.copy()
+    without[group.channels] = 0
+    shares = [f"{100 * (1 - count(without) / count(dense)):.1f} %" for count in (macs, params)]
+    members = "\n".join(f"{path} axis {axis}" for path, axis in group.members)
+    bypass = "yes" if group.has_bypass else "no"
+    body.append([group.name, len(group.channels), *shares, bypass, members])
+  headers = ("group", "width", "MACs", "params", "bypass", "members")
+  align = ("left", "right", "right", "right", "left", "left")
+  groups = tabulate(body, headers, "simple", colalign=align, disable_numparse=True)
+  frozen = tabulate(
+    [(path, why.replace(", axis", "\naxis")) for path, why in graph.frozen.items()],
+    ("never cut", "because"),
+    "simple",
+  )
+  return (
+    f"{graph.num_channels} channels in {len(graph.groups)} groups; "
+    f"{macs(dense):,.0f} MACs an example, {params(dense):,.0f} parameters\n\n{groups}\n\n{frozen}"
+  )
 
 
 def _table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:

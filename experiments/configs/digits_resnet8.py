@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
   config.search.samples = 32  # masks scored in each update
   config.search.schedule = "one_shot"  # or "layerwise": one group of channels a step
   config.search.keep_floor = 0.05  # smallest share of each group; at least one channel stays
+  config.search.allow_empty = False  # may a group that a shortcut bypasses be removed whole?
   config.search.likelihood_weight = 0.5  # score = accuracy + weight * log-likelihood
   config.search.likelihood_bound = 5.0  # log-likelihoods count at least minus this, nats
   config.search.self_competition = "best"  # or "none", "rank", "tanh"

@@ -13,12 +13,21 @@ from gatprune_jax.channels.compaction import (
   Compact,
   compact,
   compact_function,
+  compact_state,
   compact_variables,
 )
+from gatprune_jax.channels.export import export_stablehlo
 from gatprune_jax.channels.function import check_finite
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf
 from gatprune_jax.channels.masking import masked
-from gatprune_jax.channels.resources import RESOURCES, Products, macs, params
+from gatprune_jax.channels.resources import (
+  RESOURCES,
+  Products,
+  macs,
+  macs_products,
+  params,
+  params_products,
+)
 from gatprune_jax.channels.storage import Loaded, load, save
 from gatprune_jax.channels.trace import trace
 
@@ -36,14 +45,18 @@ __all__ = [
   "check_finite",
   "compact",
   "compact_function",
+  "compact_state",
   "compact_variables",
+  "export_stablehlo",
   "group_starts",
   "keep_floors",
   "load",
   "macs",
+  "macs_products",
   "make_budgets",
   "masked",
   "params",
+  "params_products",
   "raise_to_floors",
   "rank_in_group",
   "save",

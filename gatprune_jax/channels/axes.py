@@ -35,7 +35,7 @@ Kept = Callable[[np.ndarray], np.ndarray]  # labels [size] -> bool [size]
 
 # Axes of a kernel that slide over space. Frozen, but nothing a user would want reported.
 WINDOW = "window of a kernel"
-UNLABELLED = "contracted with an axis that is not a channel axis: the model's input, batch or space"
+UNLABELLED = "contracted with what has no channels: the input, space, or a result without a rule"
 
 
 def freeze_axes(classes: LabelClasses, axes: Axes, reason: str) -> None:

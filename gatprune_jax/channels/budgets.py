@@ -15,15 +15,25 @@ from gatprune_jax.channels.resources import RESOURCES, Products
 from gatprune_jax.errors import InputError
 
 
-def keep_floors(graph: ChannelGraph, fraction: float) -> np.ndarray:
+def keep_floors(graph: ChannelGraph, fraction: float, allow_empty: bool = False) -> np.ndarray:
   """The fewest channels each group may keep, max(1, ceil(fraction * width)), int64 `[groups]`.
+
+  Args:
+    graph: the network's channels.
+    fraction: of each group's width, in [0, 1].
+    allow_empty: whether groups with a bypass have a floor of 0 instead.
 
   Raises:
     InputError: where the fraction is not in [0, 1].
   """
   if not 0 <= fraction <= 1:
     raise InputError(f"the keep floor {fraction} is not a share of a group: choose one in [0, 1]")
-  return np.array([max(1, math.ceil(fraction * len(g.channels))) for g in graph.groups])
+  return np.array(
+    [
+      0 if allow_empty and g.has_bypass else max(1, math.ceil(fraction * len(g.channels)))
+      for g in graph.groups
+    ]
+  )
 
 
 def rank_in_group(priority: jax.Array, group_of: jax.Array, starts: jax.Array) -> jax.Array:

@@ -1,4 +1,9 @@
-"""Which groups may be removed whole, because another path carries the signal past them."""
+"""Which groups may be removed whole, because another path carries the signal past them.
+
+The signal is whatever depends on the model's input. It is followed from equation to equation as a
+set of *nodes*: sets of label classes that occur on exactly the same axes, and one node for all
+that is not labelled.
+"""
 
 from collections.abc import Callable
 import dataclasses
@@ -7,14 +12,20 @@ from typing import Any
 from jax.extend import core as jex_core
 import numpy as np
 
-from gatprune_jax.channels.graph import FROZEN, Group
-from gatprune_jax.channels.labelling import Program
+from gatprune_jax.channels.axes import Axes, Part
+from gatprune_jax.channels.classes import LabelClasses
+from gatprune_jax.channels.graph import Group
+from gatprune_jax.channels.labelling import Program, Step
 from gatprune_jax.channels.layers import consumed
+
+_UNLABELLED = -1
+_Nodes = frozenset[int]
 
 
 def with_bypass(
   program: Program,
   from_input: list[bool],
+  classes: LabelClasses,
   channel_of: Callable[[np.ndarray], np.ndarray],
   groups: tuple[Group, ...],
 ) -> tuple[Group, ...]:
@@ -27,47 +38,103 @@ def with_bypass(
   Args:
     program: the labelled program.
     from_input: which of the program's operands are the model's input, not its variables.
+    classes: the label classes, complete.
     channel_of: labels `[size]` -> channel ids `[size]`.
     groups: in network order.
   """
-  group_of = {int(c): index for index, group in enumerate(groups) for c in group.channels}
-  reads = _groups_read(program, channel_of, group_of)
-  dense = _carried(program, from_input, reads, set())
+  group_of = np.full(sum(len(group.channels) for group in groups) + 1, len(groups))
+  for index, group in enumerate(groups):
+    group_of[group.channels] = index
+  nodes = _Numbering(program, classes, group_of[channel_of(np.arange(len(classes)))])
+  inputs = [frozenset([_UNLABELLED] if flag else []) for flag in from_input]
+
+  def carried(removed: set[int]) -> list[bool]:
+    gone = frozenset(n for n, index in nodes.group_of_node.items() if index in removed)
+    return [bool(alive) for alive in _propagate(program, inputs, nodes, gone)]
+
+  dense = carried(set())
   removed: set[int] = set()
   for index in range(len(groups)):
-    if _carried(program, from_input, reads, removed | {index}) == dense:
+    if carried(removed | {index}) == dense:
       removed.add(index)
   return tuple(
     dataclasses.replace(group, has_bypass=index in removed) for index, group in enumerate(groups)
   )
 
 
-def _groups_read(
-  program: Program, channel_of: Callable[[np.ndarray], np.ndarray], group_of: dict[int, int]
-) -> dict[int, frozenset[int]]:
-  """{id of a layer's step: the groups that make up its inputs}, where none of these is frozen."""
-  found = {}
-  for step in program.contractions():
-    labels = consumed(step)
-    ids = np.array([FROZEN]) if labels is None else np.unique(channel_of(labels))
-    if FROZEN not in ids:
-      found[id(step)] = frozenset(group_of[int(channel)] for channel in ids)
+class _Numbering:
+  """The nodes of a program: classes in one group (or frozen) that occur on the same axes."""
+
+  def __init__(self, program: Program, classes: LabelClasses, group_of_label: np.ndarray):
+    self._root = classes.find(np.arange(len(classes)))
+    signature = group_of_label.astype(np.uint64)
+    for position, axes in enumerate(_all_axes(program)):
+      roots = np.unique(self._roots(axes))
+      signature[roots] = signature[roots] * np.uint64(0x9E3779B97F4A7C15) + np.uint64(position + 1)
+    _, self._node_of_label = np.unique(signature[self._root], return_inverse=True)
+    self.group_of_node = dict(
+      zip(self._node_of_label.tolist(), group_of_label[self._root].tolist(), strict=True)
+    )
+    self._cache: dict[int, tuple] = {}
+
+  def _roots(self, axes: Axes) -> np.ndarray:
+    labels = [a.labels.ravel() if isinstance(a, Part) else a for a in axes if a is not None]
+    return self._root[np.concatenate(labels)] if labels else np.empty(0, np.int64)
+
+  def of(self, axes: Axes) -> _Nodes:
+    """The nodes of an array, as a set."""
+    return frozenset(np.unique(self._node_of_label[self._roots(axes)]).tolist())
+
+  def of_step(self, step: Step) -> tuple[_Nodes, list[_Nodes], _Nodes | None]:
+    """The nodes of a step's operands, of each result, and of the axis that it sums over."""
+    if id(step) not in self._cache:
+      operands = frozenset().union(*(self.of(axes) for axes in step.inputs))
+      read = consumed(step) if step.contraction is not None else None
+      results = [self.of(axes) for axes in step.outputs]
+      self._cache[id(step)] = (operands, results, None if read is None else self.of((read,)))
+    return self._cache[id(step)]
+
+
+def _all_axes(program: Program) -> list[Axes]:
+  found = []
+  for step in program.steps:
+    found += _all_axes(step.body) if step.body is not None else [*step.inputs, *step.outputs]
   return found
 
 
-def _carried(
-  program: Program, inputs: list[bool], reads: dict[int, frozenset[int]], removed: set[int]
-) -> list[bool]:
-  """Which results depend on the operands flagged in `inputs` once groups are removed."""
-  carried: dict[Any, bool] = dict(zip(program.jaxpr.invars, inputs, strict=True))
-  look_up = lambda var: not isinstance(var, jex_core.Literal) and carried.get(var, False)
+def _propagate(
+  program: Program, inputs: list[_Nodes], numbering: _Numbering, gone: _Nodes
+) -> list[_Nodes]:
+  """Which nodes of each result depend on the operands' nodes, once some nodes are gone."""
+  alive: dict[Any, _Nodes] = dict(zip(program.jaxpr.invars, inputs, strict=True))
+  nothing: _Nodes = frozenset()
+  look_up = lambda var: nothing if isinstance(var, jex_core.Literal) else alive.get(var, nothing)
   for step in program.steps:
     operands = [look_up(var) for var in step.eqn.invars]
     if step.body is not None:
-      results = _carried(step.body, operands, reads, removed)
+      results = _propagate(step.body, operands, numbering, gone)
     else:
-      read = reads.get(id(step))
-      silent = read is not None and read <= removed
-      results = [any(operands) and not silent] * len(step.eqn.outvars)
-    carried.update(zip(step.eqn.outvars, results, strict=True))
+      results = _through(step, operands, numbering, gone)
+    alive.update(zip(step.eqn.outvars, results, strict=True))
   return [look_up(var) for var in program.jaxpr.outvars]
+
+
+def _through(
+  step: Step, operands: list[_Nodes], numbering: _Numbering, gone: _Nodes
+) -> list[_Nodes]:
+  """Which nodes of one equation's results depend on the input."""
+  arriving: _Nodes = frozenset().union(*operands)
+  known, results, read = numbering.of_step(step)
+  if read is not None and not arriving & read:  # a layer whose inputs are gone, or do not depend
+    return [frozenset() for _ in results]
+  mixes = read is not None or (step.contraction is not None and _UNLABELLED in arriving)
+  out = []
+  for nodes in results:
+    if not nodes:
+      out.append(frozenset([_UNLABELLED] if arriving else []))
+    elif mixes:
+      out.append(nodes - gone)
+    else:  # element by element; what is new on the axis comes from operands without labels
+      new = nodes - known if _UNLABELLED in arriving else frozenset()
+      out.append((arriving & nodes | new) - gone)
+  return out

@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels.binding import bind
@@ -123,10 +124,14 @@ def compact_function(
 
 
 def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
-  for axis, ids in enumerate(leaf.axes):
-    if (ids != FROZEN).any():
-      array = jax.numpy.take(array, np.flatnonzero(np.append(keep, True)[ids]), axis=axis)
-  return array
+  cut = [axis for axis, ids in enumerate(leaf.axes) if (ids != FROZEN).any()]
+  if not cut:
+    return array
+  # NumPy where it can be: JAX would compile a program for every shape.
+  small = array if isinstance(array, jax.core.Tracer) else np.asarray(array)
+  for axis in cut:
+    small = small.take(np.flatnonzero(np.append(keep, True)[leaf.axes[axis]]), axis=axis)
+  return jnp.asarray(small)
 
 
 def _checked(graph: ChannelGraph, mask: Any, allow_empty: bool) -> np.ndarray:

@@ -171,14 +171,15 @@ def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
     [labels for k, labels in enumerate(axes) if k not in contract[side] and k not in batch[side]]
     for side, axes in enumerate(inputs)
   ]
-  out += free[0] + free[1]
-  produced = [[labels for labels in axes if labels is not None] for axes in free]
   carried = _carried_side(eqn, inputs)
   if carried is not None:
-    for labels in produced[1 - carried]:
-      classes.freeze(labels, "place in space that a dot product computes")
-    produced[1 - carried] = []
-  if len(produced[0]) + len(produced[1]) > 1:
-    for labels in produced[0] + produced[1]:
+    for labels in free[1 - carried]:
+      if labels is not None:
+        classes.freeze(labels, "place in space that a dot product computes")
+    free[1 - carried] = [None] * len(free[1 - carried])
+  out += free[0] + free[1]
+  produced = [labels for labels in free[0] + free[1] if labels is not None]
+  if len(produced) > 1:
+    for labels in produced:
       classes.freeze(labels, "dot product with several axes of output channels")
   return [tuple(out)]

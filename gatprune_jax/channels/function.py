@@ -53,7 +53,7 @@ def check_finite(variables: Any) -> None:
   """Raises InputError, naming the first such leaf, where variables hold NaN or infinity."""
   for path, array in jax.tree.leaves_with_path(variables):
     if isinstance(array, (np.ndarray, jax.Array)) and jnp.issubdtype(array.dtype, jnp.inexact):
-      bad = int((~jnp.isfinite(array)).sum())
+      bad = int((~np.isfinite(np.asarray(array))).sum())
       if bad:
         raise InputError(
           f"variable {jax.tree_util.keystr(path, simple=True, separator='/')} holds {bad} values "

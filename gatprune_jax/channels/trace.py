@@ -91,7 +91,8 @@ def trace(
   layers = read_layers(program, channel_of, batch, leaves, leaf_axes)
   frozen = _frozen(classes, leaves, leaf_axes)
   from_input = [not source.is_weight for source in sources]
-  groups = with_bypass(program, from_input, channel_of, _groups(num_channels, layers, leaves))
+  groups = _groups(num_channels, layers, leaves)
+  groups = with_bypass(program, from_input, classes, channel_of, groups)
   return ChannelGraph(num_channels, groups, layers, frozen, leaves, treedef)
 
 

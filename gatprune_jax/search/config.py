@@ -16,6 +16,7 @@ class SearchConfig:
     samples: masks sampled and scored in each update: B.
     schedule: "one_shot" (all channels in one step) or "layerwise" (one group a step).
     keep_floor: smallest share of each group that is kept; at least one channel always is.
+    allow_empty: whether groups that another path bypasses may be removed whole instead.
     likelihood_weight: w in the score, accuracy + w * bounded mean log-likelihood.
     likelihood_bound: log-likelihoods of single images count at least minus this, nats.
     self_competition: how scores become rewards: "none", "best", "rank" or "tanh".
@@ -35,6 +36,7 @@ class SearchConfig:
   samples: int
   schedule: str
   keep_floor: float
+  allow_empty: bool
   likelihood_weight: float
   likelihood_bound: float
   self_competition: str

@@ -16,7 +16,7 @@ def _count(jaxpr):
     for value in eqn.params.values():
       inner = getattr(value, "jaxpr", value)
       if hasattr(inner, "eqns"):
-        total += _count(inner)
+        total += _count(inner) * eqn.params.get("length", 1)  # of a scan
     if eqn.primitive.name == "conv_general_dilated":
       kernel, dims = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"]
       per_output = math.prod(kernel[k] for k in dims.rhs_spec[1:])

@@ -9,20 +9,8 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.channels import compact_function, compact_variables
-from tests.channels.counting import count_macs
+from tests.channels.laws import assert_costs, assert_law, assert_same, random_mask
 from tests.conftest import perturbed
-
-
-def random_mask(graph, rng, keep=0.5):
-  mask = rng.random(graph.num_channels) < keep
-  for group in graph.groups:
-    mask[rng.choice(group.channels)] = True
-  return mask
-
-
-def assert_same(actual, desired, tolerance=1e-5):
-  actual, desired = np.asarray(actual), np.asarray(desired)
-  np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * np.abs(desired).max())
 
 
 class Vgg(nn.Module):
@@ -111,9 +99,7 @@ def test_other_networks_masked_equals_compact(name):
   for seed in range(2):
     mask = random_mask(graph, np.random.default_rng(seed))
     for fn in (eval_fn, train_fn):
-      small = gp.compact(graph, fn, variables, mask)
-      masked = jax.jit(gp.masked(graph, fn))(variables, mask, x)
-      assert_same(jax.tree.leaves(masked)[0], jax.tree.leaves(small.apply(small.variables, x))[0])
+      assert_law(graph, fn, variables, mask, x)
 
 
 def test_costs_equal_those_counted_on_the_compact_network(example):
@@ -121,8 +107,7 @@ def test_costs_equal_those_counted_on_the_compact_network(example):
   rng = np.random.default_rng(3)
   for mask in [np.ones(graph.num_channels, bool), *(random_mask(graph, rng) for _ in range(4))]:
     small = gp.compact(graph, example.eval_fn, example.variables, mask)
-    assert gp.macs(graph, mask) == count_macs(small.apply, small.variables, example.x)
-    assert gp.params(graph, mask) == sum(p.size for p in jax.tree.leaves(small.variables["params"]))
+    assert_costs(graph, small, mask, example.x)
 
 
 @pytest.mark.parametrize("name", ["vgg", "mobile", "dense", "normed"])
@@ -131,8 +116,7 @@ def test_costs_of_other_networks(name):
   graph = gp.trace(eval_fn, variables, x)
   mask = random_mask(graph, np.random.default_rng(4))
   small = gp.compact(graph, eval_fn, variables, mask)
-  assert gp.macs(graph, mask) == count_macs(small.apply, small.variables, x)
-  assert gp.params(graph, mask) == sum(p.size for p in jax.tree.leaves(small.variables["params"]))
+  assert_costs(graph, small, mask, x)
 
 
 def test_traced_costs_agree_and_have_gradients(example):

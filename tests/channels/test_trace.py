@@ -42,7 +42,7 @@ def test_groups_of_option_b():
 def test_frozen_names_the_axis_and_the_reason(example_b):
   graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
   assert graph.frozen["params/stem/kernel"].startswith(
-    "axis 2: contracted with an axis that is not"
+    "axis 2: contracted with what has no channels"
   )
 
 

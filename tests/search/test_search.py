@@ -17,9 +17,9 @@ from gatprune_jax.search import loop as loop_module
 from gatprune_jax.search.update import Elites, Incumbent, challenge, merge_elites
 
 CONFIG = SearchConfig(
-  updates=4, samples=4, schedule="one_shot", keep_floor=0.1, likelihood_weight=0.5,
-  likelihood_bound=5.0, self_competition="best", past_scores=32, warm_start=2.0,
-  calibration_images=8, arena_share=0.5, elites=3, shortlist=3, chunk=4,
+  updates=4, samples=4, schedule="one_shot", keep_floor=0.1, allow_empty=False,
+  likelihood_weight=0.5, likelihood_bound=5.0, self_competition="best", past_scores=32,
+  warm_start=2.0, calibration_images=8, arena_share=0.5, elites=3, shortlist=3, chunk=4,
   policy=PolicyConfig(1, 2, 4), ppo=PPOConfig(2, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0),
   dual=DualConfig(0.5, 0.05, 10.0),
 )  # fmt: skip

@@ -1,0 +1,37 @@
+"""What must hold for every traced function and mask, as assertions that tests share."""
+
+import jax
+import numpy as np
+
+import gatprune_jax as gp
+from tests.channels.counting import count_macs
+
+
+def random_mask(graph, rng, keep=0.5):
+  """Random, with a channel in every group."""
+  mask = rng.random(graph.num_channels) < keep
+  for group in graph.groups:
+    mask[rng.choice(group.channels)] = True
+  return mask
+
+
+def assert_same(actual, desired, tolerance=1e-5):
+  """Equal within the tolerance, relative to the largest magnitude."""
+  actual, desired = np.asarray(actual), np.asarray(desired)
+  np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * np.abs(desired).max())
+
+
+def assert_law(graph, fn, variables, mask, *args, allow_empty=False, tolerance=1e-5):
+  """masked == compact on every output; returns the compact network."""
+  small = gp.compact(graph, fn, variables, mask, allow_empty)
+  masked = jax.jit(gp.masked(graph, fn))(variables, mask, *args)
+  first = jax.tree.leaves(masked)[0], jax.tree.leaves(small.apply(small.variables, *args))[0]
+  assert_same(*first, tolerance)
+  return small
+
+
+def assert_costs(graph, small, mask, x):
+  """MACs and parameters are those counted on the compact network."""
+  assert gp.macs(graph, mask) == count_macs(small.apply, small.variables, x)
+  cut = zip(jax.tree.leaves(small.variables), graph.leaves, strict=True)
+  assert gp.params(graph, mask) == sum(array.size for array, leaf in cut if leaf.is_parameter)

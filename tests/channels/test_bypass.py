@@ -1,0 +1,102 @@
+"""Groups that may be removed whole because another path carries the signal."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels import compact_function, keep_floors
+from tests.channels.laws import assert_costs, assert_law, assert_same, random_mask
+from tests.conftest import Example, TwoLayers, perturbed, small_resnet
+
+
+def bypassed(graph):
+  return [group.name.removeprefix("params/") for group in graph.groups if group.has_bypass]
+
+
+def test_residual_branches_have_a_bypass_and_streams_have_none(example_b):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  assert bypassed(graph) == [f"stage{k}_0/conv1/kernel" for k in (1, 2, 3)]
+
+
+def test_with_padded_shortcuts_the_first_stream_carries_the_others():
+  e = Example(small_resnet("A"))
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  # What stages 2 and 3 add beside the stem's channels only ever holds what their blocks compute.
+  assert bypassed(graph) == [
+    f"stage{k}/kernel" for k in ("1_0/conv1", "2_0/conv1", "2_0/conv2", "3_0/conv1", "3_0/conv2")
+  ]
+
+
+def test_a_chain_has_no_bypass():
+  e = Example(TwoLayers())
+  assert bypassed(gp.trace(e.eval_fn, e.variables, e.x)) == []
+
+
+class Branches(nn.Module):
+  """Two parallel branches, and squeeze-excite, whose gate cannot do without its layers' inputs."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(nn.Conv(4, (3, 3), name="stem")(x))
+    branches = [nn.relu(nn.Conv(3, (k, k), name=f"branch{k}")(x)) for k in (1, 3)]
+    y = nn.Conv(5, (1, 1), name="join")(jnp.concatenate(branches, -1))
+    squeezed = nn.relu(nn.Dense(2, name="squeeze")(y.mean((1, 2), keepdims=True)))
+    y = y * nn.sigmoid(nn.Dense(5, name="excite")(squeezed))
+    return nn.Dense(3, name="head")(y.mean((1, 2)))
+
+
+def test_parallel_branches_carry_for_each_other_but_not_all_at_once():
+  module = Branches()
+  x = np.random.default_rng(0).standard_normal((2, 6, 6, 2)).astype(np.float32)
+  variables = perturbed(module.init(jax.random.key(0), x))
+  fn = lambda v, x: module.apply(v, x)
+  graph = gp.trace(fn, variables, x)
+  assert bypassed(graph) == ["branch1/kernel", "squeeze/kernel"]
+  mask = np.ones(graph.num_channels, bool)
+  for group in graph.groups:
+    if group.has_bypass:
+      mask[group.channels] = False
+  small = assert_law(graph, fn, variables, mask, x, allow_empty=True)
+  assert_costs(graph, small, mask, x)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_whole_branches_can_be_removed(shortcut, tmp_path):
+  e = Example(small_resnet(shortcut))
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  candidates = [group for group in graph.groups if group.has_bypass]
+  rng = np.random.default_rng(1)
+  for emptied in (candidates[:1], candidates[1:], candidates):
+    mask = random_mask(graph, rng)
+    for group in emptied:
+      mask[group.channels] = False
+    small = assert_law(graph, e.eval_fn, e.variables, mask, e.x, allow_empty=True)
+    assert_law(graph, e.train_fn, e.variables, mask, e.x, allow_empty=True)
+    assert_costs(graph, small, mask, e.x)
+  gp.save(tmp_path / "net", small, e.x)
+  loaded = gp.load(tmp_path / "net")
+  assert_same(loaded.apply(loaded.variables, e.x), small.apply(small.variables, e.x))
+  # It trains, too.
+  train = compact_function(graph, e.train_fn, mask, allow_empty=True)
+  gradients = jax.grad(lambda v: (train(v, e.x)[0] ** 2).mean())(small.variables)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_emptying_is_opt_in_and_only_where_the_signal_survives(example_b):
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  mask = np.ones(graph.num_channels, bool)
+  mask[graph.groups[1].channels] = False
+  with pytest.raises(gp.InputError, match=r"removes all 4 channels .* or pass allow_empty=True"):
+    gp.compact(graph, e.eval_fn, e.variables, mask)
+  mask[graph.groups[0].channels] = False
+  with pytest.raises(gp.InputError, match=r"all 4 channels of params/stem/kernel: keep at least"):
+    gp.compact(graph, e.eval_fn, e.variables, mask, allow_empty=True)
+
+
+def test_floors_are_zero_only_where_there_is_a_bypass(example_b):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  assert keep_floors(graph, 0.25, allow_empty=True).tolist() == [1, 0, 0, 2, 0, 2]

@@ -1,0 +1,233 @@
+"""How operations carry channels: groups worked out by hand, and the law on each."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from tests.channels.laws import assert_costs, assert_law, random_mask
+
+X = np.random.default_rng(0).standard_normal((2, 6, 6, 3)).astype(np.float32)
+
+
+def conv(x, kernel, groups=1):
+  return jax.lax.conv_general_dilated(
+    x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=groups,
+  )  # fmt: skip
+
+
+def weights(**shapes):
+  rng = np.random.default_rng(1)
+  return {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
+
+
+def indices(graph, path, axis):
+  """The channel ids along an axis of a variable."""
+  return next(leaf for leaf in graph.leaves if leaf.path == path).axes[axis].tolist()
+
+
+def check(fn, variables, masks=3, x=X):
+  """Traces, and holds the function to the laws; returns the graph."""
+  graph = gp.trace(fn, variables, x)
+  rng = np.random.default_rng(2)
+  for _ in range(masks):
+    mask = random_mask(graph, rng)
+    assert_costs(graph, assert_law(graph, fn, variables, mask, x), mask, x)
+  return graph
+
+
+def test_a_channel_shuffle_permutes_channels_and_couples_none():
+  def fn(v, x):
+    y = nn.relu(conv(x, v["a"]))
+    y = y.reshape(*y.shape[:3], 2, 3).swapaxes(-1, -2).reshape(y.shape)
+    return (nn.relu(conv(y, v["b"])).mean((1, 2))) @ v["c"]
+
+  graph = check(fn, weights(a=(1, 1, 3, 6), b=(1, 1, 6, 4), c=(4, 2)))
+  # Two rows of three, read by columns.
+  assert indices(graph, "a", 3) == [0, 1, 2, 3, 4, 5]
+  assert indices(graph, "b", 2) == [0, 3, 1, 4, 2, 5]
+
+
+def test_a_split_axis_that_is_computed_with_is_coupled_along_its_longest_axis():
+  def fn(v, x):
+    y = conv(x, v["a"])
+    y = y.reshape(*y.shape[:3], 2, 3)
+    y = (y * v["gain"][None, None, None]).reshape(*X.shape[:3], 6)  # per element of a row of 3
+    return nn.relu(y).mean((1, 2)) @ v["c"]
+
+  graph = check(fn, weights(a=(1, 1, 3, 6), gain=(1, 3), c=(6, 2)))
+  assert indices(graph, "a", 3) == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_pixel_shuffle(last):
+  def fn(v, x):
+    y = conv(x, v["a"])
+    b, h, w, _ = y.shape
+    if last:  # channels are the last factor of the split
+      y = y.reshape(b, h, w, 2, 2, 3).transpose(0, 1, 3, 2, 4, 5)
+    else:
+      y = y.reshape(b, h, w, 3, 2, 2).transpose(0, 1, 4, 2, 5, 3)
+    y = y.reshape(b, 2 * h, 2 * w, 3)
+    return nn.relu(conv(y, v["b"])).mean((1, 2)) @ v["c"]
+
+  graph = check(fn, weights(a=(3, 3, 3, 12), b=(3, 3, 3, 4), c=(4, 2)))
+  assert [len(group.channels) for group in graph.groups] == [3, 4]
+
+
+def test_space_to_depth_and_unflattening():
+  def fn(v, x):
+    y = conv(x, v["a"])
+    y = y.reshape(2, 3, 2, 3, 2, 4).transpose(0, 1, 3, 2, 4, 5).reshape(2, 3, 3, 16)
+    y = nn.relu(y).reshape(2, -1).reshape(2, 9, 2, 2, 4)[:, :, 0, 1]
+    return nn.relu(y).mean(1) @ v["c"]
+
+  graph = check(fn, weights(a=(3, 3, 3, 4), c=(4, 2)))
+  assert graph.num_channels == 4
+
+
+def test_splits_strided_slices_and_reversal_select_labels():
+  def fn(v, x):
+    y = conv(x, v["a"])
+    first, rest = jnp.split(y, [2], axis=-1)
+    y = jnp.concatenate([nn.relu(rest)[..., ::-1], first[..., ::2]], axis=-1)
+    return y.mean((1, 2)) @ v["c"]
+
+  graph = check(fn, weights(a=(1, 1, 3, 5), c=(4, 2)))
+  # Channel 1 is sliced away: no layer reads it. The four others arrive as 4, 3, 2, 0.
+  assert indices(graph, "a", 3) == [0, -1, 1, 2, 3]
+  assert indices(graph, "c", 0) == [3, 2, 1, 0]
+  assert graph.frozen["a"].endswith("no layer reads it")
+
+
+@pytest.mark.parametrize(
+  ("groups", "inputs", "outputs", "expected_in", "expected_out"),
+  [
+    # Few, wide groups lose the same channels in each.
+    (2, 6, 8, [0, 1, 2, 0, 1, 2], [3, 4, 5, 6, 3, 4, 5, 6]),
+    # Many narrow groups go whole, with their inputs.
+    (4, 4, 8, [0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3]),
+    (4, 8, 8, [0, 0, 1, 1, 2, 2, 3, 3], [0, 0, 1, 1, 2, 2, 3, 3]),
+    (5, 5, 5, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
+  ],
+)
+def test_grouped_convolutions(groups, inputs, outputs, expected_in, expected_out):
+  def fn(v, x):
+    y = nn.relu(conv(x, v["a"]))
+    y = nn.relu(conv(y, v["grouped"], groups))
+    return y.mean((1, 2)) @ v["c"]
+
+  shapes = {"a": (1, 1, 3, inputs), "grouped": (3, 3, inputs // groups, outputs)}
+  graph = check(fn, weights(**shapes, c=(outputs, 2)))
+  assert indices(graph, "a", 3) == expected_in
+  assert indices(graph, "grouped", 3) == expected_out == indices(graph, "c", 0)
+
+
+def test_group_norm_of_one_channel_each_is_no_statistic_over_channels():
+  class Net(nn.Module):
+    groups: int | None
+
+    @nn.compact
+    def __call__(self, x):
+      y = nn.Conv(6, (3, 3))(x)
+      size = {"group_size": 1} if self.groups is None else {}
+      y = nn.relu(nn.GroupNorm(self.groups, epsilon=0.1, **size)(y))
+      return nn.Dense(2)(nn.relu(nn.Conv(4, (1, 1))(y)).mean((1, 2)))
+
+  for groups, widths in ((None, [6, 4]), (2, [4])):
+    module = Net(groups)
+    variables = module.init(jax.random.key(0), X)
+    graph = check(lambda v, x, module=module: module.apply(v, x), variables)
+    assert [len(group.channels) for group in graph.groups] == widths
+  assert "statistics over channels by `reduce_sum`" in graph.frozen["params/Conv_0/kernel"]
+
+
+def test_dropout_draws_the_same_noise_for_the_channels_that_stay():
+  class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+      y = nn.Dropout(0.5, deterministic=not train)(nn.relu(nn.Conv(6, (3, 3))(x)))
+      y = nn.Dropout(0.5, broadcast_dims=(1, 2), deterministic=not train)(nn.Conv(5, (1, 1))(y))
+      return nn.Dense(2)(y.mean((1, 2)))
+
+  module = Net()
+  variables = module.init(jax.random.key(0), X)
+  graph = check(lambda v, x: module.apply(v, x), variables)
+  assert graph.num_channels == 11
+  train = lambda v, x, key: module.apply(v, x, train=True, rngs={"dropout": key})
+  mask = random_mask(graph, np.random.default_rng(3))
+  for seed in range(2):
+    assert_law(graph, train, variables, mask, X, jax.random.key(seed))
+
+
+def test_resized_images_keep_their_channels():
+  def fn(v, x):
+    y = nn.relu(conv(x, v["a"]))
+    y = jax.image.resize(y, (2, 9, 7, 5), "bilinear")
+    return nn.relu(conv(y, v["b"])).mean((1, 2)) @ v["c"]
+
+  graph = check(fn, weights(a=(3, 3, 3, 5), b=(1, 1, 5, 4), c=(4, 2)))
+  assert [len(group.channels) for group in graph.groups] == [5, 4]
+
+
+def test_layers_inside_a_scan_are_frozen_and_counted():
+  def fn(v, x):
+    y = nn.relu(conv(nn.relu(conv(x, v["a"])), v["b"]))
+    y, _ = jax.lax.scan(lambda y, kernel: (nn.relu(conv(y, kernel)), None), y, v["stack"])
+    return y.mean((1, 2)) @ v["c"]
+
+  graph = check(fn, weights(a=(3, 3, 3, 5), b=(3, 3, 5, 4), stack=(3, 3, 3, 4, 4), c=(4, 2)))
+  assert [group.name for group in graph.groups] == ["a"]
+  assert "used by `scan`" in graph.frozen["stack"]
+  # 36 positions * 9 taps: 3 -> 5, 5 -> 4, and three times 4 -> 4; the last layer is 4 * 2.
+  assert gp.macs(graph, np.ones(5)) == 36 * 9 * (15 + 20 + 3 * 16) + 8
+
+
+def test_the_costliest_branch_of_a_cond_is_counted():
+  def fn(v, x):
+    y = nn.relu(conv(x, v["a"])).mean((1, 2)) @ v["b"]
+    return jax.lax.cond(y.sum() > 0, lambda y: y @ v["c"] @ v["d"], lambda y: y @ v["c"], y)
+
+  graph = gp.trace(fn, weights(a=(1, 1, 3, 5), b=(5, 4), c=(4, 4), d=(4, 4)), X[:1])
+  assert gp.macs(graph, np.ones(5)) == 36 * 15 + 20 + 2 * 16
+
+
+def test_two_inputs_nested_calls_and_channels_first():
+  dims = ("NCHW", "OIHW", "NCHW")
+
+  @jax.jit
+  def block(kernel, x):
+    inner = jax.checkpoint(lambda k, x: nn.gelu(jax.lax.conv_general_dilated(
+      x, k, (1, 1), "SAME", dimension_numbers=dims)))  # fmt: skip
+    return inner(kernel, x)
+
+  def fn(v, x):
+    image, vector = x
+    y = block(v["a"], image.transpose(0, 3, 1, 2)) + (vector @ v["embed"])[:, :, None, None]
+    y = nn.max_pool(y.transpose(0, 2, 3, 1), (2, 2), (2, 2))
+    return nn.relu(y.reshape(len(y), -1) @ v["b"]) @ v["c"]
+
+  vector = np.random.default_rng(4).standard_normal((2, 7)).astype(np.float32)
+  variables = weights(a=(5, 3, 3, 3), embed=(7, 5), b=(45, 4), c=(4, 2))
+  graph = gp.trace(fn, variables, (X, vector))
+  assert [len(group.channels) for group in graph.groups] == [5, 4]
+  mask = random_mask(graph, np.random.default_rng(5))
+  assert_law(graph, fn, variables, mask, (X, vector))
+
+
+def test_a_custom_vjp_is_frozen():
+  @jax.custom_vjp
+  def clipped(x):
+    return jnp.clip(x, 0, 1)
+
+  clipped.defvjp(lambda x: (clipped(x), None), lambda _, g: (g,))
+
+  def fn(v, x):
+    return nn.relu(conv(clipped(conv(x, v["a"])), v["b"])).mean((1, 2)) @ v["c"]
+
+  graph = check(fn, weights(a=(1, 1, 3, 5), b=(1, 1, 5, 4), c=(4, 2)))
+  assert [group.name for group in graph.groups] == ["b"]
+  assert "custom_vjp_call" in graph.frozen["a"]

@@ -1,0 +1,91 @@
+"""keep, freeze and only: what the user says about variables by name."""
+
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels.selection import matching
+
+PATHS = ["params/stage1_0/conv1/kernel", "params/stage1_0/conv2/kernel", "params/stem/kernel"]
+
+
+@pytest.mark.parametrize(
+  ("pattern", "expected"),
+  [
+    ("stem", [2]),
+    ("params/stem/kernel", [2]),
+    ("conv1", [0]),
+    ("stage1_*", [0, 1]),
+    ("stage1_*/conv[23]", [1]),
+    ("kernel", [0, 1, 2]),
+    (("stem", "conv2"), [1, 2]),
+    ((), []),
+  ],
+)
+def test_patterns_match_runs_of_whole_components(pattern, expected):
+  assert matching(PATHS, pattern, "keep") == expected
+
+
+def test_every_unknown_pattern_is_named_with_what_is_near():
+  with pytest.raises(
+    gp.InputError, match=r"freeze: no variable matches 'ste', 'stage9'; .*params/st"
+  ):
+    matching(PATHS, ["stem", "ste", "stage9"], "freeze")
+
+
+def widths(e, **selection):
+  graph = gp.trace(e.eval_fn, e.variables, e.x, **selection)
+  return {group.name.removeprefix("params/"): len(group.channels) for group in graph.groups}
+
+
+DENSE = {
+  "stem/kernel": 4, "stage1_0/conv1/kernel": 4, "stage2_0/conv1/kernel": 6,
+  "stage2_0/conv2/kernel": 6, "stage3_0/conv1/kernel": 8, "stage3_0/conv2/kernel": 8,
+}  # fmt: skip
+
+
+def without(*names):
+  return {name: width for name, width in DENSE.items() if name not in names}
+
+
+def test_keep_holds_what_a_layer_produces_but_not_what_it_reads(example_b):
+  assert widths(example_b) == DENSE
+  conv1 = "stage2_0/conv1/kernel"
+  assert widths(example_b, keep="stage2_0/conv1") == without(conv1)
+  assert widths(example_b, keep=conv1) == without(conv1)
+  # The stream of stage 1 is produced by the stem too.
+  assert widths(example_b, keep="stage1_0/conv2") == without("stem/kernel")
+
+
+def test_freeze_holds_every_axis_of_a_variable(example_b):
+  conv1 = "stage2_0/conv1/kernel"
+  assert widths(example_b, freeze=conv1) == without(conv1, "stem/kernel")
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x, freeze=conv1)
+  assert graph.frozen[f"params/{conv1}"] == "axis 2: named by freeze, axis 3: named by freeze"
+
+
+def test_only_prunes_exactly_what_the_layers_produce(example_b):
+  assert widths(example_b, only="conv1") == without(
+    "stem/kernel", "stage2_0/conv2/kernel", "stage3_0/conv2/kernel"
+  )
+  assert widths(example_b, only=["stem", "stage3_0/conv1"], keep="stem") == {
+    "stage3_0/conv1/kernel": 8
+  }
+
+
+def test_selections_that_cannot_be_are_refused(example_b):
+  with pytest.raises(gp.InputError, match="only: params/head/bias are not kernels"):
+    widths(example_b, only="head/bias")
+  with pytest.raises(gp.InputError, match="no channel of this network can be removed"):
+    widths(example_b, keep="params")
+  with pytest.raises(gp.InputError, match="keep: no variable matches 'stage4'"):
+    widths(example_b, keep="stage4")
+
+
+def test_a_frozen_network_still_obeys_the_law(example_b):
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x, keep="stem", freeze="stage3_0/conv2")
+  mask = np.arange(graph.num_channels) % 2 == 0
+  small = gp.compact(graph, e.eval_fn, e.variables, mask)
+  shape = small.variables["params"]["stage3_0"]["conv2"]["kernel"].shape
+  assert shape == e.variables["params"]["stage3_0"]["conv2"]["kernel"].shape
