@@ -24,12 +24,15 @@ setup(
     "numpy>=1.26",
     "optax>=0.2.4",
     "orbax-checkpoint>=0.11",
+    "safetensors>=0.4.3",
     "scikit-learn>=1.4",  # the digits images
     "tabulate>=0.9",
     "tensorflow-datasets>=4.9.8",
     "tqdm>=4.66",
   ],
   extras_require={
-    "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"],
+    "test": ["equinox>=0.11", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"],
+    # The peer of the tests of imported weights; they are skipped without it.
+    "torch": ["torch==2.13.0"],
   },
 )

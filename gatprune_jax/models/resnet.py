@@ -1,13 +1,13 @@
 """Residual networks for small images (He et al. 2016, arXiv 1512.03385, section 4.2), in Linen."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 from gatprune_jax.errors import InputError
+from gatprune_jax.models.normalization import batch_norm
 
 
 class ResidualBlock(nn.Module):
@@ -18,6 +18,7 @@ class ResidualBlock(nn.Module):
     stride: of the first convolution; 1 or 2.
     shortcut: where the shapes differ, "A" subsamples and pads with zero channels on both sides,
       "B" projects by a strided 1x1 convolution.
+    norm: makes the normalisation of a given `name`.
   """
 
   width: int
@@ -64,12 +65,9 @@ class CifarResNet(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps images to logits; `train` normalises with the batch's statistics and updates them."""
-
-    def norm(name: str) -> nn.Module:
-      return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
-
+    norm = batch_norm(train)
     x = nn.Conv(self.widths[0], (3, 3), padding=1, use_bias=False, name="stem")(x)
-    x = nn.relu(norm("norm_stem")(x))
+    x = nn.relu(norm(name="norm_stem")(x))
     for stage, width in enumerate(self.widths):
       for block in range((self.depth - 2) // 6):
         stride = 2 if stage > 0 and block == 0 else 1
@@ -94,13 +92,3 @@ def cifar_resnet(
   if shortcut == "A" and list(widths) != sorted(widths):
     raise InputError(f"widths {tuple(widths)} shrink: option-A shortcuts can only pad")
   return CifarResNet(depth, num_classes, tuple(widths), shortcut)
-
-
-def eval_function(module: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
-  """`apply(variables, x) -> logits`, batch normalisation with running statistics."""
-  return lambda variables, x: module.apply(variables, x)
-
-
-def train_function(module: nn.Module) -> Callable[[Any, jax.Array], tuple[jax.Array, Any]]:
-  """`apply(variables, x) -> (logits, {"batch_stats": ...})`, with the batch's statistics."""
-  return lambda variables, x: module.apply(variables, x, train=True, mutable=["batch_stats"])

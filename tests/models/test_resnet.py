@@ -1,4 +1,4 @@
-"""CIFAR ResNets against published sizes."""
+"""CIFAR ResNets of any width and for any image."""
 
 import jax
 import jax.numpy as jnp
@@ -6,18 +6,6 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.models import cifar_resnet
-
-
-@pytest.mark.parametrize(
-  ("depth", "parameters"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)]
-)
-def test_option_a_has_the_published_number_of_parameters(depth, parameters):
-  # Counts of the option-A networks of github.com/akamaster/pytorch_resnet_cifar10, there rounded
-  # to 0.27, 0.46, 0.66 and 0.85 M; each block more in every stage adds 194,432 in six layers.
-  shapes = jax.eval_shape(
-    cifar_resnet(depth, 10).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
-  )
-  assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])

@@ -1,0 +1,74 @@
+"""VGG with batch normalisation (Simonyan and Zisserman 2015, arXiv 1409.1556), in Linen."""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+import jax
+
+from gatprune_jax.errors import InputError
+from gatprune_jax.models.normalization import batch_norm
+
+# 3x3 convolutions before each of the five poolings: configurations D and E of the paper.
+STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+class VGG(nn.Module):
+  """Five stages of 3x3 convolutions, each followed by max pooling, then dense layers.
+
+  Maps float `[B, H, W, C]` to logits `[B, num_classes]`, H and W at least 32. Convolutions have
+  a bias although a normalisation follows, as in torchvision, whose counts include it.
+
+  Attributes:
+    depth: 16 or 19.
+    num_classes: of the last dense layer.
+    dense_widths: of the dense layers before it. (4096, 4096) is the ImageNet form: they read the
+      flattened map, and so fix H and W. () is the usual CIFAR form: global pooling, then the head.
+    dropout: probability of a zero after each dense layer but the last; 0.5 in the paper. Unless
+      it is 0, training needs a `dropout` key, which `train_function` does not pass.
+    widths: channels of the five stages.
+  """
+
+  depth: int
+  num_classes: int
+  dense_widths: Sequence[int] = ()
+  dropout: float = 0.0
+  widths: Sequence[int] = (64, 128, 256, 512, 512)
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    """Maps images to logits; `train` normalises with the batch's statistics and updates them."""
+    norm = batch_norm(train)
+    for stage, (width, num_convs) in enumerate(zip(self.widths, STAGES[self.depth], strict=True)):
+      for layer in range(num_convs):
+        name = f"{stage + 1}_{layer}"
+        x = nn.Conv(width, (3, 3), padding=1, name=f"conv{name}")(x)
+        x = nn.relu(norm(name=f"norm{name}")(x))
+      x = nn.max_pool(x, (2, 2), (2, 2))
+    x = x.reshape(x.shape[0], -1) if self.dense_widths else x.mean((1, 2))
+    for layer, width in enumerate(self.dense_widths):
+      x = nn.relu(nn.Dense(width, name=f"dense{layer + 1}")(x))
+      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    return nn.Dense(self.num_classes, name="head")(x)
+
+
+def vgg_bn(
+  depth: int,
+  num_classes: int,
+  dense_widths: Sequence[int] = (),
+  dropout: float = 0.0,
+  widths: Sequence[int] = (64, 128, 256, 512, 512),
+) -> VGG:
+  """Checks the numbers and returns the module.
+
+  Raises:
+    InputError: an unknown depth, a width below 1, or a dropout outside [0, 1).
+  """
+  if depth not in STAGES:
+    raise InputError(f"depth {depth} is no VGG here: choose 16 or 19")
+  if len(widths) != 5 or min(widths) < 1:
+    raise InputError(f"widths {tuple(widths)}: a VGG has five positive stage widths")
+  if min(dense_widths, default=1) < 1:
+    raise InputError(f"dense_widths {tuple(dense_widths)}: dense layers have positive widths")
+  if not 0 <= dropout < 1:
+    raise InputError(f"dropout {dropout} is not a probability in [0, 1)")
+  return VGG(depth, num_classes, tuple(dense_widths), dropout, tuple(widths))

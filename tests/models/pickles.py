@@ -1,0 +1,53 @@
+"""Checkpoints of torch.save written by hand, opcode by opcode: PyTorch is not needed."""
+
+import pickle
+import zipfile
+
+MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
+
+
+def opcodes(value):
+  """The opcodes that push a value of plain Python: its pickle without PROTO and STOP."""
+  return pickle.dumps(value, protocol=2)[2:-1]
+
+
+def call(name, *arguments):
+  """The opcodes that push `module.name(*arguments)`, the arguments themselves being opcodes."""
+  module, name = name.rsplit(".", 1)
+  return b"c%b\n%b\n(%btR" % (module.encode(), name.encode(), b"".join(arguments))
+
+
+def storage(dtype, key, num_elements):
+  fields = [opcodes("storage"), b"ctorch\n%b\n" % dtype.encode()]
+  fields += [opcodes(field) for field in (key, "cpu", num_elements)]
+  return b"(%btQ" % b"".join(fields)
+
+
+def tensor(place, offset, shape, strides):
+  numbers = [opcodes(number) for number in (offset, shape, strides, False)]
+  hooks = call("collections.OrderedDict")
+  return call("torch._utils._rebuild_tensor_v2", place, *numbers, hooks)
+
+
+def dictionary(**entries):
+  items = b"".join(opcodes(name) + value for name, value in entries.items())
+  return b"}(%bu" % items
+
+
+def write_zip(path, content, storages, byteorder=b"little"):
+  """The format since PyTorch 1.6; `content` is opcodes, `storages` key -> bytes."""
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("weights/data.pkl", b"\x80\x02" + content + b".")
+    archive.writestr("weights/byteorder", byteorder)
+    for key, data in storages.items():
+      archive.writestr(f"weights/data/{key}", data)
+
+
+def write_legacy(path, content, storages, item_size=4, little_endian=True):
+  """The format before it: three pickles, the content, the keys, then counts and raw elements."""
+  system = {"protocol_version": VERSION, "little_endian": little_endian, "type_sizes": {}}
+  parts = [pickle.dumps(header, protocol=2) for header in (MAGIC, VERSION, system)]
+  parts += [b"\x80\x02" + content + b".", pickle.dumps(list(storages), protocol=2)]
+  for data in storages.values():
+    parts += [(len(data) // item_size).to_bytes(8, "little"), data]
+  path.write_bytes(b"".join(parts))
