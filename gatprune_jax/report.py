@@ -1,7 +1,7 @@
 """Tables for people: a network's channels, the comparison of a run, its summary over runs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tabulate import tabulate
@@ -67,6 +67,22 @@ def summary(runs: Sequence[Sequence[Row]]) -> str:
     for method, mean, deviation in zip(methods, means, deviations, strict=True)
   ]
   return _table([_HEADERS[0], *_HEADERS[3:]], body)
+
+
+def benchmark_table(rows: Sequence[Any]) -> str:
+  """Rows of `experiments.bench` as a markdown table; above 1 is faster than the reference."""
+  body = [
+    [
+      row.name,
+      f"{row.seconds:.4g} s",
+      row.reference,
+      f"{row.reference_seconds:.4g} s",
+      f"{row.ratio:.2f}",
+      row.note,
+    ]
+    for row in rows
+  ]
+  return _table(("measured", "time", "against", "its time", "ratio", "note"), body)
 
 
 def describe(graph: ChannelGraph) -> str:

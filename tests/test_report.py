@@ -1,5 +1,12 @@
-"""The tables, and the summary's main."""
+"""The tables, and the mains of the summary and the benchmark."""
 
+import json
+import os
+import subprocess
+import sys
+
+from flax import linen as nn
+import numpy as np
 import pytest
 
 from experiments import summary as summary_main
@@ -52,3 +59,46 @@ def test_the_summary_main_reads_workdirs(tmp_path, capsys):
       summary_main.main(["summary", *arguments])
     assert stop.value.code == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_network_described_by_hand():
+  fn = lambda v, x: nn.relu(x @ v["a"] + v["bias"][None]) @ v["b"]
+  variables = {"a": np.ones((3, 4)), "bias": np.ones(4), "b": np.ones((4, 2))}
+  text = gp.describe(gp.trace(fn, variables, np.ones((1, 3))))
+  # 3 * 4 + 4 * 2 multiply-adds, 4 parameters more; without the group nothing is left.
+  assert text.splitlines()[0] == "4 channels in 1 groups; 20 MACs an example, 24 parameters"
+  row = next(line.split() for line in text.splitlines() if line.startswith("a "))
+  assert row == ["a", "4", "100.0", "%", "100.0", "%", "no", "a", "axis", "1"]
+  for line in ("b axis 0", "bias axis 0", "output of the model", "contracted with what has no"):
+    assert line in text
+
+
+def run_bench(folder, *arguments):
+  """A real process, in an empty folder."""
+  command = [sys.executable, "-m", "experiments.bench", *arguments]
+  environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+  return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_benchmark_writes_what_it_prints(tmp_path):
+  done = run_bench(tmp_path, "--out=bench.json", "--only=tracing")
+  assert done.returncode == 0, done.stderr
+  rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
+  assert [row["name"].split()[0] for row in rows] == ["trace", "compact"]
+  for row in rows:
+    assert row["ratio"] == row["reference_seconds"] / row["seconds"] > 0
+    assert f"{row['ratio']:.2f}" in done.stdout
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ([], "error: --out is None: name a file that does not exist yet"),
+    (["--out=new.json", "--only=nothing"], "error: --only names nothing: choose from tracing"),
+  ],
+)
+def test_the_benchmark_refuses_what_it_cannot_do(arguments, message, tmp_path):
+  done = run_bench(tmp_path, *arguments)
+  assert done.returncode == 1
+  assert message in done.stderr
+  assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gatprune_jax.channels import FROZEN, Budgets, ChannelGraph, group_starts, rank_in_group
+from gatprune_jax.channels import (
+  FROZEN,
+  Budgets,
+  ChannelGraph,
+  group_starts,
+  rank_in_group,
+  ranks,
+)
 from gatprune_jax.channels import Layer as ChannelLayer
 from gatprune_jax.criteria import mean_by_channel, vector_statistics
 
@@ -174,15 +181,14 @@ def _layer_features(graph: ChannelGraph) -> np.ndarray:
 
 def rank_among_all(scores: np.ndarray) -> np.ndarray:
   """Ranks of scores `[n]` spread over [-1, 1], highest at 1; equal scores in order of index."""
-  order = np.argsort(np.argsort(-np.asarray(scores), kind="stable"), kind="stable")
-  return 1 - 2 * (order + 0.5) / len(order)
+  return 1 - 2 * (ranks(scores) + 0.5) / len(scores)
 
 
 def _rank_in_own_group(graph: ChannelGraph, scores: np.ndarray, widths: np.ndarray) -> np.ndarray:
-  ranks = rank_in_group(
+  ranked = rank_in_group(
     rank_among_all(scores).astype(np.float32), graph.group_of, group_starts(graph)
   )
-  return 1 - 2 * (np.asarray(ranks) + 0.5) / widths[graph.group_of]
+  return 1 - 2 * (np.asarray(ranked) + 0.5) / widths[graph.group_of]
 
 
 def _standardised(columns: np.ndarray) -> np.ndarray:

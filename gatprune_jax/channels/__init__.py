@@ -7,6 +7,7 @@ from gatprune_jax.channels.budgets import (
   make_budgets,
   raise_to_floors,
   rank_in_group,
+  ranks,
   smallest_mask,
 )
 from gatprune_jax.channels.compaction import (
@@ -59,6 +60,7 @@ __all__ = [
   "params_products",
   "raise_to_floors",
   "rank_in_group",
+  "ranks",
   "save",
   "smallest_mask",
   "trace",

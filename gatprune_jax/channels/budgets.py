@@ -36,6 +36,11 @@ def keep_floors(graph: ChannelGraph, fraction: float, allow_empty: bool = False)
   )
 
 
+def ranks(priority: np.ndarray) -> np.ndarray:
+  """Position of each channel among all, 0 for the highest priority, int64 `[N]`; ties by id."""
+  return np.argsort(np.argsort(-np.asarray(priority, np.float64), kind="stable"))
+
+
 def rank_in_group(priority: jax.Array, group_of: jax.Array, starts: jax.Array) -> jax.Array:
   """Position of each channel among its group, 0 for the highest priority, int32 `[N]`.
 

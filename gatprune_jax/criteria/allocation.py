@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gatprune_jax.channels import Budgets, ChannelGraph, group_starts, rank_in_group
+from gatprune_jax.channels import Budgets, ChannelGraph, group_starts, rank_in_group, ranks
 from gatprune_jax.errors import InputError
 
 SCOPES = ("uniform", "global")
@@ -29,7 +29,7 @@ def channel_order(graph: ChannelGraph, scores: np.ndarray, scope: str) -> np.nda
   """
   if scope not in SCOPES:
     raise InputError(f"scope {scope!r} is unknown: choose from {', '.join(SCOPES)}")
-  by_score = np.argsort(np.argsort(-np.asarray(scores, np.float64), kind="stable"))
+  by_score = ranks(scores)
   if scope == "global":
     return by_score
   group_of = graph.group_of

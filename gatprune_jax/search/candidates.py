@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from gatprune_jax.agent import Policy
-from gatprune_jax.channels import Budgets, ChannelGraph
+from gatprune_jax.channels import Budgets, ChannelGraph, ranks
 from gatprune_jax.criteria import allocate
 from gatprune_jax.search.mdp import greedy_logits
 from gatprune_jax.search.update import Problem, SearchState, policy_logits
@@ -39,7 +39,7 @@ def candidate_masks(
     problem.environment, policy_logits(policy, params, problem)
   )
   logits = np.asarray(jax.jit(logits_of)(state.params))
-  order = np.argsort(np.argsort(-logits, kind="stable"))
+  order = ranks(logits)
   masks = [allocate(graph, budgets, floors, order)]
   sampled = np.asarray(state.elites.masks)[np.isfinite(state.elites.scores)]
   # A sample counted feasible in float32 may exceed a budget by a rounding: count exactly.
