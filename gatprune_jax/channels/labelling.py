@@ -1,7 +1,10 @@
 """Propagates channel labels through a jaxpr, entering the calls it contains."""
 
+from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
+import jax
 from jax.extend import core as jex_core
 import numpy as np
 
@@ -32,6 +35,8 @@ class Source(NamedTuple):
 
   is_weight: bool  # computed from variables and constants alone
   leaf: int | None = None  # it is this variable leaf, up to dtype and transposition
+  # Its value, where literals and captured constants alone determine it.
+  value: Callable[[], np.ndarray | None] = lambda: None
 
 
 class Step(NamedTuple):
@@ -83,15 +88,15 @@ def label(
 
   def read(var):
     if isinstance(var, jex_core.Literal):
-      return (None,) * np.ndim(var.val), Source(True)
+      return (None,) * np.ndim(var.val), Source(True, value=lambda: var.val)
     return axes[var], source[var]
 
   const_axes = [
     tuple(classes.fresh(size) if isinstance(size, int) else None for size in var.aval.shape)
     for var in jaxpr.constvars
   ]
-  for var, var_axes in zip(jaxpr.constvars, const_axes, strict=True):
-    axes[var], source[var] = var_axes, Source(True)
+  for var, var_axes, const in zip(jaxpr.constvars, const_axes, consts, strict=True):
+    axes[var], source[var] = var_axes, Source(True, value=functools.partial(_concrete, const))
   for var, var_axes, var_source in zip(jaxpr.invars, inputs, sources, strict=True):
     axes[var], source[var] = var_axes, var_source
 
@@ -123,7 +128,12 @@ def _label_equation(
   if name not in _CARRY_PARTS:
     inputs = [couple(classes, axes) if has_parts(axes) else axes for axes in inputs]
   rule = rules.RULES.get(name)
-  outputs = (rule.propagate if rule else rules.freeze_everything)(classes, eqn, inputs)
+  if rule is None:
+    outputs = rules.freeze_everything(classes, eqn, inputs)
+  elif rule.value_of is not None:
+    outputs = rule.propagate(classes, eqn, inputs, sources[rule.value_of].value())
+  else:
+    outputs = rule.propagate(classes, eqn, inputs)
   contraction, leaf = None, None
   if name == "conv_general_dilated":
     contraction = conv_contraction(eqn)
@@ -133,5 +143,20 @@ def _label_equation(
   if contraction is not None:
     leaf = sources[contraction.kernel].leaf
   same = sources[0].leaf if name in _SAME_WEIGHTS else None
-  out = Source(all(s.is_weight for s in sources), same)
+  is_weight = all(s.is_weight for s in sources)
+  value = functools.cache(functools.partial(_computed, eqn, sources))
+  out = Source(is_weight, same, value if len(outputs) == 1 and is_weight else lambda: None)
   return Step(eqn, arriving, inputs, outputs, contraction, leaf, None), [out] * len(outputs)
+
+
+def _concrete(const: Any) -> np.ndarray | None:
+  return None if isinstance(const, jax.core.Tracer) else np.asarray(const)
+
+
+def _computed(eqn, sources: list[Source]) -> np.ndarray | None:
+  """The value of an equation's result, where those of its operands are known."""
+  values = [source.value() for source in sources]
+  if any(value is None for value in values):
+    return None
+  with jax.ensure_compile_time_eval():
+    return np.asarray(eqn.primitive.bind(*values, **eqn.params))

@@ -24,10 +24,12 @@ from gatprune_jax.channels.classes import LabelClasses
 class Rule(NamedTuple):
   """The two halves of a primitive's rule; see the module's docstring."""
 
-  propagate: Callable[[LabelClasses, Any, list[Axes]], list[Axes]]
+  propagate: Callable[..., list[Axes]]
   params: Callable[[Any, list[Axes], list[Axes], Kept], dict | None] = (
     lambda eqn, inputs, outputs, kept: eqn.params
   )
+  # An operand whose value, None where it is not known before running, `propagate` takes as well.
+  value_of: int | None = None
 
 
 def freeze_everything(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
@@ -131,7 +133,7 @@ RULES: dict[str, Rule] = {
   "rev": Rule(shape.rev),
   "dynamic_slice": Rule(shape.dynamic_slice, shape.dynamic_slice_params),
   "concatenate": Rule(shape.concatenate),
-  "gather": Rule(shape.gather, shape.gather_params),
+  "gather": Rule(shape.gather, shape.gather_params, value_of=1),
   "conv_general_dilated": Rule(contraction.conv, contraction.conv_params),
   "dot_general": Rule(contraction.dot),
 }

@@ -17,6 +17,8 @@ from gatprune_jax.channels.axes import (
 )
 from gatprune_jax.channels.classes import LabelClasses
 
+_SINGLE = "selected alone"
+
 
 def broadcast_in_dim(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """A new axis has fresh labels: what it meets later decides which elements it keeps."""
@@ -88,7 +90,9 @@ def reshape(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
     if labels is None:
       reason = "reshape that merges a channel axis with another one or with the batch"
       freeze_axes(classes, tuple(axes[k] for k in left), reason)
-    elif labels.size and right:
+    elif labels.size and not right:
+      classes.freeze(labels.ravel(), _SINGLE)
+    elif labels.size:
       wide = [k for k in right if new[k] != 1] or right[-1:]
       for k, axis in zip(wide, _split(labels.reshape([new[k] for k in wide])), strict=True):
         out[k] = axis
@@ -148,8 +152,9 @@ def transpose(classes, eqn, inputs):
 
 
 def squeeze(classes, eqn, inputs):
-  """Drops axes of one element."""
+  """Drops axes of one element, which must then always be there."""
   dropped = eqn.params["dimensions"]
+  freeze_axes(classes, tuple(inputs[0][k] for k in dropped), _SINGLE)
   return [tuple(labels for k, labels in enumerate(inputs[0]) if k not in dropped)]
 
 
@@ -286,29 +291,55 @@ def concatenate(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   return [tuple(out)]
 
 
-def gather(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Indexing of other axes (`x[:, ::2]` with a symbolic batch size) carries whole axes along."""
+def gather(
+  classes: LabelClasses, eqn, inputs: list[Axes], indices: np.ndarray | None
+) -> list[Axes]:
+  """Selects the labels that it selects the elements of, where the indices are known.
+
+  Indexing with a symbolic batch size is a gather, whatever it is without.
+  """
   dims, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
   shape = eqn.invars[0].aval.shape
   out: list[Axis] = [None] * len(eqn.outvars[0].aval.shape)
-  indexed = {*dims.collapsed_slice_dims, *dims.operand_batching_dims}
-  sliced = [k for k in range(len(shape)) if k not in indexed]
+  sliced = [
+    k
+    for k in range(len(shape))
+    if k not in dims.collapsed_slice_dims and k not in dims.operand_batching_dims
+  ]
+  indexed = [k for k in range(len(out)) if k not in dims.offset_dims]  # by the indices' own axes
+  freeze_axes(classes, inputs[1], "used as indices of `gather`")
   for k, labels in enumerate(inputs[0]):
     if labels is None:
       continue
     if k in sliced and k not in dims.start_index_map and sizes[k] == shape[k]:
       out[dims.offset_dims[sliced.index(k)]] = labels
+      continue
+    starts = None
+    if indices is not None and k in dims.start_index_map:
+      starts = indices[..., dims.start_index_map.index(k)]
+    if starts is None or k in dims.operand_batching_dims:
+      classes.freeze(labels, "selected by `gather`")
+    elif k in sliced and (starts == starts.flat[0]).all():
+      start = int(starts.flat[0])
+      out[dims.offset_dims[sliced.index(k)]] = labels[start : start + sizes[k]]
+    elif k in sliced:
+      classes.freeze(labels, "selected by `gather`")
+    elif starts.size == 1:
+      classes.freeze(labels[starts.ravel()], _SINGLE)
+    elif any(out[axis] is not None for axis in indexed):  # an element would have two labels
+      freeze_axes(classes, (*out, labels), "several channel axes selected by `gather`")
     else:
-      classes.freeze(labels, "indexed by `gather`")
-  freeze_axes(classes, inputs[1], "used as indices of `gather`")
+      for axis, chosen in zip(indexed, _split(labels[starts]), strict=True):
+        out[axis] = chosen
   return [tuple(out)]
 
 
 def gather_params(eqn, inputs, outputs, kept):
-  """Whole axes are taken at their new size."""
-  shape = resized(eqn.invars[0].aval.shape, inputs[0], kept)
-  sizes = tuple(
-    old if labels is None or old == 1 else new
-    for old, new, labels in zip(eqn.params["slice_sizes"], shape, inputs[0], strict=True)
-  )
-  return {**eqn.params, "slice_sizes": sizes}
+  """Whole axes are taken at their new size; None, at dense shapes, where elements are selected."""
+  shape, sizes = eqn.invars[0].aval.shape, list(eqn.params["slice_sizes"])
+  for k, labels in enumerate(inputs[0]):
+    if labels is not None and sizes[k] == shape[k]:
+      sizes[k] = int(kept(labels).sum())
+    elif labels is not None and not kept(labels).all():
+      return None
+  return {**eqn.params, "slice_sizes": tuple(sizes)}

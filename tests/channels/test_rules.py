@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from tests.channels.laws import assert_costs, assert_law, random_mask
+from tests.channels.laws import assert_costs, assert_law, assert_same, random_mask
 
 X = np.random.default_rng(0).standard_normal((2, 6, 6, 3)).astype(np.float32)
 
@@ -231,3 +231,43 @@ def test_a_custom_vjp_is_frozen():
   graph = check(fn, weights(a=(1, 1, 3, 5), b=(1, 1, 5, 4), c=(4, 2)))
   assert [group.name for group in graph.groups] == ["b"]
   assert "custom_vjp_call" in graph.frozen["a"]
+
+
+@pytest.mark.parametrize(
+  ("select", "width", "expected"),
+  [
+    (lambda y: y[..., :4], 4, [0, 1, 2, 3]),
+    (lambda y: y[..., 1:5], 4, [0, 1, 2, 3]),
+    (lambda y: y[..., 1::2], 3, [0, 1, 2]),
+    (lambda y: y[..., ::-1], 6, [5, 4, 3, 2, 1, 0]),
+    (lambda y: y[:, 1:, ::2, 3:], 3, [0, 1, 2]),
+    (lambda y: y[..., np.array([4, 0, 2])], 3, [2, 0, 1]),
+    (lambda y: jnp.take(y, np.array([5, 5, 1]), axis=-1), 3, [1, 1, 0]),
+  ],
+)
+def test_indexing_selects_labels_with_any_batch_size(select, width, expected, tmp_path):
+  def fn(v, x):
+    return nn.relu(conv(select(nn.relu(conv(x, v["a"]))), v["b"])).mean((1, 2)) @ v["c"]
+
+  variables = weights(a=(1, 1, 3, 6), b=(1, 1, width, 4), c=(4, 2))
+  graph = check(fn, variables)
+  assert indices(graph, "b", 2) == expected
+  mask = random_mask(graph, np.random.default_rng(6))
+  small = gp.compact(graph, fn, variables, mask)
+  gp.save(tmp_path / "net", small, X)  # with a symbolic batch size, indexing is a gather
+  loaded = gp.load(tmp_path / "net")
+  assert_same(loaded.apply(loaded.variables, X[:1]), small.apply(small.variables, X[:1]))
+
+
+@pytest.mark.parametrize(
+  "select", [lambda y: y[..., 2], lambda y: y[..., 2:3].reshape(y.shape[:3])]
+)
+def test_a_channel_that_is_selected_alone_must_stay(select):
+  def fn(v, x):
+    y = nn.relu(conv(x, v["a"]))
+    y = y * (1 + select(y))[..., None]
+    return y.mean((1, 2)) @ v["c"]
+
+  graph = check(fn, weights(a=(1, 1, 3, 4), c=(4, 2)))
+  assert indices(graph, "a", 3) == [0, 1, -1, 2]
+  assert "selected alone" in graph.frozen["a"]
