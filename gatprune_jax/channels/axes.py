@@ -35,6 +35,7 @@ Kept = Callable[[np.ndarray], np.ndarray]  # labels [size] -> bool [size]
 
 # Axes of a kernel that slide over space. Frozen, but nothing a user would want reported.
 WINDOW = "window of a kernel"
+ALONE = "selected alone"  # one element of an axis, so that nothing could take its place
 UNLABELLED = "contracted with what has no channels: the input, space, or a result without a rule"
 
 
@@ -79,6 +80,21 @@ def couple(classes: LabelClasses, axes: Axes) -> Axes:
       if isinstance(axis, Part) and axis.labels is labels:
         out[k] = slices[0] if axis.dim == longest else None
   return tuple(out)
+
+
+def distribute(labels: np.ndarray) -> list[Axis]:
+  """The axes of an array of labels `[...]`; those along which labels repeat are left unlabelled."""
+  out: list[Axis] = [None] * labels.ndim
+  dims = list(range(labels.ndim))
+  for dim in range(labels.ndim):
+    first = labels.take([0], dim)
+    if len(dims) > 1 and (labels == first).all():
+      labels = first
+      dims.remove(dim)
+  labels = labels.squeeze(tuple(k for k in range(len(out)) if k not in dims))
+  for position, dim in enumerate(dims):
+    out[dim] = labels if len(dims) == 1 else Part(labels, position)
+  return out
 
 
 def unlabelled(eqn) -> list[Axes]:

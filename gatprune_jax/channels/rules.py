@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from gatprune_jax.channels import contraction_rules as contraction
+from gatprune_jax.channels import indexing_rules as indexing
+from gatprune_jax.channels import reshape_rules
 from gatprune_jax.channels import shape_rules as shape
 from gatprune_jax.channels.axes import Axes, Kept, freeze_axes, merge, unlabelled
 from gatprune_jax.channels.classes import LabelClasses
@@ -124,16 +126,16 @@ RULES: dict[str, Rule] = {
   "device_put": Rule(_identity),
   "bitcast_convert_type": Rule(_bitcast),
   "broadcast_in_dim": Rule(shape.broadcast_in_dim, shape.broadcast_in_dim_params),
-  "reshape": Rule(shape.reshape, shape.reshape_params),
+  "reshape": Rule(reshape_rules.reshape, reshape_rules.reshape_params),
   "transpose": Rule(shape.transpose),
   "squeeze": Rule(shape.squeeze),
   "pad": Rule(shape.pad, shape.pad_params),
-  "slice": Rule(shape.slice_, shape.slice_params),
-  "split": Rule(shape.split, shape.split_params),
-  "rev": Rule(shape.rev),
-  "dynamic_slice": Rule(shape.dynamic_slice, shape.dynamic_slice_params),
+  "slice": Rule(indexing.slice_, indexing.slice_params),
+  "split": Rule(indexing.split, indexing.split_params),
+  "rev": Rule(indexing.rev),
+  "dynamic_slice": Rule(indexing.dynamic_slice, indexing.dynamic_slice_params),
   "concatenate": Rule(shape.concatenate),
-  "gather": Rule(shape.gather, shape.gather_params, value_of=1),
+  "gather": Rule(indexing.gather, indexing.gather_params, value_of=1),
   "conv_general_dilated": Rule(contraction.conv, contraction.conv_params),
   "dot_general": Rule(contraction.dot),
 }
