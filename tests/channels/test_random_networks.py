@@ -1,0 +1,143 @@
+"""The law, on random networks and random masks: masked == compact, trained, and reloaded.
+
+Half of the seeds; the other half is in `test_random_networks_2`, for a second process.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels import compact_function, compact_variables
+from gatprune_jax.channels.graph import FROZEN
+from tests.channels.counting import count_macs
+from tests.channels.random_networks import draw_case
+
+NUM_NETWORKS = 208
+TOLERANCE = 1e-5  # of the largest output
+LEARNING_RATE, MOMENTUM = 0.05, 0.9
+
+# Programs run once, so what they cost is compiling: ten times faster without optimisation and
+# without the emitters of fused kernels. XLA's options of single programs, not of the process.
+FAST_TO_COMPILE = {
+  "xla_backend_optimization_level": 0,
+  "xla_cpu_use_fusion_emitters": False,
+  "xla_cpu_parallel_codegen_split_count": 1,
+}
+
+
+def evaluate(fn, *args):
+  """fn(*args) as one program, as NumPy arrays."""
+  return jax.tree.map(np.asarray, jax.jit(fn, compiler_options=FAST_TO_COMPILE)(*args))
+
+
+def assert_same(actual, desired):
+  scale = max(np.abs(desired).max(initial=0), np.finfo(np.float32).tiny)
+  np.testing.assert_allclose(actual, desired, rtol=0, atol=TOLERANCE * scale)
+
+
+def random_mask(graph, rng):
+  """Any share of the channels, at least one of each group."""
+  mask = rng.random(graph.num_channels) < rng.uniform(0.1, 0.95)
+  for group in graph.groups:
+    if not mask[group.channels].any():
+      mask[rng.choice(group.channels)] = True
+  return mask
+
+
+def trained(train_fn, variables, x, labels):
+  """The variables after three steps of SGD with momentum on the cross-entropy."""
+
+  def loss(params, stats):
+    logits, stats = train_fn({"params": params, **stats}, x)
+    log_probs = jax.nn.log_softmax(logits)
+    return -log_probs[jnp.arange(len(labels)), labels].mean(), stats
+
+  def step(_, carry):
+    params, stats, velocity = carry
+    gradient, stats = jax.grad(loss, has_aux=True)(params, stats)
+    velocity = jax.tree.map(lambda v, g: MOMENTUM * v + g, velocity, gradient)
+    return jax.tree.map(lambda p, v: p - LEARNING_RATE * v, params, velocity), stats, velocity
+
+  stats = {name: tree for name, tree in variables.items() if name != "params"}
+  start = variables["params"], stats, jax.tree.map(jnp.zeros_like, variables["params"])
+  params, stats, _ = jax.lax.fori_loop(0, 3, step, start)
+  return {"params": params, **stats}
+
+
+def check_costs(graph, mask, small, x):
+  """MACs and parameters are those counted on the compact network."""
+  image, rest = (x["image"], x) if isinstance(x, dict) else (x, None)
+  apply = lambda v, image: small.apply(v, image if rest is None else {**rest, "image": image})
+  assert gp.macs(graph, mask) == count_macs(apply, small.variables, image)
+  assert gp.params(graph, mask) == sum(p.size for p in jax.tree.leaves(small.variables["params"]))
+
+
+def check_training(graph, case, mask):
+  """After three training steps in float64, which leaves no room for rounding."""
+  masked_eval = gp.masked(graph, case.eval_fn)
+  masked_train = gp.masked(graph, case.train_fn)
+  small = gp.compact(graph, case.eval_fn, case.variables, mask)
+  small_train = compact_function(graph, case.train_fn, mask)
+
+  def both(variables, mask, small_variables, x, labels):
+    masked = trained(lambda v, x: masked_train(v, mask, x), variables, x, labels)
+    compact = trained(small_train, small_variables, x, labels)
+    return masked, compact, masked_eval(masked, mask, x), small.apply(compact, x)
+
+  args = case.variables, mask, small.variables, case.x, case.labels
+  masked, compact, masked_out, compact_out = evaluate(both, *args)
+  assert_same(masked_out, compact_out)
+  # Not only what comes out: the weights and the statistics that were kept are the same.
+  jax.tree.map(assert_same, compact_variables(graph, masked, mask), compact)
+
+
+def check_law(seed, path):
+  """Draws a network and a mask, and checks all that the law promises of them."""
+  case = draw_case(seed)
+  try:
+    x = jax.tree.map(np.float32, case.x)
+    variables = jax.tree.map(np.float32, case.variables)
+    graph = gp.trace(case.eval_fn, variables, x)
+    mask = random_mask(graph, np.random.default_rng(seed))
+    small = gp.compact(graph, case.eval_fn, variables, mask)
+    gp.save(path, small, x)
+    loaded = gp.load(path)
+
+    def all_three(variables, mask, small_variables, x):
+      fewer = jax.tree.map(lambda a: a[:3], x)
+      return (
+        gp.masked(graph, case.eval_fn)(variables, mask, x),
+        small.apply(small_variables, x),
+        loaded.apply(loaded.variables, x),
+        loaded.apply(loaded.variables, fewer),
+      )
+
+    masked, compact, again, fewer = evaluate(all_three, variables, mask, small.variables, x)
+    assert_same(masked, compact)
+    assert_same(again, compact)
+    assert_same(fewer, compact[:3])
+    check_costs(graph, mask, small, x)
+    with jax.enable_x64(True):
+      check_training(graph, case, mask)
+  except Exception as error:
+    error.add_note(f"seed {seed}:\n{case.network}")
+    raise
+
+
+@pytest.mark.parametrize("seed", range(0, NUM_NETWORKS, 2))
+def test_the_law(seed, tmp_path):
+  check_law(seed, tmp_path / "net")
+
+
+def test_most_channels_can_be_removed():
+  removable = total = 0
+  for seed in range(40):
+    case = draw_case(seed)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, np.float32), case.variables)
+    graph = gp.trace(case.eval_fn, shapes, jax.tree.map(np.float32, case.x))
+    outputs = np.concatenate([layer.outputs for layer in graph.layers[:-1]])  # not the classes
+    removable += (outputs != FROZEN).sum()
+    total += len(outputs)
+  assert removable > 0.8 * total
