@@ -8,6 +8,13 @@ import numpy as np
 
 from gatprune_jax.errors import InputError
 
+
+def leaf_paths(variables: Any) -> list[str]:
+  """The path of every leaf, its keys joined by "/", in the order of `jax.tree.leaves`."""
+  keys = (path for path, _ in jax.tree.leaves_with_path(variables))
+  return [jax.tree_util.keystr(path, simple=True, separator="/") for path in keys]
+
+
 FROZEN = -1  # channel id of an element that is never removed
 
 
@@ -106,8 +113,14 @@ class ChannelGraph:
     """Raises InputError unless these have the tree and the shapes of the traced variables."""
     arrays, treedef = jax.tree.flatten(variables)
     if treedef != self.treedef:
+      given, traced = leaf_paths(variables), [leaf.path for leaf in self.leaves]
+      missing = [path for path in traced if path not in given]
+      extra = [path for path in given if path not in traced]
+      said = [f"{len(p)} {what}, {p[0]} first" for p, what in
+              ((missing, "missing"), (extra, "that it does not have")) if p]  # fmt: skip
       raise InputError(
-        f"the variables have the structure {treedef}, but the graph was traced with {self.treedef}"
+        "the variables are not the tree that the graph was traced with: "
+        f"{' and '.join(said) or f'{treedef} instead of {self.treedef}'}"
       )
     for array, leaf in zip(arrays, self.leaves, strict=True):
       if tuple(array.shape) != leaf.shape:

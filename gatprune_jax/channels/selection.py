@@ -42,9 +42,10 @@ def matching(paths: Sequence[str], patterns: str | Sequence[str], argument: str)
     if not hits:
       unknown.append(pattern)
   if unknown:
-    near = {m for p in unknown for m in difflib.get_close_matches(p, paths, n=1, cutoff=0.0)}
+    parts = sorted({component for path in paths for component in path.split("/")})
+    near = {m for p in unknown for m in difflib.get_close_matches(p, parts, n=3, cutoff=0.0)}
     raise InputError(
-      f"{argument}: no variable matches {', '.join(map(repr, unknown))}; the nearest are "
+      f"{argument}: no variable matches {', '.join(map(repr, unknown))}; near are "
       f"{', '.join(sorted(near))}"
     )
   return sorted(found)

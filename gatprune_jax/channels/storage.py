@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels.compaction import Compact
+from gatprune_jax.channels.graph import leaf_paths
 from gatprune_jax.errors import InputError
 
 _FORMAT = 1
@@ -51,19 +52,18 @@ def save(path: str | os.PathLike, small: Compact, x: Any) -> None:
   variables_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), small.variables)
   exported = export.export(small.apply, platforms=_PLATFORMS)(variables_spec, x_spec)
 
-  leaves = jax.tree.leaves_with_path(small.variables)
-  names = [jax.tree_util.keystr(key, simple=True, separator="/") for key, _ in leaves]
+  leaves, names = jax.tree.leaves(small.variables), leaf_paths(small.variables)
   # Under the name "npz" knows no bfloat16, so every leaf is stored as its bytes.
   arrays = {
     name: np.frombuffer(np.asarray(leaf).tobytes(), np.uint8)
-    for name, (_, leaf) in zip(names, leaves, strict=True)
+    for name, leaf in zip(names, leaves, strict=True)
   }
   manifest = {
     "format": _FORMAT,
     "jax": jax.__version__,
     "variables": [
       {"path": name, "shape": leaf.shape, "dtype": leaf.dtype.name}
-      for name, (_, leaf) in zip(names, leaves, strict=True)
+      for name, leaf in zip(names, leaves, strict=True)
     ],
   }
   partial = f"{path.rstrip(os.sep)}.partial"

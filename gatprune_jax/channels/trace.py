@@ -11,7 +11,7 @@ from gatprune_jax.channels.axes import WINDOW, Axes, freeze_axes
 from gatprune_jax.channels.bypass import with_bypass
 from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.function import check_finite, trace_pure
-from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf
+from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf, leaf_paths
 from gatprune_jax.channels.labelling import Source, Step, label
 from gatprune_jax.channels.layers import consumed, produced, read_layers
 from gatprune_jax.channels.parameters import parameter_flags
@@ -57,9 +57,8 @@ def trace(
       used as weights, x has no batch axis, apply_fn is not a pure function of (variables, x), a
       pattern matches nothing, or no channel can be removed.
   """
-  paths_and_leaves, treedef = jax.tree.flatten_with_path(variables)
-  paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths_and_leaves]
-  arrays = [leaf for _, leaf in paths_and_leaves]
+  arrays, treedef = jax.tree.flatten(variables)
+  paths = leaf_paths(variables)
   batch = _check_inputs(paths, arrays, x)
   check_finite(variables)
   closed = trace_pure(apply_fn, variables, x)

@@ -28,7 +28,7 @@ def test_patterns_match_runs_of_whole_components(pattern, expected):
 
 def test_every_unknown_pattern_is_named_with_what_is_near():
   with pytest.raises(
-    gp.InputError, match=r"freeze: no variable matches 'ste', 'stage9'; .*params/st"
+    gp.InputError, match=r"freeze: no variable matches 'ste', 'stage9'; near are .*stem"
   ):
     matching(PATHS, ["stem", "ste", "stage9"], "freeze")
 

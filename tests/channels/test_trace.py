@@ -167,6 +167,15 @@ def test_variables_of_another_network_are_refused(example_b):
     gp.masked(graph, other.eval_fn)(other.variables, mask, other.x)
 
 
+def test_variables_of_another_tree_are_refused_by_the_paths_that_differ(example_b):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  params = {"params": example_b.variables["params"], "extra": np.ones(1)}
+  # Two statistics of nine normalisations.
+  message = "18 missing, batch_stats/norm_stem/mean first and 1 that it does not have, extra first"
+  with pytest.raises(gp.InputError, match=message):
+    gp.compact(graph, example_b.eval_fn, params, np.ones(graph.num_channels))
+
+
 def test_save_refuses_to_overwrite_and_load_what_is_no_network(example_b, tmp_path):
   graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
   mask = np.ones(graph.num_channels)
