@@ -1,0 +1,157 @@
+"""Searches without a learner, to be given exactly as many scored masks as the agent.
+
+Each keeps a *genome* per mask. A genome proposes the order in which channels are kept; `allocate`
+brings the order to the budgets, so that every mask is feasible and maximal, as for the classical
+pruners. Ratios are scaled to the budget by the same step: the prefix of the order that fits keeps
+the first `t * ratio` of each group, for the largest t.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from gatprune_jax.channels import Budgets, ChannelGraph, group_starts, rank_in_group, ranks
+from gatprune_jax.criteria import Classical, allocate
+from gatprune_jax.errors import InputError
+
+Genome = np.ndarray
+ScoreMasks = Callable[[np.ndarray], np.ndarray]  # masks [B, N] -> scores [B], higher is better
+
+
+class Terms(NamedTuple):
+  """What every search starts from."""
+
+  graph: ChannelGraph
+  budgets: Budgets
+  floors: np.ndarray  # [groups] fewest channels
+  best: Classical  # the best classical pruner: its order ranks channels, its mask starts the bits
+
+
+class Strategy(NamedTuple):
+  """One way to search; see the functions below."""
+
+  first: Callable[[np.random.Generator, Terms], Genome]
+  child: Callable[[np.random.Generator, Terms, Genome], Genome]  # of a parent's genome
+  order: Callable[[np.random.Generator, Terms, Genome], np.ndarray]  # -> [N], 0 is kept first
+
+
+class Scored(NamedTuple):
+  """Every mask that a search scored, best first."""
+
+  masks: np.ndarray  # [M, N] bool
+  scores: np.ndarray  # [M]
+
+
+def _draw_ratios(rng: np.random.Generator, terms: Terms) -> Genome:
+  """A keep ratio for each group, log-uniform in [0.1, 1]: only their proportions matter."""
+  return 0.1 ** rng.random(len(terms.graph.groups))
+
+
+def _change_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome) -> Genome:
+  """Every ratio times a log-normal factor, a third of the groups at a time on average."""
+  chosen = rng.random(len(ratios)) < 1 / 3
+  return ratios * np.exp(0.5 * chosen * rng.standard_normal(len(ratios)))
+
+
+def _order_of_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome) -> np.ndarray:
+  """Channels by (rank + 1/2) / (width * ratio) of their group, ranks from the classical order."""
+  group_of = terms.graph.group_of
+  widths = np.array([len(group.channels) for group in terms.graph.groups])
+  rank = np.asarray(
+    rank_in_group(-terms.best.order.astype(np.float32), group_of, group_starts(terms.graph))
+  )
+  return ranks(-(rank + 0.5) / (widths * ratios)[group_of])
+
+
+def _classical_bits(rng: np.random.Generator, terms: Terms) -> Genome:
+  """The best classical mask with a few bits changed."""
+  return _change_bits(rng, terms, terms.best.mask)
+
+
+def _change_bits(rng: np.random.Generator, terms: Terms, mask: Genome) -> Genome:
+  """As many kept channels leave as removed ones enter: one pair, and more with probability 1/2."""
+  kept, removed = np.flatnonzero(mask), np.flatnonzero(~mask)
+  pairs = min(rng.geometric(0.5), len(kept), len(removed))
+  child = mask.copy()
+  child[rng.choice(kept, pairs, replace=False)] = False
+  child[rng.choice(removed, pairs, replace=False)] = True
+  return child
+
+
+def _order_of_bits(rng: np.random.Generator, terms: Terms, mask: Genome) -> np.ndarray:
+  """Kept channels first, both halves in random order: what leaves or fills up is drawn."""
+  return ranks(mask + rng.random(len(mask)))
+
+
+STRATEGIES: dict[str, Strategy] = {
+  # Independent draws of ratios per group.
+  "random_ratios": Strategy(
+    _draw_ratios, lambda rng, terms, parent: _draw_ratios(rng, terms), _order_of_ratios
+  ),
+  # Evolution of ratios per group.
+  "evolve_ratios": Strategy(_draw_ratios, _change_ratios, _order_of_ratios),
+  # Evolution of the bits themselves, from the best classical mask.
+  "evolve_bits": Strategy(_classical_bits, _change_bits, _order_of_bits),
+}
+
+
+def search_without_learning(
+  strategy: str,
+  terms: Terms,
+  score: ScoreMasks,
+  num_masks: int,
+  generation: int,
+  parents: int,
+  seed: int,
+) -> Scored:
+  """Scores exactly `num_masks` distinct masks, a generation at a time.
+
+  The children of each generation have parents drawn from the best masks of all before it. A
+  mask that was scored before, or that is the best classical one, is drawn again.
+
+  Args:
+    strategy: a key of `STRATEGIES`.
+    terms: the network, its budgets, and the best classical pruner.
+    score: called with `[generation, N]` masks each time; the last time, surplus rows repeat
+      the first one and their scores are not used.
+    num_masks: how many to score, at least one.
+    generation: masks scored together.
+    parents: of how many of the best masks children are made.
+    seed: of everything random.
+
+  Raises:
+    InputError: an unknown strategy, or fewer distinct masks within reach than asked for.
+  """
+  if strategy not in STRATEGIES:
+    raise InputError(f"search {strategy!r} is unknown: choose from {', '.join(STRATEGIES)}")
+  first, child, order = STRATEGIES[strategy]
+  rng = np.random.default_rng(seed)
+  seen = {terms.best.mask.tobytes()}
+  genomes: list[Genome] = []
+  masks: list[np.ndarray] = []
+  scores: list[float] = []
+
+  def draw(best: list[int]) -> tuple[Genome, np.ndarray]:
+    for _ in range(1000):
+      genome = child(rng, terms, genomes[rng.choice(best)]) if best else first(rng, terms)
+      mask = allocate(terms.graph, terms.budgets, terms.floors, order(rng, terms, genome))
+      if mask.tobytes() not in seen:
+        seen.add(mask.tobytes())
+        # Bits are inherited as they were repaired, ratios as they were drawn.
+        return (mask if genome.dtype == bool else genome), mask
+    raise InputError(
+      f"{strategy} found no new mask in 1,000 draws after {len(seen) - 1} of {num_masks}: score "
+      "fewer"
+    )
+
+  while len(masks) < num_masks:
+    best = np.argsort(-np.array(scores), kind="stable")[:parents].tolist()
+    drawn = [draw(best) for _ in range(min(generation, num_masks - len(masks)))]
+    new = [mask for _, mask in drawn]
+    filled = np.stack(new + new[:1] * (generation - len(new)))
+    scores += np.asarray(score(filled))[: len(new)].tolist()
+    genomes += [genome for genome, _ in drawn]
+    masks += new
+  ranking = np.argsort(-np.array(scores), kind="stable")
+  return Scored(np.stack(masks)[ranking], np.array(scores)[ranking])

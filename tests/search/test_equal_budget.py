@@ -1,0 +1,97 @@
+"""Random search and evolution: what they score is feasible, distinct, and exactly counted."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.criteria import Classical, allocate
+from gatprune_jax.search import Terms, search_without_learning
+
+WIDTHS = (5, 4, 3)
+
+
+def make_terms():
+  """Twelve channels in a chain of dense layers; at most half of the MACs."""
+  sizes = (3, *WIDTHS, 2)
+  variables = [np.ones(pair, np.float32) for pair in itertools.pairwise(sizes)]
+
+  def fn(v, x):
+    for kernel in v:
+      x = x @ kernel
+    return x
+
+  graph = gp.trace(fn, variables, np.ones((1, 3), np.float32))
+  floors = keep_floors(graph, 0.0)
+  budgets = make_budgets(graph, {"macs": 0.5}, floors)
+  order = np.arange(12)[::-1].copy()
+  mask = allocate(graph, budgets, floors, order)
+  return Terms(graph, budgets, floors, Classical("l1", order, mask))
+
+
+@pytest.fixture(scope="module")
+def terms():
+  return make_terms()
+
+
+class Score:
+  """A hidden value of each pair of channels; remembers what it was asked."""
+
+  def __init__(self):
+    values = np.random.default_rng(1).standard_normal((12, 12))
+    self.values, self.asked = values + 3 * np.diag(np.abs(values).sum(0) / 12), []
+
+  def __call__(self, masks):
+    self.asked.append(masks)
+    return np.einsum("bi,ij,bj->b", masks, self.values, masks)
+
+
+def feasible_masks(terms):
+  everything = np.array(list(itertools.product([False, True], repeat=12)))
+  wide = np.stack([everything[:, g.channels].any(1) for g in terms.graph.groups]).all(0)
+  return everything[wide & np.array([terms.budgets.feasible(mask) for mask in everything])]
+
+
+@pytest.mark.parametrize(
+  ("strategy", "num_masks"), [("evolve_bits", 21), ("random_ratios", 5), ("evolve_ratios", 5)]
+)
+def test_exactly_as_many_distinct_feasible_masks_as_asked_for(strategy, num_masks, terms):
+  score = Score()
+  found = search_without_learning(strategy, terms, score, num_masks, 4, 2, seed=0)
+  assert [masks.shape for masks in score.asked] == [(4, 12)] * -(-num_masks // 4)
+  assert len(np.unique(found.masks, axis=0)) == len(found.masks) == num_masks
+  assert not (found.masks == terms.best.mask).all(1).any()
+  for mask in found.masks:
+    assert terms.budgets.feasible(mask)
+    assert all(mask[group.channels].any() for group in terms.graph.groups)
+  np.testing.assert_allclose(found.scores, score(found.masks))
+  assert (np.diff(found.scores) <= 0).all()
+  again = search_without_learning(strategy, terms, Score(), num_masks, 4, 2, seed=0)
+  np.testing.assert_array_equal(again.masks, found.masks)
+
+
+def test_evolution_of_bits_comes_within_one_percent_of_the_best_of_all_masks(terms):
+  # 200 of the 517 masks to which nothing can be added; the optimum is enumerated.
+  optimum = Score()(feasible_masks(terms)).max()
+  for seed in range(5):
+    found = search_without_learning("evolve_bits", terms, Score(), 200, 8, 4, seed)
+    assert found.scores[0] >= 0.99 * optimum
+
+
+def test_ratios_keep_the_first_of_each_group_in_the_classical_order(terms):
+  # Channels of a group cost the same, so filling up the budget follows the order too. The
+  # classical order here is the reverse of the channels' numbers.
+  found = search_without_learning("random_ratios", terms, Score(), 5, 5, 1, seed=2)
+  for mask in found.masks:
+    for group in terms.graph.groups:
+      width = mask[group.channels].sum()
+      assert mask[group.channels[-width:]].all()
+
+
+def test_what_cannot_be_searched_is_refused(terms):
+  with pytest.raises(gp.InputError, match="search 'annealing' is unknown: choose from random"):
+    search_without_learning("annealing", terms, Score(), 5, 5, 1, seed=0)
+  with pytest.raises(gp.InputError, match="evolve_ratios found no new mask in 1,000 draws"):
+    search_without_learning("evolve_ratios", terms, Score(), 4096, 64, 4, seed=0)
