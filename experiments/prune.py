@@ -15,20 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import dense
+from experiments.judging import Judge
 from experiments.settings import Settings, run
+from experiments.task import make_task
 import gatprune_jax as gp
 from gatprune_jax import workdir as runs
 from gatprune_jax.channels import check_finite, keep_floors, make_budgets
-from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
-from gatprune_jax.data import Split, load_dataset
-from gatprune_jax.evaluation import (
-  candidate_accuracies,
-  in_chunks,
-  running_momentum,
-  score_mask,
-  steps_per_epoch,
-  train_candidates,
-)
+from gatprune_jax.data import load_dataset
+from gatprune_jax.evaluation import steps_per_epoch
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.report import Row, comparison
 from gatprune_jax.search import hold_out_arena, search
@@ -61,44 +55,24 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
     check_finite(variables)
 
   # --- Classical pruners, and the search.
-  evidence = Evidence(
-    graph, variables, network.eval_fn, jnp.asarray(data.train.x), jnp.asarray(data.train.y),
-    jax.random.key(settings.seed),
-  )  # fmt: skip
-  scores = {name: score_channels(name, evidence) for name in settings.criteria}
-  pruners = classical_pruners(graph, budgets, floors, scores)
-  saliency = {name: values for name, values in scores.items() if name != "random"}
+  task = make_task(settings, data, network, graph, variables, reward, arena, budgets, floors)
+  pruners = task.pruners
   line = SearchLine(settings.search.updates, budgets, metrics)
-  found = search(
-    graph, network.eval_fn, network.train_fn, variables, data.train, reward, arena, budgets,
-    floors, pruners, saliency, settings.search, settings.seed, line.on_update,
-  )  # fmt: skip
+  found = search(task, settings.search, settings.seed, line.on_update)
   line.close()
 
   # --- The same fine-tuning for every mask, side by side.
   names = [pruner.name for pruner in pruners]
   masks = np.concatenate([np.stack([pruner.mask for pruner in pruners]), found.masks])
-  finetuned = finetune(settings, network, graph, variables, masks, data.train, metrics)
+  judge = Judge(settings, network, graph, variables, data.train, masks)
+  finetuned = judge.finetune(metrics)
 
   # --- Accuracies. The select split chooses among the agent's shortlist; test only reports.
-  momentum = running_momentum(network.train_fn, variables, evidence.x[:64])
-  calibration = evidence.x[: settings.search.calibration_images]
-
-  @jax.jit
-  def before(x, y):
-    score = lambda mask: score_mask(
-      graph, network.eval_fn, network.train_fn, momentum, variables, mask, calibration, x, y
-    )
-    return in_chunks(lambda mask: score(mask).correct.mean(), masks, settings.search.chunk)
-
-  after = jax.jit(lambda v, x, y: candidate_accuracies(graph, network.eval_fn, v, masks, x, y))
-  select_before, select_after = (
-    np.asarray(before(*data.select)), np.asarray(after(finetuned, *data.select))
-  )  # fmt: skip
+  select_before, select_after = judge.before(data.select), judge.after(finetuned, data.select)
   chosen = len(names) + int(select_after[len(names) :].argmax())
   weights = jax.tree.map(lambda leaf: leaf[chosen], finetuned)
   small = gp.compact(graph, network.eval_fn, weights, masks[chosen], settings.search.allow_empty)
-  test_before, test_after = np.asarray(before(*data.test)), np.asarray(after(finetuned, *data.test))
+  test_before, test_after = judge.before(data.test), judge.after(finetuned, data.test)
 
   # --- Results.
   everything = np.ones(graph.num_channels)
@@ -155,23 +129,6 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   )
   print(comparison(rows))
   print(f"The pruned network is in {pruned_path}: gatprune_jax.load({pruned_path!r}) runs it.")
-
-
-def finetune(settings: Settings, network, graph, variables, masks, train: Split, metrics) -> Any:
-  """Fine-tunes the network under every mask; returns stacked variables `[C, ...]`."""
-  line = ProgressLine(f"fine-tune {len(masks)} networks, epoch", settings.finetune.epochs)
-
-  def on_epoch(epoch, values):
-    metrics.write("finetune", epoch, values)
-    line.advance(**{name: f"{value:.3f}" for name, value in values.items()})
-
-  key = jax.random.fold_in(jax.random.key(settings.seed), 1)
-  stacked = train_candidates(
-    graph, network.train_fn, variables, masks, train, settings.finetune, key, on_epoch,
-    teacher=lambda x: network.eval_fn(variables, x),
-  )  # fmt: skip
-  line.close()
-  return stacked
 
 
 class SearchLine:

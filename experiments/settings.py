@@ -14,7 +14,7 @@ from gatprune_jax import InputError
 from gatprune_jax.agent import DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.criteria import check_criteria
 from gatprune_jax.evaluation import Recipe
-from gatprune_jax.search import SearchConfig
+from gatprune_jax.search import STRATEGIES, SearchConfig
 
 _DEFAULT = os.path.join(os.path.dirname(__file__), "configs", "digits_resnet8.py")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -33,6 +33,30 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CompareConfig:
+  """What `experiments.compare` runs."""
+
+  seeds: tuple[int, ...]
+  budgets: tuple[float, ...]  # largest shares of the MACs
+  searches: tuple[str, ...]  # of `gatprune_jax.search.STRATEGIES`, beside the agent
+  finetune: bool  # False: stop before fine-tuning
+
+  def __post_init__(self):
+    """Refuses what there is nothing to compare of."""
+    if not self.seeds or not self.budgets:
+      raise InputError(
+        f"compare seeds {self.seeds} and budgets {self.budgets}: name one of each at least"
+      )
+    if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+      raise InputError(f"compare seeds {self.seeds} must be distinct and not negative")
+    for name in self.searches:
+      if name not in STRATEGIES:
+        raise InputError(
+          f"compare searches: {name!r} is unknown, choose from {', '.join(STRATEGIES)}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
   """A whole experiment. Fields as in the config file."""
 
@@ -45,6 +69,7 @@ class Settings:
   criteria: tuple[str, ...]
   search: SearchConfig
   finetune: Recipe
+  compare: CompareConfig
 
 
 def make_settings(config: Any) -> Settings:
@@ -75,6 +100,7 @@ def make_settings(config: Any) -> Settings:
     criteria=tuple(tree["criteria"]),
     search=SearchConfig(**search),
     finetune=Recipe(**tree["finetune"]),
+    compare=CompareConfig(**tree["compare"]),
   )
 
 

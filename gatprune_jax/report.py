@@ -69,6 +69,48 @@ def summary(runs: Sequence[Sequence[Row]]) -> str:
   return _table([_HEADERS[0], *_HEADERS[3:]], body)
 
 
+class CompareRow(NamedTuple):
+  """One method on one seed's network at one budget."""
+
+  method: str
+  budget: float  # largest share of the dense network's MACs
+  seed: int
+  macs_ratio: float
+  params_ratio: float
+  accuracy_before_finetune: float  # select split, of the mask that the method itself likes best
+  select_accuracy: float  # after fine-tuning, of the mask chosen by the select split
+  test_accuracy: float  # of the same mask
+  evaluations: int  # masks scored
+  seconds: float
+
+
+def comparison_over_seeds(rows: Sequence[CompareRow]) -> str:
+  """Mean ± sample standard deviation (0 for one seed) in percent, a table for each budget."""
+  headers = (
+    "method",
+    "seeds",
+    "before, select",
+    "after, select",
+    "after, test",
+    "masks",
+    "seconds",
+  )
+  tables = []
+  for budget in sorted({row.budget for row in rows}, reverse=True):
+    body = []
+    for method in dict.fromkeys(row.method for row in rows):
+      found = [row for row in rows if row.budget == budget and row.method == method]
+      accuracies = [100 * np.array([row[k] for row in found]) for k in (5, 6, 7)]
+      spread = lambda values: values.std(ddof=1) if len(values) > 1 else 0.0
+      body.append(
+        [method, len(found)]
+        + [f"{values.mean():.1f} ± {spread(values):.1f}" for values in accuracies]
+        + [f"{np.mean([row[k] for row in found]):.0f}" for k in (8, 9)]
+      )
+    tables.append(f"At most {budget} of the MACs:\n\n{_table(headers, body)}")
+  return "\n\n".join(tables)
+
+
 def benchmark_table(rows: Sequence[Any]) -> str:
   """Rows of `experiments.bench` as a markdown table; above 1 is faster than the reference."""
   body = [

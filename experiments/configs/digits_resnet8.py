@@ -88,4 +88,11 @@ def get_config() -> ConfigDict:
   config.finetune.shift = 1
   config.finetune.distillation = 0.9  # weight of imitating the dense network
   config.finetune.temperature = 2.0
+
+  # experiments.compare only; it takes these budgets and seeds instead of the ones above.
+  config.compare = ConfigDict()
+  config.compare.seeds = (0, 1, 2, 3, 4)
+  config.compare.budgets = (0.25, 0.12, 0.06)  # of the MACs
+  config.compare.searches = ("random_ratios", "evolve_ratios", "evolve_bits")
+  config.compare.finetune = True
   return config

@@ -241,3 +241,49 @@ def test_a_bad_checkpoint_is_refused(trained, tmp_path, change, words):
   done = run("prune", f"--workdir={tmp_path / 'run'}", flag, *SMALL)
   assert_refused(done, words)
   assert not (tmp_path / "run").exists()
+
+
+def test_compare_gives_every_search_the_same_number_of_masks_and_continues(tmp_path):
+  workdir = str(tmp_path / "run")
+  arguments = (
+    f"--workdir={workdir}", *SMALL, "--config.search.elites=3", "--config.compare.seeds=(3,)",
+    "--config.compare.budgets=(0.5,)", "--config.compare.searches=('random_ratios','evolve_bits')",
+  )  # fmt: skip
+  done = run("compare", *arguments)
+  assert done.returncode == 0, done.stderr
+  with open(os.path.join(workdir, "compare.json")) as file:
+    rows = {row["method"]: row for row in json.load(file)}
+  assert list(rows)[-3:] == ["agent", "random_ratios", "evolve_bits"]
+  assert len(rows) == 6 + 3  # three criteria in two scopes, and the searches
+  assert len({rows[name]["evaluations"] for name in list(rows)[-3:]}) == 1
+  for row in rows.values():
+    assert (row["seed"], row["budget"]) == (3, 0.5)
+    assert row["macs_ratio"] <= 0.5
+    assert min(row["accuracy_before_finetune"], row["select_accuracy"], row["test_accuracy"]) >= 0
+    assert row["method"] in done.stdout
+  # A row that is there is not made again, one that is missing is.
+  path = os.path.join(workdir, "rows", "seed3-macs0.5.json")
+  with open(path) as file:
+    stored = json.load(file)
+  stored[0]["test_accuracy"] = 0.125
+  with open(path, "w") as file:
+    json.dump(stored, file)
+  again = run("compare", *arguments)
+  assert again.returncode == 0, again.stderr
+  assert "12.5 ± 0.0" in again.stdout
+
+
+@pytest.mark.parametrize(
+  ("argument", "message"),
+  [
+    ("--config.compare.searches=('annealing',)", "compare searches: 'annealing' is unknown"),
+    ("--config.compare.seeds=(1,1)", "compare seeds (1, 1) must be distinct"),
+    ("--config.compare.budgets=(0.001,)", "budget 0.001 for macs cannot be reached"),
+  ],
+)
+def test_compare_refuses_bad_plans_before_it_writes(argument, message, tmp_path):
+  workdir = tmp_path / "run"
+  done = run("compare", f"--workdir={workdir}", argument, *SMALL)
+  assert done.returncode == 1
+  assert message in done.stderr
+  assert not workdir.exists()

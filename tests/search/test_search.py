@@ -12,7 +12,7 @@ from gatprune_jax.agent import DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.channels import keep_floors, make_budgets
 from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
-from gatprune_jax.search import SearchConfig, hold_out_arena, search
+from gatprune_jax.search import SearchConfig, Task, hold_out_arena, search
 from gatprune_jax.search import loop as loop_module
 from gatprune_jax.search.update import Elites, Incumbent, challenge, merge_elites
 
@@ -36,10 +36,11 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
   pruners = classical_pruners(graph, budgets, floors, saliency)
   split = Split(np.tile(e.x, (3, 1, 1, 1)), np.tile(np.arange(5, dtype=np.int32), 8)[:36])
   reward, arena = hold_out_arena(config, split, seed)
-  result = search(
+  task = Task(
     graph, e.eval_fn, e.train_fn, e.variables, split, reward, arena, budgets, floors, pruners,
-    saliency, config, seed, on_update,
+    saliency,
   )  # fmt: skip
+  result = search(task, config, seed, on_update)
   return graph, budgets, floors, result
 
 
@@ -134,10 +135,11 @@ def test_it_finds_the_channels_that_matter():
   config = dataclasses.replace(
     CONFIG, updates=60, samples=16, past_scores=64, warm_start=0.5, arena_share=0.25
   )
-  result = search(
+  task = Task(
     graph, eval_fn, train_fn, variables, split, *hold_out_arena(config, split, 0), budgets, floors,
-    [Classical("wrong", wrong, mask)], {"wrong": -wrong.astype(float)}, config, 0,
+    [Classical("wrong", wrong, mask)], {"wrong": -wrong.astype(float)},
   )  # fmt: skip
+  result = search(task, config, 0)
   assert result.masks[0].tolist() == [True, True] + [False] * 6
 
 

@@ -1,0 +1,143 @@
+"""Compares methods over budgets and seeds: `python -m experiments.compare --workdir=DIR`.
+
+Every seed has one dense network. At every budget the classical pruners, the agent, and searches
+given exactly the agent's number of scored masks get the same data and the same fine-tuning. Each
+seed and budget leaves a file in `rows/`, so that the same command continues after an interruption.
+At the end it writes `compare.json` (all rows) and `compare.md` (mean and standard deviation).
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import dense
+from experiments.judging import Judge
+from experiments.settings import Settings, run
+from experiments.task import make_task
+import gatprune_jax as gp
+from gatprune_jax import workdir as runs
+from gatprune_jax.channels import check_finite, keep_floors, make_budgets
+from gatprune_jax.data import load_dataset
+from gatprune_jax.metrics import MetricsFile, ProgressLine
+from gatprune_jax.report import CompareRow, comparison_over_seeds
+from gatprune_jax.search import SearchResult, hold_out_arena, search, search_equal_budget
+
+AGENT = "agent"
+
+
+class Found(NamedTuple):
+  """What a method proposes, best by its own score first."""
+
+  method: str
+  masks: np.ndarray  # [S, N]
+  evaluations: int
+  seconds: float
+
+
+def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
+  """Makes the rows that are missing, and the tables."""
+  plans = [
+    (dataclasses.replace(settings, seed=seed), budget)
+    for seed in settings.compare.seeds
+    for budget in settings.compare.budgets
+  ]
+  for plan, budget in plans:  # refuse what cannot run before anything is written
+    prepare(plan, budget, None)
+  if runs.inspect(workdir, "compare", config) is runs.Status.NEW:
+    runs.claim(workdir, "compare", config)
+  rows: list[CompareRow] = []
+  for plan, budget in plans:
+    path = os.path.join(workdir, "rows", f"seed{plan.seed}-macs{budget}.json")
+    if not os.path.exists(path):
+      os.makedirs(os.path.dirname(path), exist_ok=True)
+      made = compare_once(plan, budget, workdir)
+      runs.write_json(path, [row._asdict() for row in made])
+    with open(path) as file:
+      rows += [CompareRow(**row) for row in json.load(file)]
+  table = comparison_over_seeds(rows)
+  runs.write_json(os.path.join(workdir, "compare.json"), [row._asdict() for row in rows])
+  with open(os.path.join(workdir, "compare.md"), "w") as file:
+    file.write(f"{table}\n")
+  runs.write_result(workdir, {"rows": len(rows), "versions": runs.versions()})
+  print(table)
+
+
+def prepare(settings: Settings, budget: float, variables: Any):
+  """Data, network, graph, floors and budgets; of the network's shapes where variables is None."""
+  data = load_dataset(settings.dataset, settings.seed)
+  network = dense.make_network(settings, data)
+  graph = gp.trace(network.eval_fn, variables or network.shapes, jnp.asarray(data.train.x[:1]))
+  floors = keep_floors(graph, settings.search.keep_floor, settings.search.allow_empty)
+  return data, network, graph, floors, make_budgets(graph, {"macs": budget}, floors)
+
+
+def compare_once(settings: Settings, budget: float, workdir: str) -> list[CompareRow]:
+  """All methods on one seed's network at one budget."""
+  folder = os.path.join(workdir, f"seed{settings.seed}")
+  os.makedirs(folder, exist_ok=True)
+  metrics = MetricsFile(os.path.join(folder, "metrics.jsonl"))
+  data, network, *_ = prepare(settings, budget, None)
+  variables = dense.train_dense(settings, network, data, metrics, folder)
+  check_finite(variables)
+  data, network, graph, floors, budgets = prepare(settings, budget, variables)
+  reward, arena = hold_out_arena(settings.search, data.reward, settings.seed)
+  task = make_task(settings, data, network, graph, variables, reward, arena, budgets, floors)
+
+  found = [Found(pruner.name, pruner.mask[None], 0, 0.0) for pruner in task.pruners]
+  line = ProgressLine(f"seed {settings.seed}, macs {budget}: update", settings.search.updates)
+  agent = search(
+    task, settings.search, settings.seed,
+    lambda progress: line.advance(accuracy=f"{progress.metrics['accuracy']:.3f}"),
+  )  # fmt: skip
+  line.close()
+  found.append(as_found(AGENT, agent))
+  for strategy in settings.compare.searches:
+    found.append(
+      as_found(
+        strategy,
+        search_equal_budget(strategy, task, settings.search, agent.evaluations, settings.seed),
+      )
+    )
+
+  masks = np.concatenate([method.masks for method in found])
+  judge = Judge(settings, network, graph, variables, data.train, masks)
+  before = judge.before(data.select)
+  finetuned = judge.finetune(metrics) if settings.compare.finetune else None
+  select = before if finetuned is None else judge.after(finetuned, data.select)
+  test = judge.before(data.test) if finetuned is None else judge.after(finetuned, data.test)
+
+  ones = np.ones(graph.num_channels)
+  rows, first = [], 0
+  for method in found:
+    # "before" is of the method's own first choice; the select split then picks among fine-tuned.
+    last = first + len(method.masks)
+    chosen = first + (0 if finetuned is None else int(select[first:last].argmax()))
+    rows.append(
+      CompareRow(
+        method=method.method,
+        budget=budget,
+        seed=settings.seed,
+        macs_ratio=gp.macs(graph, masks[chosen]) / gp.macs(graph, ones),
+        params_ratio=gp.params(graph, masks[chosen]) / gp.params(graph, ones),
+        accuracy_before_finetune=float(before[first]),
+        select_accuracy=float(select[chosen]),
+        test_accuracy=float(test[chosen]),
+        evaluations=method.evaluations,
+        seconds=method.seconds,
+      )
+    )
+    first = last
+  return rows
+
+
+def as_found(method: str, result: SearchResult) -> Found:
+  """A search's shortlist."""
+  return Found(method, result.masks, result.evaluations, result.seconds)
+
+
+if __name__ == "__main__":
+  run(main)
