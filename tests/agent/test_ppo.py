@@ -75,23 +75,26 @@ def test_leave_one_out_by_hand():
 
 
 def test_leave_one_out_gradient_is_unbiased_by_enumeration():
-  # Two samples of three bits: the expectation over all 64 pairs, exactly. Unnormalised, because
-  # the division by the batch's standard deviation is a (harmless) change of step size.
-  p = np.array([0.3, 0.6, 0.8])
-  masks = np.array(list(itertools.product([0, 1], repeat=3)))
+  # Two samples of ten bits: the expectation over all 1,048,576 pairs, exactly. Unnormalised,
+  # because the division by the batch's standard deviation is a (harmless) change of step size.
+  rng = np.random.default_rng(0)
+  p = rng.uniform(0.1, 0.9, 10)
+  masks = np.array(list(itertools.product([0, 1], repeat=10)))
   probability = np.prod(np.where(masks, p, 1 - p), axis=1)
-  reward = np.random.default_rng(0).standard_normal(8)
+  reward = rng.standard_normal(1024)
   score_function = masks - p  # grad of log-probability in the logits
   expected = (probability * reward) @ score_function
 
-  estimate = np.zeros(3)
-  for i, j in itertools.product(range(8), repeat=2):
-    pair = np.array([reward[i], reward[j]])
+  estimate = np.zeros(10)
+  for i in range(1024):
+    pairs = np.stack([np.full(1024, reward[i]), reward], axis=1)
     # The function standardises; multiply the standard deviation back.
-    raw = (pair - pair.mean()) * 2
-    advantage = np.asarray(leave_one_out_advantages(jnp.asarray(pair)), np.float64) * raw.std()
-    gradient = (advantage[0] * score_function[i] + advantage[1] * score_function[j]) / 2
-    estimate += probability[i] * probability[j] * gradient
+    raw = 2 * (pairs - pairs.mean(1, keepdims=True))
+    standardised = np.asarray(jax.vmap(leave_one_out_advantages)(pairs), np.float64)
+    advantage = standardised * raw.std(1, keepdims=True)
+    weight = probability[i] * probability / 2
+    estimate += (weight * advantage[:, 0]).sum() * score_function[i]
+    estimate += (weight * advantage[:, 1]) @ score_function
   np.testing.assert_allclose(estimate, expected, atol=1e-6)
 
 
@@ -128,6 +131,31 @@ def test_the_integral_does_not_wind_up():
 def test_constraints_do_not_mix():
   state = update_multipliers(DUAL, init_multipliers(2), jnp.array([0.4, -0.4]))
   np.testing.assert_allclose(state.value, [0.24, 0.0], rtol=1e-5)
+
+
+def test_units_of_a_resource_do_not_matter():
+  # Violations are relative to the budget, so a cost in other units gives the same multipliers.
+  costs = np.random.default_rng(1).uniform(0.1, 0.9, (20, 2))
+  runs = []
+  for unit in (1.0, 1e9):
+    state, limit = init_multipliers(2), unit * np.array([0.5, 0.3])
+    for cost in unit * costs:
+      state = update_multipliers(DUAL, state, jnp.asarray((cost - limit) / limit, jnp.float32))
+    runs.append(state)
+  np.testing.assert_allclose(runs[0].value, runs[1].value, rtol=1e-5)
+  np.testing.assert_allclose(runs[0].integral, runs[1].integral, rtol=1e-5)
+
+
+def test_multipliers_continue_from_their_stored_state():
+  whole = run_dual([0.4, -0.1, 0.7, 0.2])
+  state = init_multipliers(1)
+  for v in (0.4, -0.1):
+    state = update_multipliers(DUAL, state, jnp.array([v]))
+  leaves, treedef = jax.tree.flatten(state)
+  state = jax.tree.unflatten(treedef, [np.asarray(leaf) for leaf in leaves])
+  for v, expected in zip((0.7, 0.2), whole[2:], strict=True):
+    state = update_multipliers(DUAL, state, jnp.array([v]))
+    assert float(state.value[0]) == expected
 
 
 def test_utility_by_hand():
