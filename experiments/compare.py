@@ -46,7 +46,7 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
     for budget in settings.compare.budgets
   ]
   for plan, budget in plans:  # refuse what cannot run before anything is written
-    prepare(plan, budget, None)
+    prepare(plan, budget)
   if runs.inspect(workdir, "compare", config) is runs.Status.NEW:
     runs.claim(workdir, "compare", config)
   rows: list[CompareRow] = []
@@ -66,11 +66,11 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   print(table)
 
 
-def prepare(settings: Settings, budget: float, variables: Any):
-  """Data, network, graph, floors and budgets; of the network's shapes where variables is None."""
+def prepare(settings: Settings, budget: float):
+  """Data, network, graph, floors and budgets, of the network's shapes alone."""
   data = load_dataset(settings.dataset, settings.seed)
   network = dense.make_network(settings, data)
-  graph = gp.trace(network.eval_fn, variables or network.shapes, jnp.asarray(data.train.x[:1]))
+  graph = gp.trace(network.eval_fn, network.shapes, jnp.asarray(data.train.x[:1]))
   floors = keep_floors(graph, settings.search.keep_floor, settings.search.allow_empty)
   return data, network, graph, floors, make_budgets(graph, {"macs": budget}, floors)
 
@@ -80,10 +80,9 @@ def compare_once(settings: Settings, budget: float, workdir: str) -> list[Compar
   folder = os.path.join(workdir, f"seed{settings.seed}")
   os.makedirs(folder, exist_ok=True)
   metrics = MetricsFile(os.path.join(folder, "metrics.jsonl"))
-  data, network, *_ = prepare(settings, budget, None)
+  data, network, graph, floors, budgets = prepare(settings, budget)
   variables = dense.train_dense(settings, network, data, metrics, folder)
   check_finite(variables)
-  data, network, graph, floors, budgets = prepare(settings, budget, variables)
   reward, arena = hold_out_arena(settings.search, data.reward, settings.seed)
   task = make_task(settings, data, network, graph, variables, reward, arena, budgets, floors)
 

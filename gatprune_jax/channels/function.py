@@ -8,6 +8,7 @@ from jax.extend import core as jex_core
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax.channels.graph import leaf_paths
 from gatprune_jax.errors import InputError
 
 _VALUE_NEEDED = (
@@ -51,13 +52,12 @@ def trace_pure(apply_fn: Callable, variables: Any, x: Any) -> jex_core.ClosedJax
 
 def check_finite(variables: Any) -> None:
   """Raises InputError, naming the first such leaf, where variables hold NaN or infinity."""
-  for path, array in jax.tree.leaves_with_path(variables):
+  for path, array in zip(leaf_paths(variables), jax.tree.leaves(variables), strict=True):
     if isinstance(array, (np.ndarray, jax.Array)) and jnp.issubdtype(array.dtype, jnp.inexact):
       bad = int((~np.isfinite(np.asarray(array))).sum())
       if bad:
         raise InputError(
-          f"variable {jax.tree_util.keystr(path, simple=True, separator='/')} holds {bad} values "
-          "that are NaN or infinite: finite weights are needed"
+          f"variable {path} holds {bad} values that are NaN or infinite: finite weights are needed"
         )
 
 

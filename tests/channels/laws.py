@@ -18,7 +18,8 @@ def random_mask(graph, rng, keep=0.5):
 def assert_same(actual, desired, tolerance=1e-5):
   """Equal within the tolerance, relative to the largest magnitude."""
   actual, desired = np.asarray(actual), np.asarray(desired)
-  np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * np.abs(desired).max())
+  scale = max(np.abs(desired).max(initial=0), np.finfo(np.float32).tiny)
+  np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * scale)
 
 
 def assert_law(graph, fn, variables, mask, *args, allow_empty=False, tolerance=1e-5):

@@ -12,13 +12,13 @@ import gatprune_jax as gp
 from gatprune_jax.channels import compact_function, compact_variables
 from gatprune_jax.channels.graph import FROZEN
 from tests.channels.counting import count_macs
+from tests.channels.laws import assert_same
 from tests.channels.random_networks import draw_case
 
 NUM_NETWORKS = 208
-TOLERANCE = 1e-5  # of the largest output
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 
-# Programs run once, so what they cost is compiling: ten times faster without optimisation and
+# Programs run once, so what they cost is compiling: faster without optimisation and
 # without the emitters of fused kernels. XLA's options of single programs, not of the process.
 FAST_TO_COMPILE = {
   "xla_backend_optimization_level": 0,
@@ -30,11 +30,6 @@ FAST_TO_COMPILE = {
 def evaluate(fn, *args):
   """fn(*args) as one program, as NumPy arrays."""
   return jax.tree.map(np.asarray, jax.jit(fn, compiler_options=FAST_TO_COMPILE)(*args))
-
-
-def assert_same(actual, desired):
-  scale = max(np.abs(desired).max(initial=0), np.finfo(np.float32).tiny)
-  np.testing.assert_allclose(actual, desired, rtol=0, atol=TOLERANCE * scale)
 
 
 def random_mask(graph, rng):
