@@ -1,6 +1,11 @@
 """How good a masked network is, before and after training it."""
 
-from gatprune_jax.evaluation.convolution import candidate_convolution, patches_convolution
+from gatprune_jax.evaluation.convolution import (
+  candidate_convolution,
+  matrix_convolution,
+  patches_convolution,
+  scoring_convolution,
+)
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate, running_momentum
 from gatprune_jax.evaluation.scoring import (
   Score,
@@ -29,11 +34,13 @@ __all__ = [
   "candidate_convolution",
   "in_chunks",
   "make_optimizer",
+  "matrix_convolution",
   "patches_convolution",
   "recalibrate",
   "running_momentum",
   "score_logits",
   "score_mask",
+  "scoring_convolution",
   "steps_per_epoch",
   "train",
   "train_candidates",

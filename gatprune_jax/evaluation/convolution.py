@@ -1,14 +1,18 @@
-"""Convolution as shifted patches and one matrix product, for weights with a candidate axis.
+"""Convolution as a matrix product, where XLA's own is slow on CPU.
 
-XLA turns the vmap of a convolution over its weights into a grouped convolution, which its CPU
-backend runs much more slowly, as it does a weight gradient inside a loop. A matrix product has
-neither weakness.
+`patches_convolution` is for weights with a candidate axis: XLA turns the vmap of a convolution over
+its weights into a grouped convolution, which its CPU backend runs much more slowly, as it does
+a weight gradient inside a loop. `matrix_convolution` is for many images on the same weights:
+over a few positions XLA's convolution spends its time on the border.
 """
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
+
+_FEW_POSITIONS = 16
 
 
 def patches_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
@@ -60,6 +64,44 @@ def patches_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
   return jnp.transpose(out, back)
 
 
+def matrix_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
+  """Computes `conv_general_dilated(lhs, rhs, **params)` as one matrix, over few positions.
+
+  A convolution is linear in its input: out[b] = x[b] M, with x[b] all elements of image b, and the
+  rows of M the convolutions of the unit images. M has `positions * channels` rows, so that this
+  pays where there are few of both and many images. More than 16 positions are left to XLA, and
+  so are groups of images.
+
+  Args:
+    lhs: input, laid out as `dimension_numbers` says.
+    rhs: kernel.
+    **params: parameters of the primitive `conv_general_dilated`.
+  """
+  convolution = jax.lax.conv_general_dilated_p.bind
+  dims = params["dimension_numbers"]
+  positions = math.prod(lhs.shape[axis] for axis in dims.lhs_spec[2:])
+  if positions > _FEW_POSITIONS or params["batch_group_count"] != 1:
+    return convolution(lhs, rhs, **params)
+  batch_in, batch_out = dims.lhs_spec[0], dims.out_spec[0]
+  images = jnp.moveaxis(lhs, batch_in, 0)
+  units = jnp.eye(images[0].size, dtype=lhs.dtype).reshape(-1, *images.shape[1:])
+  matrix = convolution(jnp.moveaxis(units, 0, batch_in), rhs, **params)
+  matrix = jnp.moveaxis(matrix, batch_out, 0)
+  out = jax.lax.dot_general(
+    images.reshape(len(images), -1),
+    matrix.reshape(len(matrix), -1).astype(lhs.dtype),
+    (((1,), (0,)), ((), ())),
+    precision=params["precision"],
+    preferred_element_type=params["preferred_element_type"],
+  )
+  return jnp.moveaxis(out.reshape(len(images), *matrix.shape[1:]), 0, batch_out)
+
+
 def candidate_convolution():
   """The convolution for vmapped candidates on this backend; None means XLA's."""
   return patches_convolution if jax.default_backend() == "cpu" else None
+
+
+def scoring_convolution():
+  """The convolution for many masks on shared weights on this backend; None means XLA's."""
+  return matrix_convolution if jax.default_backend() == "cpu" else None

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gatprune_jax.channels import ChannelGraph, masked
+from gatprune_jax.evaluation.convolution import scoring_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate
 
 
@@ -51,7 +52,8 @@ def score_mask(
     x: images `[n, ...]`.
     y: labels `[n]`.
   """
-  masked_train, masked_eval = masked(graph, train_fn), masked(graph, eval_fn)
+  conv = scoring_convolution()
+  masked_train, masked_eval = masked(graph, train_fn, conv), masked(graph, eval_fn, conv)
   recalibrated = recalibrate(
     lambda v, batch: masked_train(v, mask, batch), momentum, variables, calibration
   )

@@ -1,4 +1,4 @@
-"""Patches and a matrix product against XLA's convolution, gradients included."""
+"""Convolutions as matrix products against XLA's, gradients included."""
 
 import jax
 from jax import lax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gatprune_jax.evaluation import patches_convolution
+from gatprune_jax.evaluation import matrix_convolution, patches_convolution
 
 CASES = {
   "same": {"padding": "SAME"},
@@ -19,20 +19,31 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("window", [(3, 3), (1, 1), (2, 3)])
-def test_equal_to_xla(case, window):
+@pytest.mark.parametrize(
+  ("convolution", "window", "space"),
+  [
+    (patches_convolution, (3, 3), (7, 8)),
+    (patches_convolution, (1, 1), (7, 8)),
+    (patches_convolution, (2, 3), (7, 8)),
+    (matrix_convolution, (3, 3), (5, 3)),
+    (matrix_convolution, (1, 1), (2, 5)),
+    (matrix_convolution, (2, 1), (3, 5)),
+    (matrix_convolution, (3, 3), (5, 5)),  # too many positions: XLA's own
+  ],
+)
+def test_equal_to_xla(case, convolution, window, space):
   arguments = {
     "window_strides": (1, 1), "dimension_numbers": ("NHWC", "HWIO", "NHWC"), **CASES[case]
   }  # fmt: skip
   rng = np.random.default_rng(0)
   per_group = 4 // arguments.get("feature_group_count", 1)
-  x, kernel = rng.standard_normal((2, 7, 8, 4)), rng.standard_normal((*window, per_group, 6))
+  x, kernel = rng.standard_normal((2, *space, 4)), rng.standard_normal((*window, per_group, 6))
   if case == "nchw":
     x, kernel = x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1)
   x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
   xla = lambda x, kernel: lax.conv_general_dilated(x, kernel, **arguments)
   (eqn,) = jax.make_jaxpr(xla)(x, kernel).eqns
-  ours = lambda x, kernel: patches_convolution(x, kernel, **eqn.params)
+  ours = lambda x, kernel: convolution(x, kernel, **eqn.params)
 
   np.testing.assert_allclose(ours(x, kernel), xla(x, kernel), atol=1e-4)
   loss = lambda fn: jax.grad(lambda *args: (fn(*args) ** 2).mean(), argnums=(0, 1))(x, kernel)
