@@ -20,6 +20,7 @@ setup(
     "jax>=0.10,<0.13",
     "jaxlib>=0.10",
     "jraph>=0.0.6.dev0",
+    "matplotlib>=3.8",
     "ml_collections>=1.0",
     "numpy>=1.26",
     "optax>=0.2.4",

@@ -1,9 +1,10 @@
 """Compares methods over budgets and seeds: `python -m experiments.compare --workdir=DIR`.
 
-Every seed has one dense network. At every budget the classical pruners, the agent, and searches
-given exactly the agent's number of scored masks get the same data and the same fine-tuning. Each
-seed and budget leaves a file in `rows/`, so that the same command continues after an interruption.
-At the end it writes `compare.json` (all rows) and `compare.md` (mean and standard deviation).
+Every seed has one dense network. At every budget the classical pruners, the agent in its variants,
+and searches given exactly the agent's number of scored masks get the same data and the same
+fine-tuning. Each seed and budget leaves a file in `rows/`, so that the same command continues after
+an interruption. At the end it writes `compare.json` (all rows), `compare.md` (mean and standard
+deviation) and `compare.png`.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,17 +25,16 @@ from gatprune_jax import workdir as runs
 from gatprune_jax.channels import check_finite, keep_floors, make_budgets
 from gatprune_jax.data import load_dataset
 from gatprune_jax.metrics import MetricsFile, ProgressLine
+from gatprune_jax.plot import plot_comparison
 from gatprune_jax.report import CompareRow, comparison_over_seeds
-from gatprune_jax.search import SearchResult, hold_out_arena, search, search_equal_budget
-
-AGENT = "agent"
+from gatprune_jax.search import SEARCHES, SearchConfig, SearchResult, Task, hold_out_arena, search
 
 
 class Found(NamedTuple):
-  """What a method proposes, best by its own score first."""
+  """What a method proposes."""
 
   method: str
-  masks: np.ndarray  # [S, N]
+  masks: np.ndarray  # [S, N], best by the method's own score first
   evaluations: int
   seconds: float
 
@@ -49,6 +50,8 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
     prepare(plan, budget)
   if runs.inspect(workdir, "compare", config) is runs.Status.NEW:
     runs.claim(workdir, "compare", config)
+  # The same programs run for every seed: compile them once.
+  jax.config.update("jax_compilation_cache_dir", os.path.join(os.path.abspath(workdir), "compiled"))
   rows: list[CompareRow] = []
   for plan, budget in plans:
     path = os.path.join(workdir, "rows", f"seed{plan.seed}-macs{budget}.json")
@@ -62,6 +65,8 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   runs.write_json(os.path.join(workdir, "compare.json"), [row._asdict() for row in rows])
   with open(os.path.join(workdir, "compare.md"), "w") as file:
     file.write(f"{table}\n")
+  plot_comparison(rows, [*settings.compare.variants, *settings.compare.searches],
+                  os.path.join(workdir, "compare.png"))  # fmt: skip
   runs.write_result(workdir, {"rows": len(rows), "versions": runs.versions()})
   print(table)
 
@@ -85,22 +90,7 @@ def compare_once(settings: Settings, budget: float, workdir: str) -> list[Compar
   check_finite(variables)
   reward, arena = hold_out_arena(settings.search, data.reward, settings.seed)
   task = make_task(settings, data, network, graph, variables, reward, arena, budgets, floors)
-
-  found = [Found(pruner.name, pruner.mask[None], 0, 0.0) for pruner in task.pruners]
-  line = ProgressLine(f"seed {settings.seed}, macs {budget}: update", settings.search.updates)
-  agent = search(
-    task, settings.search, settings.seed,
-    lambda progress: line.advance(accuracy=f"{progress.metrics['accuracy']:.3f}"),
-  )  # fmt: skip
-  line.close()
-  found.append(as_found(AGENT, agent))
-  for strategy in settings.compare.searches:
-    found.append(
-      as_found(
-        strategy,
-        search_equal_budget(strategy, task, settings.search, agent.evaluations, settings.seed),
-      )
-    )
+  found = find_masks(settings, task, metrics, budget)
 
   masks = np.concatenate([method.masks for method in found])
   judge = Judge(settings, network, graph, variables, data.train, masks)
@@ -115,22 +105,56 @@ def compare_once(settings: Settings, budget: float, workdir: str) -> list[Compar
     # "before" is of the method's own first choice; the select split then picks among fine-tuned.
     last = first + len(method.masks)
     chosen = first + (0 if finetuned is None else int(select[first:last].argmax()))
+    mask = masks[chosen]
     rows.append(
       CompareRow(
         method=method.method,
         budget=budget,
         seed=settings.seed,
-        macs_ratio=gp.macs(graph, masks[chosen]) / gp.macs(graph, ones),
-        params_ratio=gp.params(graph, masks[chosen]) / gp.params(graph, ones),
+        macs_ratio=gp.macs(graph, mask) / gp.macs(graph, ones),
+        params_ratio=gp.params(graph, mask) / gp.params(graph, ones),
         accuracy_before_finetune=float(before[first]),
         select_accuracy=float(select[chosen]),
         test_accuracy=float(test[chosen]),
         evaluations=method.evaluations,
         seconds=method.seconds,
+        keep_ratios=[float(masks[first][group.channels].mean()) for group in graph.groups],
       )
     )
     first = last
   return rows
+
+
+def find_masks(settings: Settings, task: Task, metrics: MetricsFile, budget: float) -> list[Found]:
+  """Runs every method, the classical ones first, then the agent's variants."""
+  found = [Found(pruner.name, pruner.mask[None], 0, 0.0) for pruner in task.pruners]
+  variants = {
+    name: _run_variant(name, config, settings.seed, task, metrics, budget)
+    for name, config in settings.compare.variants.items()
+  }
+  found += [as_found(name, result) for name, result in variants.items()]
+  first = next(iter(variants.values()))
+  for name in settings.compare.searches:
+    result = SEARCHES[name](task, settings.search, first.evaluations, settings.seed)
+    found.append(as_found(name, result))
+  return found
+
+
+def _run_variant(
+  name: str, config: SearchConfig, seed: int, task: Task, metrics: MetricsFile, budget: float
+) -> SearchResult:
+  """One agent, with its metrics under `NAME BUDGET` and a progress line."""
+  phase = f"{name} {budget}"
+  metrics.restart(phase)
+  line = ProgressLine(f"seed {seed}, macs {budget}, {name}: update", config.updates)
+
+  def on_update(progress):
+    metrics.write(phase, progress.update, progress.metrics)
+    line.advance(accuracy=f"{progress.metrics['accuracy']:.3f}")
+
+  result = search(task, config, seed, on_update)
+  line.close()
+  return result
 
 
 def as_found(method: str, result: SearchResult) -> Found:

@@ -11,10 +11,10 @@ from ml_collections import config_flags
 import numpy as np
 
 from gatprune_jax import InputError
-from gatprune_jax.agent import DualConfig, PolicyConfig, PPOConfig
+from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.criteria import check_criteria
 from gatprune_jax.evaluation import Recipe
-from gatprune_jax.search import STRATEGIES, SearchConfig
+from gatprune_jax.search import SEARCHES, SearchConfig
 
 _DEFAULT = os.path.join(os.path.dirname(__file__), "configs", "digits_resnet8.py")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -38,21 +38,23 @@ class CompareConfig:
 
   seeds: tuple[int, ...]
   budgets: tuple[float, ...]  # largest shares of the MACs
-  searches: tuple[str, ...]  # of `gatprune_jax.search.STRATEGIES`, beside the agent
+  variants: dict[str, SearchConfig]  # of the agent; searches get as many masks as the first
+  searches: tuple[str, ...]  # of `gatprune_jax.search.SEARCHES`, beside the agent
   finetune: bool  # False: stop before fine-tuning
 
   def __post_init__(self):
     """Refuses what there is nothing to compare of."""
-    if not self.seeds or not self.budgets:
+    if not self.seeds or not self.budgets or not self.variants:
       raise InputError(
-        f"compare seeds {self.seeds} and budgets {self.budgets}: name one of each at least"
+        f"compare seeds {self.seeds}, budgets {self.budgets} and variants "
+        f"{tuple(self.variants)}: name one of each at least"
       )
     if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
       raise InputError(f"compare seeds {self.seeds} must be distinct and not negative")
     for name in self.searches:
-      if name not in STRATEGIES:
+      if name not in SEARCHES:
         raise InputError(
-          f"compare searches: {name!r} is unknown, choose from {', '.join(STRATEGIES)}"
+          f"compare searches: {name!r} is unknown, choose from {', '.join(SEARCHES)}"
         )
 
 
@@ -79,10 +81,11 @@ def make_settings(config: Any) -> Settings:
     InputError: a value that no experiment can use.
   """
   tree = config.to_dict()
-  search = tree["search"]
-  search["policy"] = PolicyConfig(**search["policy"])
-  search["ppo"] = PPOConfig(**search["ppo"])
-  search["dual"] = DualConfig(**search["dual"])
+  compare = tree["compare"]
+  compare["variants"] = {
+    name: make_search_config(_changed(tree["search"], changes, f"compare variant {name!r}"))
+    for name, changes in compare["variants"].items()
+  }
   if tree["seed"] < 0:
     raise InputError(f"seed is {tree['seed']}: it must not be negative")
   if tree["dense"]["recipe"]["distillation"] != 0:
@@ -98,10 +101,28 @@ def make_settings(config: Any) -> Settings:
     dense_recipe=Recipe(**tree["dense"]["recipe"]),
     budgets=tree["budgets"],
     criteria=tuple(tree["criteria"]),
-    search=SearchConfig(**search),
+    search=make_search_config(tree["search"]),
     finetune=Recipe(**tree["finetune"]),
-    compare=CompareConfig(**tree["compare"]),
+    compare=CompareConfig(**compare),
   )
+
+
+def make_search_config(tree: dict[str, Any]) -> SearchConfig:
+  """The search section of a config as settings."""
+  parts = {"policy": PolicyConfig, "ppo": PPOConfig, "dual": DualConfig, "critic": CriticConfig}
+  return SearchConfig(**{**tree, **{name: make(**tree[name]) for name, make in parts.items()}})
+
+
+def _changed(tree: dict[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:
+  """A nested dict with some of its values replaced."""
+  if unknown := set(changes) - set(tree):
+    raise InputError(f"{where} changes {sorted(unknown)[0]!r}, which a search does not have")
+  return {
+    name: _changed(value, changes[name], where)
+    if name in changes and isinstance(value, dict)
+    else changes.get(name, value)
+    for name, value in tree.items()
+  }
 
 
 def run(main: Callable[[Settings, dict[str, Any], str], None]) -> None:

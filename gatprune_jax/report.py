@@ -43,7 +43,7 @@ def comparison(rows: Sequence[Row]) -> str:
     ]
     for row in rows
   ]
-  return _table(_HEADERS, body)
+  return markdown_table(_HEADERS, body)
 
 
 def summary(runs: Sequence[Sequence[Row]]) -> str:
@@ -66,7 +66,7 @@ def summary(runs: Sequence[Sequence[Row]]) -> str:
     + [f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in zip(mean[4:], deviation[4:], strict=True)]
     for method, mean, deviation in zip(methods, means, deviations, strict=True)
   ]
-  return _table([_HEADERS[0], *_HEADERS[3:]], body)
+  return markdown_table([_HEADERS[0], *_HEADERS[3:]], body)
 
 
 class CompareRow(NamedTuple):
@@ -82,6 +82,7 @@ class CompareRow(NamedTuple):
   test_accuracy: float  # of the same mask
   evaluations: int  # masks scored
   seconds: float
+  keep_ratios: Sequence[float]  # of each group, of the mask that the method itself likes best
 
 
 def comparison_over_seeds(rows: Sequence[CompareRow]) -> str:
@@ -107,7 +108,7 @@ def comparison_over_seeds(rows: Sequence[CompareRow]) -> str:
         + [f"{values.mean():.1f} ± {spread(values):.1f}" for values in accuracies]
         + [f"{np.mean([row[k] for row in found]):.0f}" for k in (8, 9)]
       )
-    tables.append(f"At most {budget} of the MACs:\n\n{_table(headers, body)}")
+    tables.append(f"At most {budget} of the MACs:\n\n{markdown_table(headers, body)}")
   return "\n\n".join(tables)
 
 
@@ -124,7 +125,7 @@ def benchmark_table(rows: Sequence[Any]) -> str:
     ]
     for row in rows
   ]
-  return _table(("measured", "time", "against", "its time", "ratio", "note"), body)
+  return markdown_table(("measured", "time", "against", "its time", "ratio", "note"), body)
 
 
 def describe(graph: ChannelGraph) -> str:
@@ -158,6 +159,7 @@ def describe(graph: ChannelGraph) -> str:
   )
 
 
-def _table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown_table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+  """A markdown table; the first column is text."""
   align = ["left"] + ["right"] * (len(headers) - 1)
   return tabulate(body, headers, "github", colalign=align, disable_numparse=True)

@@ -44,9 +44,10 @@ def get_config() -> ConfigDict:
   config.criteria = ("random", "l1", "l2", "bn_scale", "fpgm", "taylor")
 
   config.search = ConfigDict()
-  config.search.updates = 60
+  config.search.updates = 54
   config.search.samples = 32  # masks scored in each update
   config.search.schedule = "one_shot"  # or "layerwise": one group of channels a step
+  config.search.constraint = "lagrangian"  # or "projection": every sample is cut to the budget
   config.search.keep_floor = 0.05  # smallest share of each group; at least one channel stays
   config.search.allow_empty = False  # may a group that a shortcut bypasses be removed whole?
   config.search.likelihood_weight = 0.5  # score = accuracy + weight * log-likelihood
@@ -56,7 +57,8 @@ def get_config() -> ConfigDict:
   config.search.warm_start = 3.4  # half the range of the first logits
   config.search.calibration_images = 256  # for batch-norm statistics
   config.search.arena_share = 0.25  # of the reward split, to confirm a new incumbent
-  config.search.elites = 12  # best feasible samples kept
+  config.search.refinement = 192  # masks scored at the end, exchanges around the best one
+  config.search.elites = 12  # best feasible masks among the candidates
   config.search.shortlist = 8  # candidates that are fine-tuned
   config.search.chunk = 32  # masks scored at once
   config.search.policy = ConfigDict()
@@ -69,12 +71,16 @@ def get_config() -> ConfigDict:
   config.search.ppo.kl_stop = 0.1  # mean per channel, nats
   config.search.ppo.entropy_weight = 0.0
   config.search.ppo.learning_rate = 3e-3  # of the network, Adam
-  config.search.ppo.embedding_learning_rate = 0.1  # of the per-channel embeddings
+  config.search.ppo.embedding_learning_rate = 0.2  # of the per-channel embeddings
   config.search.ppo.max_grad_norm = 1.0
   config.search.dual = ConfigDict()
   config.search.dual.proportional = 0.5  # gain on the violation, in shares of the budget
   config.search.dual.integral = 0.05  # per update
   config.search.dual.maximum = 10.0  # bound of a multiplier
+  config.search.critic = ConfigDict()
+  config.search.critic.window = 512  # latest scored masks it is fitted to; 0: no critic
+  config.search.critic.prior = 0.1  # weight of the channel features in its prior
+  config.search.critic.residual_weight = 0.5  # of what it does not explain; 1 is unbiased
 
   # The same for every method of the final comparison.
   config.finetune = ConfigDict()
@@ -93,6 +99,7 @@ def get_config() -> ConfigDict:
   config.compare = ConfigDict()
   config.compare.seeds = (0, 1, 2, 3, 4)
   config.compare.budgets = (0.25, 0.12, 0.06)  # of the MACs
-  config.compare.searches = ("random_ratios", "evolve_ratios", "evolve_bits")
+  config.compare.variants = ConfigDict({"agent": {}})  # {name: {field of search: other value}}
+  config.compare.searches = ("random_ratios", "evolve_ratios", "evolve_bits", "ratio_agent")
   config.compare.finetune = True
   return config

@@ -1,5 +1,11 @@
 """The learner's parts. They know channels and criteria, nothing of how a mask is scored."""
 
+from gatprune_jax.agent.critic import (
+  CriticConfig,
+  Surrogate,
+  counterfactual_advantages,
+  fit_surrogate,
+)
 from gatprune_jax.agent.features import (
   Block,
   Observation,
@@ -24,12 +30,18 @@ from gatprune_jax.agent.policy import (
   sample,
   with_embedding,
 )
-from gatprune_jax.agent.ppo import PPOConfig, clipped_objective, leave_one_out_advantages
+from gatprune_jax.agent.ppo import (
+  PPOConfig,
+  clipped_objective,
+  leave_one_out_advantages,
+  make_optimizer,
+)
 from gatprune_jax.agent.self_competition import MODES, PastScores, compete, init_past, remember
 
 __all__ = [
   "MODES",
   "Block",
+  "CriticConfig",
   "DualConfig",
   "Multipliers",
   "Observation",
@@ -37,17 +49,21 @@ __all__ = [
   "PastScores",
   "Policy",
   "PolicyConfig",
+  "Surrogate",
   "attend_blocks",
   "attend_edges",
   "clipped_objective",
   "compete",
+  "counterfactual_advantages",
   "dynamic_features",
   "entropy",
+  "fit_surrogate",
   "init_multipliers",
   "init_past",
   "kl_divergence",
   "leave_one_out_advantages",
   "log_prob",
+  "make_optimizer",
   "observe",
   "rank_among_all",
   "remember",

@@ -5,7 +5,7 @@ complete bipartite block between its channels, once in each direction, and a sta
 node and its channels. Every node has an edge to itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,15 +25,19 @@ from gatprune_jax.criteria import mean_by_channel, vector_statistics
 # Edge features: the standardised log norm of the kernel between two channels, then flags.
 EDGE_FEATURES = ("log_norm", "forward", "backward", "dense", "layer", "self")
 _KINDS = ("conv", "depthwise", "dense")
+_NOWHERE = np.iinfo(np.int32).max  # an id that no node has
 _VECTORS = ("scale", "bias", "mean", "var")
 
 
 class Block(NamedTuple):
-  """A complete bipartite set of edges, every sender to every receiver."""
+  """K complete bipartite sets of edges of one shape: in each, every sender to every receiver.
 
-  senders: np.ndarray  # [S] int32 node ids, distinct
-  receivers: np.ndarray  # [R] int32 node ids, distinct
-  edges: np.ndarray  # [S, R, E] float32
+  Ids at or above the number of nodes fill up the shape; their edges do not exist.
+  """
+
+  senders: np.ndarray  # [K, S] int32 node ids, distinct within a row
+  receivers: np.ndarray  # [K, R] int32 node ids, distinct within a row
+  edges: np.ndarray  # [K, S, R, E] float32
 
 
 class Observation(NamedTuple):
@@ -133,6 +137,7 @@ def _blocks(graph: ChannelGraph, norms: list[_Norms | None]) -> tuple[Block, ...
   logs = [np.log(n.values + 1e-6).ravel() for n in norms if n is not None]
   everything = np.concatenate([*logs, np.zeros(1)])
   mean, std = everything.mean(), everything.std() + 1e-6
+  widest = max((len(np.union1d(y.inputs, y.outputs)) for y in graph.layers), default=0)
   blocks = []
   for index, (layer, norm) in enumerate(zip(graph.layers, norms, strict=True)):
     if norm is not None and norm.values.size:
@@ -140,16 +145,36 @@ def _blocks(graph: ChannelGraph, norms: list[_Norms | None]) -> tuple[Block, ...
       kind = {"dense": layer.kind == "dense"}
       forward = _edges(strength, forward=True, **kind)
       backward = _edges(strength.T, backward=True, **kind)
-      blocks.append(_block(norm.inputs, norm.outputs, forward))
-      blocks.append(_block(norm.outputs, norm.inputs, backward))
+      blocks.append(Block(norm.inputs, norm.outputs, forward))
+      blocks.append(Block(norm.outputs, norm.inputs, backward))
     members = np.unique(np.concatenate([layer.inputs, layer.outputs]))
     members = members[members != FROZEN]
     if len(members):
       node = np.array([graph.num_channels + index])
+      # Stars of all layers get one shape; a kernel's blocks are larger and keep theirs.
+      members = np.pad(members, (0, widest - len(members)), constant_values=_NOWHERE)
       star = _edges(np.zeros((1, len(members))), layer=True)
-      blocks.append(_block(node, members, star))
-      blocks.append(_block(members, node, star.transpose(1, 0, 2)))
-  return tuple(blocks)
+      blocks.append(Block(node, members, star))
+      blocks.append(Block(members, node, star.transpose(1, 0, 2)))
+  return stack_blocks(blocks)
+
+
+def stack_blocks(blocks: Sequence[Block]) -> tuple[Block, ...]:
+  """Stacks single blocks (`[S]`, `[R]`, `[S, R, E]`) of equal shapes.
+
+  Each shape is compiled once, so that compile time does not grow with a network's depth.
+  """
+  by_shape = {}
+  for block in blocks:
+    by_shape.setdefault(block.edges.shape, []).append(block)
+  return tuple(
+    Block(
+      np.stack([b.senders for b in same]).astype(np.int32),
+      np.stack([b.receivers for b in same]).astype(np.int32),
+      np.stack([b.edges for b in same]),
+    )
+    for same in by_shape.values()
+  )
 
 
 def _edges(log_norm: np.ndarray, **flags: bool) -> np.ndarray:
@@ -159,10 +184,6 @@ def _edges(log_norm: np.ndarray, **flags: bool) -> np.ndarray:
   for name, value in flags.items():
     edges[..., EDGE_FEATURES.index(name)] = value
   return edges
-
-
-def _block(senders: np.ndarray, receivers: np.ndarray, edges: np.ndarray) -> Block:
-  return Block(senders.astype(np.int32), receivers.astype(np.int32), edges)
 
 
 def _layer_features(graph: ChannelGraph) -> np.ndarray:

@@ -44,31 +44,39 @@ def attend_blocks(params: Attention, nodes: jax.Array, blocks: Sequence[Block]) 
   Returns:
     `[n, H * D]`, heads side by side.
   """
+  num = nodes.shape[0]
   x = jnp.einsum("nf,fhd->nhd", nodes, params.query)
   send = jnp.einsum("nhd,hd->nh", x, params.send)
   receive = jnp.einsum("nhd,hd->nh", x, params.receive)
   self_edge = params.edge[EDGE_FEATURES.index("self")]
   self_logits = nn.leaky_relu(send + receive + self_edge[None])  # [n, H]
-  logits = [
-    nn.leaky_relu(
-      send[b.senders][:, None] + receive[b.receivers][None] + jnp.asarray(b.edges) @ params.edge
-    )
-    for b in blocks
-  ]  # each [S, R, H]
 
+  def block_logits(block):  # [K, S, R, H], -inf where there is no edge
+    real = (block.senders < num)[:, :, None] & (block.receivers < num)[:, None]
+    sent = _take(send, block.senders)[:, :, None]
+    received = _take(receive, block.receivers)[:, None]
+    logits = nn.leaky_relu(sent + received + jnp.asarray(block.edges) @ params.edge)
+    return jnp.where(real[..., None], logits, -jnp.inf)
+
+  logits = [block_logits(block) for block in blocks]
   largest = self_logits
-  for block, block_logits in zip(blocks, logits, strict=True):
-    largest = largest.at[block.receivers].max(block_logits.max(0))
+  for block, values in zip(blocks, logits, strict=True):
+    largest = largest.at[block.receivers].max(values.max(1), mode="drop")
   largest = jax.lax.stop_gradient(largest)  # softmax is invariant to it
 
   weight = jnp.exp(self_logits - largest)
   total, out = weight, weight[..., None] * x
-  for block, block_logits in zip(blocks, logits, strict=True):
-    weight = jnp.exp(block_logits - largest[block.receivers][None])
-    total = total.at[block.receivers].add(weight.sum(0))
-    message = jnp.einsum("srh,shd->rhd", weight, x[block.senders])
-    out = out.at[block.receivers].add(message)
-  return (out / total[..., None]).reshape(nodes.shape[0], -1)
+  for block, values in zip(blocks, logits, strict=True):
+    weight = jnp.exp(values - _take(largest, block.receivers)[:, None])
+    message = jnp.einsum("ksrh,kshd->krhd", weight, _take(x, block.senders))
+    total = total.at[block.receivers].add(weight.sum(1), mode="drop")
+    out = out.at[block.receivers].add(message, mode="drop")
+  return (out / total[..., None]).reshape(num, -1)
+
+
+def _take(values: jax.Array, ids: jax.Array) -> jax.Array:
+  """Rows by node id; any row for an id that does not exist."""
+  return values.at[ids].get(mode="clip")
 
 
 def attend_edges(params: Attention, graph: jraph.GraphsTuple) -> jax.Array:
@@ -91,15 +99,21 @@ def to_graphs_tuple(nodes: jax.Array, blocks: Sequence[Block]) -> jraph.GraphsTu
   num = len(nodes)
   own = np.zeros((num, len(EDGE_FEATURES)), np.float32)
   own[:, EDGE_FEATURES.index("self")] = 1.0
-  senders = [np.repeat(b.senders, len(b.receivers)) for b in blocks] + [np.arange(num)]
-  receivers = [np.tile(b.receivers, len(b.senders)) for b in blocks] + [np.arange(num)]
-  edges = [b.edges.reshape(-1, len(EDGE_FEATURES)) for b in blocks] + [own]
-  senders = np.concatenate(senders)
+  senders, receivers, edges = [], [], []
+  for block in blocks:
+    shape = block.edges.shape[:-1]
+    sent = np.broadcast_to(block.senders[:, :, None], shape)
+    received = np.broadcast_to(block.receivers[:, None], shape)
+    real = (sent < num) & (received < num)
+    senders.append(sent[real])
+    receivers.append(received[real])
+    edges.append(block.edges[real])
+  senders = np.concatenate([*senders, np.arange(num)])
   return jraph.GraphsTuple(
     nodes=nodes,
-    edges=np.concatenate(edges),
+    edges=np.concatenate([*edges, own]),
     senders=senders,
-    receivers=np.concatenate(receivers),
+    receivers=np.concatenate([*receivers, np.arange(num)]),
     globals=None,
     n_node=np.array([num]),
     n_edge=np.array([len(senders)]),

@@ -20,7 +20,7 @@ class PolicyConfig:
   """Sizes of the encoder.
 
   Attributes:
-    layers: graph-attention layers.
+    layers: graph-attention layers; 0 passes no messages, each channel sees its own features.
     heads: attention heads.
     head_features: features per head; the hidden width is heads * head_features.
   """
@@ -32,8 +32,9 @@ class PolicyConfig:
   def __post_init__(self):
     """Refuses sizes that are not positive."""
     for field in dataclasses.fields(self):
-      if getattr(self, field.name) < 1:
-        raise InputError(f"policy {field.name} is {getattr(self, field.name)}: it must be positive")
+      least = 0 if field.name == "layers" else 1
+      if (value := getattr(self, field.name)) < least:
+        raise InputError(f"policy {field.name} is {value}: it must be at least {least}")
 
 
 class Policy(nn.Module):

@@ -9,6 +9,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gatprune_jax.errors import InputError
 
@@ -43,6 +44,20 @@ class PPOConfig:
       value = getattr(self, field.name)
       if value < 0 or (value == 0 and field.name != "entropy_weight"):
         raise InputError(f"ppo {field.name} is {value}: it must be positive")
+
+
+def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
+  """Adam, with a rate of its own for the per-channel embedding."""
+
+  def kinds(params):
+    name = lambda path, _: "embedding" if path[-1].key == "embedding" else "network"
+    return jax.tree.map_with_path(name, params)
+
+  rates = {
+    "network": optax.adam(config.learning_rate),
+    "embedding": optax.adam(config.embedding_learning_rate),
+  }
+  return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.partition(rates, kinds))
 
 
 def leave_one_out_advantages(utility: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ from gatprune_jax.criteria.allocation import (
   allocate,
   channel_order,
   classical_pruners,
+  order_by_ratios,
 )
 from gatprune_jax.criteria.scores import (
   CRITERIA,
@@ -26,6 +27,7 @@ __all__ = [
   "check_criteria",
   "classical_pruners",
   "mean_by_channel",
+  "order_by_ratios",
   "score_channels",
   "vector_statistics",
 ]

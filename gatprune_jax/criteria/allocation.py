@@ -40,6 +40,23 @@ def channel_order(graph: ChannelGraph, scores: np.ndarray, scope: str) -> np.nda
   return np.argsort(np.lexsort((by_score, position)))  # equal positions: higher score first
 
 
+def order_by_ratios(graph: ChannelGraph, order: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+  """The order whose prefixes keep groups in proportion to their ratios, int64 `[N]`.
+
+  Channels are ordered by (rank + 1/2) / (width * ratio) of their group: the prefix up to t keeps
+  the first `t * ratio` of each group's width.
+
+  Args:
+    graph: the network's channels.
+    order: ranks the channels of a group, 0 first, `[N]`.
+    ratios: positive; only their proportions matter, `[groups]`.
+  """
+  group_of = graph.group_of
+  widths = np.array([len(group.channels) for group in graph.groups])
+  rank = np.asarray(rank_in_group(-order.astype(np.float32), group_of, group_starts(graph)))
+  return ranks(-(rank + 0.5) / (widths * ratios)[group_of])
+
+
 def allocate(
   graph: ChannelGraph, budgets: Budgets, floors: np.ndarray, order: np.ndarray
 ) -> np.ndarray:

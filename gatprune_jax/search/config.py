@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from gatprune_jax.agent import MODES, DualConfig, PolicyConfig, PPOConfig
+from gatprune_jax.agent import MODES, CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.errors import InputError
-from gatprune_jax.search.mdp import SCHEDULES
+from gatprune_jax.search.mdp import CONSTRAINTS, SCHEDULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +15,8 @@ class SearchConfig:
     updates: PPO updates.
     samples: masks sampled and scored in each update: B.
     schedule: "one_shot" (all channels in one step) or "layerwise" (one group a step).
+    constraint: "lagrangian" (multipliers price the costs) or "projection" (every sample is cut to
+      the budgets).
     keep_floor: smallest share of each group that is kept; at least one channel always is.
     allow_empty: whether groups that another path bypasses may be removed whole instead.
     likelihood_weight: w in the score, accuracy + w * bounded mean log-likelihood.
@@ -24,17 +26,21 @@ class SearchConfig:
     warm_start: half the range of the first logits, ordered by the best classical pruner.
     calibration_images: training images for the batch-norm statistics of each mask.
     arena_share: share of the reward split held out for the incumbent's second split.
-    elites: best feasible samples kept as candidates.
+    refinement: masks scored at the end for exchanges of two channels around the best one, and as
+      many more as samples were known already.
+    elites: best feasible masks among the candidates.
     shortlist: candidates returned for fine-tuning.
     chunk: masks scored at once; bounds memory.
     policy: sizes of the encoder.
     ppo: the policy update.
     dual: the multipliers' controller.
+    critic: the surrogate of the reward.
   """
 
   updates: int
   samples: int
   schedule: str
+  constraint: str
   keep_floor: float
   allow_empty: bool
   likelihood_weight: float
@@ -44,12 +50,14 @@ class SearchConfig:
   warm_start: float
   calibration_images: int
   arena_share: float
+  refinement: int
   elites: int
   shortlist: int
   chunk: int
   policy: PolicyConfig
   ppo: PPOConfig
   dual: DualConfig
+  critic: CriticConfig
 
   def __post_init__(self):
     """Refuses values that cannot search."""
@@ -63,17 +71,15 @@ class SearchConfig:
         f"search past_scores is {self.past_scores}: it must hold at least one update's "
         f"{self.samples} samples"
       )
-    for name in ("likelihood_weight", "likelihood_bound", "warm_start"):
+    for name in ("likelihood_weight", "likelihood_bound", "warm_start", "refinement"):
       if getattr(self, name) < 0:
         raise InputError(f"search {name} is {getattr(self, name)}: it must not be negative")
     if not 0 < self.arena_share < 1:
       raise InputError(f"search arena_share is {self.arena_share}: it must be between 0 and 1")
-    if self.schedule not in SCHEDULES:
-      raise InputError(
-        f"search schedule {self.schedule!r} is unknown: choose from {', '.join(SCHEDULES)}"
-      )
-    if self.self_competition not in MODES:
-      raise InputError(
-        f"search self_competition {self.self_competition!r} is unknown: choose from "
-        f"{', '.join(MODES)}"
-      )
+    for name, choices in (
+      ("schedule", SCHEDULES),
+      ("constraint", CONSTRAINTS),
+      ("self_competition", MODES),
+    ):
+      if (value := getattr(self, name)) not in choices:
+        raise InputError(f"search {name} {value!r} is unknown: choose from {', '.join(choices)}")

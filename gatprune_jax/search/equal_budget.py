@@ -6,14 +6,17 @@ pruners. Ratios are scaled to the budget by the same step: the prefix of the ord
 the first `t * ratio` of each group, for the largest t.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+import time
 from typing import NamedTuple
 
 import numpy as np
 
-from gatprune_jax.channels import Budgets, ChannelGraph, group_starts, rank_in_group, ranks
-from gatprune_jax.criteria import Classical, allocate
+from gatprune_jax.channels import Budgets, ChannelGraph, ranks
+from gatprune_jax.criteria import Classical, allocate, order_by_ratios
 from gatprune_jax.errors import InputError
+from gatprune_jax.search.config import SearchConfig
+from gatprune_jax.search.scoring import Scorer, SearchResult, Task, best_classical
 
 Genome = np.ndarray
 ScoreMasks = Callable[[np.ndarray], np.ndarray]  # masks [B, N] -> scores [B], higher is better
@@ -55,13 +58,8 @@ def _change_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome) -> Ge
 
 
 def _order_of_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome) -> np.ndarray:
-  """Channels by (rank + 1/2) / (width * ratio) of their group, ranks from the classical order."""
-  group_of = terms.graph.group_of
-  widths = np.array([len(group.channels) for group in terms.graph.groups])
-  rank = np.asarray(
-    rank_in_group(-terms.best.order.astype(np.float32), group_of, group_starts(terms.graph))
-  )
-  return ranks(-(rank + 0.5) / (widths * ratios)[group_of])
+  """The ratios of each group, filled in the best classical order."""
+  return order_by_ratios(terms.graph, terms.best.order, ratios)
 
 
 def _classical_bits(rng: np.random.Generator, terms: Terms) -> Genome:
@@ -104,6 +102,7 @@ def search_without_learning(
   generation: int,
   parents: int,
   seed: int,
+  known: Collection[bytes] = (),
 ) -> Scored:
   """Scores exactly `num_masks` distinct masks, a generation at a time.
 
@@ -113,12 +112,12 @@ def search_without_learning(
   Args:
     strategy: a key of `STRATEGIES`.
     terms: the network, its budgets, and the best classical pruner.
-    score: called with `[generation, N]` masks each time; the last time, surplus rows repeat
-      the first one and their scores are not used.
+    score: called with `[generation, N]` masks each time, the last time with what is left.
     num_masks: how many to score, at least one.
     generation: masks scored together.
     parents: of how many of the best masks children are made.
     seed: of everything random.
+    known: bytes of further masks that were scored before.
 
   Raises:
     InputError: an unknown strategy, or fewer distinct masks within reach than asked for.
@@ -127,7 +126,7 @@ def search_without_learning(
     raise InputError(f"search {strategy!r} is unknown: choose from {', '.join(STRATEGIES)}")
   first, child, order = STRATEGIES[strategy]
   rng = np.random.default_rng(seed)
-  seen = {terms.best.mask.tobytes()}
+  seen = {terms.best.mask.tobytes(), *known}
   genomes: list[Genome] = []
   masks: list[np.ndarray] = []
   scores: list[float] = []
@@ -141,17 +140,49 @@ def search_without_learning(
         # Bits are inherited as they were repaired, ratios as they were drawn.
         return (mask if genome.dtype == bool else genome), mask
     raise InputError(
-      f"{strategy} found no new mask in 1,000 draws after {len(seen) - 1} of {num_masks}: score "
-      "fewer"
+      f"{strategy} found no new mask in 1,000 draws after {len(masks)} of {num_masks}: score fewer"
     )
 
   while len(masks) < num_masks:
     best = np.argsort(-np.array(scores), kind="stable")[:parents].tolist()
     drawn = [draw(best) for _ in range(min(generation, num_masks - len(masks)))]
     new = [mask for _, mask in drawn]
-    filled = np.stack(new + new[:1] * (generation - len(new)))
-    scores += np.asarray(score(filled))[: len(new)].tolist()
+    scores += np.asarray(score(np.stack(new))).tolist()
     genomes += [genome for genome, _ in drawn]
     masks += new
   ranking = np.argsort(-np.array(scores), kind="stable")
   return Scored(np.stack(masks)[ranking], np.array(scores)[ranking])
+
+
+def search_equal_budget(
+  strategy: str, task: Task, config: SearchConfig, evaluations: int, seed: int
+) -> SearchResult:
+  """Searches without a learner, scoring exactly as many masks as an agent did.
+
+  The classical masks count too. Generations have the agent's number of samples, and a quarter as
+  many parents.
+
+  Args:
+    strategy: see `STRATEGIES`.
+    task: what to prune.
+    config: the agent's settings.
+    evaluations: the agent's `SearchResult.evaluations`.
+    seed: of everything random.
+
+  Raises:
+    InputError: an unknown strategy, or too few evaluations, or distinct masks, for it.
+  """
+  start = time.monotonic()
+  scorer = Scorer(task, config)
+  terms = Terms(task.graph, task.budgets, task.floors, best_classical(task, scorer))
+  if (num_masks := evaluations - len(scorer.known)) < 1:
+    raise InputError(
+      f"{evaluations} evaluations are too few: {len(scorer.known)} classical masks leave none to "
+      "search with"
+    )
+  search_without_learning(
+    strategy, terms, lambda masks: scorer(masks)[0], num_masks, config.samples,
+    max(1, config.samples // 4), seed, scorer.known,
+  )  # fmt: skip
+  masks, scores = scorer.shortlist(scorer.best(config.elites))
+  return SearchResult(masks, scores, len(scorer.known), time.monotonic() - start, None)

@@ -1,8 +1,8 @@
 """The constrained MDP: which channels are decided when, what the agent sees, what its bits do."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +31,9 @@ SCHEDULES: dict[str, Callable[[ChannelGraph], np.ndarray]] = {
   "layerwise": layerwise,
 }
 
+# How masks come within the budgets: priced by multipliers, or each one cut to them.
+CONSTRAINTS = ("lagrangian", "projection")
+
 
 def make_decisions(graph: ChannelGraph, schedule: str) -> np.ndarray:
   """The named schedule's decisions, bool `[T, N]`.
@@ -43,15 +46,17 @@ def make_decisions(graph: ChannelGraph, schedule: str) -> np.ndarray:
   return SCHEDULES[schedule](graph)
 
 
-class Environment(NamedTuple):
-  """What does not change within an episode; arrays only, an argument under jit."""
+@flax.struct.dataclass
+class Environment:
+  """What does not change within an episode; an argument under jit."""
 
   decisions: jax.Array  # [T, N] bool, every channel in exactly one step
   budgets: Budgets
   floors: jax.Array  # [groups] fewest channels
   group_of: jax.Array  # [N]
   starts: jax.Array  # [groups] channels in the groups before
-  priority: jax.Array  # [N] which channels a floor keeps first
+  priority: jax.Array  # [N] which channels a floor or a projection keeps first
+  projected: bool = flax.struct.field(pytree_node=False)  # whether masks are put on the budget
 
 
 def make_environment(
@@ -60,8 +65,18 @@ def make_environment(
   budgets: Budgets,
   floors: np.ndarray,
   priority: np.ndarray,
+  constraint: str = "lagrangian",
 ) -> Environment:
-  """Collects the arrays; priority `[N]` orders the channels that a floor keeps."""
+  """Collects the arrays.
+
+  Args:
+    graph: the network's channels.
+    decisions: from `make_decisions`.
+    budgets: the constraints.
+    floors: fewest channels of each group.
+    priority: `[N]`, orders the channels that a floor or a projection keeps.
+    constraint: one of `CONSTRAINTS`.
+  """
   return Environment(
     jnp.asarray(decisions),
     budgets,
@@ -69,15 +84,37 @@ def make_environment(
     jnp.asarray(graph.group_of),
     jnp.asarray(group_starts(graph)),
     jnp.asarray(priority, jnp.float32),
+    projected=constraint == "projection",
   )
 
 
 def transition(env: Environment, bits: jax.Array) -> jax.Array:
   """The mask that the bits `[N]` lead to: themselves, with every group raised to its floor.
 
-  It is a function of the bits alone, so the log-probability stays that of the sampled bits.
+  With projection, channels then leave or enter by priority until the mask is just within the
+  budgets. Either way it is a function of the bits alone, so the log-probability stays that of
+  the sampled bits.
   """
+  if env.projected:
+    bits = _project(env, bits)
   return raise_to_floors(bits, env.priority, env.group_of, env.starts, env.floors)
+
+
+def _project(env: Environment, bits: jax.Array) -> jax.Array:
+  """The longest prefix of "kept bits first, then by priority" that fits, floors included."""
+  order = jnp.lexsort((-env.priority, ~bits))
+  place = jnp.zeros(len(order), jnp.int32).at[order].set(jnp.arange(len(order)))
+
+  def halve(_, bounds):
+    low, high = bounds
+    middle = (low + high + 1) // 2
+    mask = raise_to_floors(place < middle, env.priority, env.group_of, env.starts, env.floors)
+    fits = (env.budgets.violations(mask) <= 0).all()
+    return jnp.where(fits, middle, low), jnp.where(fits, high, middle - 1)
+
+  bounds = (jnp.zeros((), jnp.int32), jnp.asarray(len(order), jnp.int32))
+  size, _ = jax.lax.fori_loop(0, len(order).bit_length(), halve, bounds)
+  return place < size
 
 
 def states(env: Environment, bits: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,6 +1,5 @@
 """One update of the agent, a single compiled call: sample, score, price, learn, remember."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -13,37 +12,27 @@ from gatprune_jax.agent import (
   Observation,
   PastScores,
   Policy,
+  Surrogate,
   clipped_objective,
   compete,
+  counterfactual_advantages,
   dynamic_features,
   entropy,
+  fit_surrogate,
   init_multipliers,
   init_past,
   kl_divergence,
   leave_one_out_advantages,
   log_prob,
+  make_optimizer,
   remember,
   update_multipliers,
   utility,
 )
-from gatprune_jax.evaluation import Score, in_chunks
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.mdp import Environment, LogitsFn, decision_logits, rollout, transition
-
-
-class Images(NamedTuple):
-  """What masks are scored on."""
-
-  variables: Any  # the dense weights
-  calibration: jax.Array  # [m, ...] training images
-  reward_x: jax.Array  # [n, ...]
-  reward_y: jax.Array  # [n]
-  arena_x: jax.Array  # [a, ...] held out from the reward split
-  arena_y: jax.Array  # [a]
-
-
-# (images.variables, mask [N], calibration, x, y) -> Score
-ScoreFn = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], Score]
+from gatprune_jax.search.replay import Replay, score_new
+from gatprune_jax.search.scoring import Images, ScoreFn, image_scores
 
 
 class Problem(NamedTuple):
@@ -53,14 +42,6 @@ class Problem(NamedTuple):
   observation: Observation
   images: Images
   key: jax.Array
-
-
-@flax.struct.dataclass
-class Elites:
-  """The best feasible masks sampled so far."""
-
-  masks: jax.Array  # [M, N] bool
-  scores: jax.Array  # [M], -inf where empty
 
 
 @flax.struct.dataclass
@@ -81,34 +62,12 @@ class SearchState:
   opt_state: Any
   multipliers: Multipliers
   past: PastScores
-  elites: Elites
+  replay: Replay
   incumbent: Incumbent
 
 
-def image_scores(config: SearchConfig, score: Score) -> jax.Array:
-  """correct + w max(log-likelihood, -bound) of each image: what the agent maximises."""
-  bounded = jnp.maximum(score.log_likelihood, -config.likelihood_bound)
-  return score.correct + config.likelihood_weight * bounded
-
-
-def make_optimizer(config: SearchConfig) -> optax.GradientTransformation:
-  """Adam, with a rate of its own for the per-channel embedding."""
-
-  def kinds(params):
-    name = lambda path, _: "embedding" if path[-1].key == "embedding" else "network"
-    return jax.tree.map_with_path(name, params)
-
-  rates = {
-    "network": optax.adam(config.ppo.learning_rate),
-    "embedding": optax.adam(config.ppo.embedding_learning_rate),
-  }
-  return optax.chain(
-    optax.clip_by_global_norm(config.ppo.max_grad_norm), optax.partition(rates, kinds)
-  )
-
-
 def init_state(
-  config: SearchConfig, num_constraints: int, params: Any, incumbent: Incumbent, past: jax.Array
+  config: SearchConfig, num_constraints: int, params: Any, incumbent: Incumbent, replay: Replay
 ) -> SearchState:
   """The state before the first update.
 
@@ -117,19 +76,17 @@ def init_state(
     num_constraints: K.
     params: the policy's variables.
     incumbent: the best classical mask.
-    past: scores `[C]` of the classical masks, the first to compete against.
+    replay: holds the classical masks, the first to compete against.
   """
-  num_channels = incumbent.mask.shape[0]
+  past = replay.scores[: int(replay.size)]
   past = past[: config.past_scores]  # of more, the ring could not say which it keeps
   return SearchState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    opt_state=make_optimizer(config).init(params),
+    opt_state=make_optimizer(config.ppo).init(params),
     multipliers=init_multipliers(num_constraints),
     past=remember(init_past(config.past_scores), past, jnp.ones(len(past), bool)),
-    elites=Elites(
-      jnp.zeros((config.elites, num_channels), bool), jnp.full(config.elites, -jnp.inf, jnp.float32)
-    ),
+    replay=replay,
     incumbent=incumbent,
   )
 
@@ -167,24 +124,35 @@ def update(
   bits, logits = rollout(env, policy_logits(policy, state.params, problem), config.samples, key)
   masks = jax.vmap(lambda b: transition(env, b))(bits)
 
-  score = lambda mask, x, y: score_fn(images.variables, mask, images.calibration, x, y)
-  scored = in_chunks(
-    lambda mask: score(mask, images.reward_x, images.reward_y), masks, config.chunk
-  )
-  scores = image_scores(config, scored).mean(-1)  # [B]
+  def score_mask(mask, x, y):
+    return score_fn(images, mask, x, y)
+
+  def on_reward(masks):
+    scored = jax.vmap(score_mask, (0, None, None))(masks, images.reward_x, images.reward_y)
+    return image_scores(config, scored).mean(-1), scored.correct.mean(-1)
+
+  replay, scores, accuracy = score_new(state.replay, masks, on_reward, config.chunk)
   violation = jax.vmap(env.budgets.violations)(masks)  # [B, K]
   feasible = (violation <= 0).all(-1)
 
   multipliers = update_multipliers(config.dual, state.multipliers, violation.mean(0))
   reward = compete(config.self_competition, scores, state.past)
-  advantage = leave_one_out_advantages(utility(reward, violation, multipliers.value))
+  gain = utility(reward, violation, multipliers.value)
+  probabilities = jax.nn.sigmoid(logits)
+  if config.critic.window:
+    surrogate = _surrogate_utility(config, problem, state, multipliers, probabilities.mean(0))
+    advantage = counterfactual_advantages(
+      gain, masks, probabilities, surrogate, config.critic.residual_weight
+    )
+    explained = 1 - (gain - surrogate(masks)).var() / (gain.var() + 1e-8)
+  else:
+    advantage = jnp.broadcast_to(leave_one_out_advantages(gain)[:, None], bits.shape)
+    explained = jnp.zeros(())
   params, opt_state, learned = _improve(config, policy, state, problem, bits, logits, advantage)
 
-  elites = merge_elites(state.elites, masks, jnp.where(feasible, scores, -jnp.inf))
   best = jnp.where(feasible, scores, -jnp.inf).argmax()
-  arena = image_scores(config, score(masks[best], images.arena_x, images.arena_y))
+  arena = image_scores(config, score_mask(masks[best], images.arena_x, images.arena_y))
   challenger = Incumbent(masks[best], jnp.where(feasible[best], scores[best], -jnp.inf), arena)
-  accuracy = scored.correct.mean(-1)
   metrics = {
     "reward": reward.mean(),
     "score": scores.mean(),
@@ -194,6 +162,8 @@ def update(
     "cost": jax.vmap(env.budgets.ratios)(masks).mean(0),
     "multiplier": multipliers.value,
     "entropy": entropy(logits).mean(),
+    "explained": explained,
+    "evaluations": replay.size,
     **learned,
   }
   new_state = SearchState(
@@ -202,7 +172,7 @@ def update(
     opt_state=opt_state,
     multipliers=multipliers,
     past=remember(state.past, scores, feasible),
-    elites=elites,
+    replay=replay,
     incumbent=challenge(state.incumbent, challenger),
   )
   return new_state, metrics
@@ -220,6 +190,38 @@ def challenge(incumbent: Incumbent, challenger: Incumbent) -> Incumbent:
   return jax.tree.map(lambda new, old: jnp.where(wins, new, old), challenger, incumbent)
 
 
+def _surrogate_utility(
+  config: SearchConfig,
+  problem: Problem,
+  state: SearchState,
+  multipliers: Multipliers,
+  probabilities: jax.Array,
+) -> Surrogate:
+  """The utility as a linear function of the mask, around the policy's probabilities `[N]`.
+
+  Rewards come from a regression on masks of earlier updates, costs are linearised.
+  """
+  replay, price = state.replay, multipliers.value
+  num = min(config.critic.window, len(replay.scores))
+  latest = replay.size - num + jnp.arange(num)
+  valid, latest = latest >= 0, jnp.maximum(latest, 0)
+  reward = fit_surrogate(
+    replay.masks[latest],
+    compete(config.self_competition, replay.scores[latest], state.past),
+    valid,
+    problem.observation.channels,
+    config.critic.prior,
+  )
+  violation, pull = jax.vjp(problem.environment.budgets.violations, probabilities)
+  (marginal,) = pull(price.astype(violation.dtype))
+  scale = 1 + price.sum()
+  return Surrogate(
+    (reward.weights - marginal) / scale,
+    probabilities,
+    (reward(probabilities) - price @ violation) / scale,
+  )
+
+
 def _improve(
   config: SearchConfig,
   policy: Policy,
@@ -230,14 +232,12 @@ def _improve(
   advantage: jax.Array,
 ) -> tuple[Any, Any, dict[str, jax.Array]]:
   """Epochs of PPO on one batch; stops changing once the mean KL per channel is too large."""
-  ppo, optimizer = config.ppo, make_optimizer(config)
+  ppo, optimizer = config.ppo, make_optimizer(config.ppo)
   old_log_prob = log_prob(old_logits, bits)
 
   def loss_fn(params):
     logits = decision_logits(problem.environment, policy_logits(policy, params, problem), bits)
-    objective = clipped_objective(
-      log_prob(logits, bits), old_log_prob, advantage[:, None], ppo.clip
-    )
+    objective = clipped_objective(log_prob(logits, bits), old_log_prob, advantage, ppo.clip)
     loss = -objective.mean() - ppo.entropy_weight * entropy(logits).mean()
     return loss, kl_divergence(old_logits, logits).mean()
 
@@ -253,11 +253,3 @@ def _improve(
   start = (state.params, state.opt_state, jnp.zeros((), jnp.int32), jnp.zeros(()))
   params, opt_state, num_steps, kl = jax.lax.fori_loop(0, ppo.epochs, epoch, start)
   return params, opt_state, {"policy_steps": num_steps, "kl": kl}
-
-
-def merge_elites(elites: Elites, masks: jax.Array, scores: jax.Array) -> Elites:
-  """The best of old and new; a mask that is already there does not enter twice."""
-  known = (masks[:, None] == elites.masks[None]).all(-1).any(-1)
-  scores = jnp.concatenate([elites.scores, jnp.where(known, -jnp.inf, scores)])
-  top, index = jax.lax.top_k(scores, elites.scores.shape[0])
-  return Elites(jnp.concatenate([elites.masks, masks])[index], top)

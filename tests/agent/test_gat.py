@@ -26,13 +26,15 @@ def random_attention(rng, features=5, heads=3, width=4):
 
 
 def random_blocks(rng, num_nodes):
-  """Blocks that overlap in senders and receivers, one of them within the same nodes."""
+  """Blocks that overlap in senders and receivers; ids above the nodes' are edges of no one."""
   blocks = []
   for _ in range(4):
-    senders = rng.permutation(num_nodes)[: rng.integers(1, 6)].astype(np.int32)
-    receivers = rng.permutation(num_nodes)[: rng.integers(1, 6)].astype(np.int32)
-    shape = (len(senders), len(receivers), len(EDGE_FEATURES))
-    blocks.append(Block(senders, receivers, rng.standard_normal(shape).astype(np.float32)))
+    sizes = rng.integers(1, 6, 3)
+    draw = lambda size, sizes=sizes: np.stack(
+      [rng.permutation(num_nodes + 2)[:size] for _ in range(sizes[0])]
+    ).astype(np.int32)
+    edges = rng.standard_normal((*sizes, len(EDGE_FEATURES))).astype(np.float32)
+    blocks.append(Block(draw(sizes[1]), draw(sizes[2]), edges))
   return tuple(blocks)
 
 
@@ -110,12 +112,14 @@ def test_edges_hold_kernel_norms(example_b):
   kernel = np.asarray(e.variables["params"]["stage1_0"]["conv1"]["kernel"])
   norms = np.log(np.sqrt((kernel**2).sum((0, 1))))  # [in, out]
   stream, inner = graph.groups[0].channels, graph.groups[1].channels
-  blocks = [
-    b for b in observation.blocks
-    if np.array_equal(b.senders, stream) and np.array_equal(b.receivers, inner)
-  ]  # fmt: skip
-  forward = next(b for b in blocks if b.edges[0, 0, EDGE_FEATURES.index("forward")] == 1)
+  between = [
+    edges
+    for block in observation.blocks
+    for senders, receivers, edges in zip(*block, strict=True)
+    if np.array_equal(senders, stream) and np.array_equal(receivers, inner)
+  ]
+  forward = next(e for e in between if e[0, 0, EDGE_FEATURES.index("forward")] == 1)
   # Standardised over the whole network: one affine map takes norms to features.
-  slope, offset = np.polyfit(norms.ravel(), forward.edges[..., 0].ravel(), 1)
+  slope, offset = np.polyfit(norms.ravel(), forward[..., 0].ravel(), 1)
   assert slope > 0
-  np.testing.assert_allclose(slope * norms + offset, forward.edges[..., 0], atol=1e-4)
+  np.testing.assert_allclose(slope * norms + offset, forward[..., 0], atol=1e-4)

@@ -25,8 +25,8 @@ def random_observation(rng, channels=7, layers=2):
   blocks = []
   for senders, receivers in [([0, 1, 2], [3, 4, 5, 6]), ([3, 4, 5, 6], [0, 1, 2]), ([7], [0, 1]),
                              ([8], [3, 6]), ([3, 6], [8])]:  # fmt: skip
-    edges = normal(len(senders), len(receivers), len(EDGE_FEATURES))
-    blocks.append(Block(np.array(senders, np.int32), np.array(receivers, np.int32), edges))
+    edges = normal(1, len(senders), len(receivers), len(EDGE_FEATURES))
+    blocks.append(Block(np.array([senders], np.int32), np.array([receivers], np.int32), edges))
   group_of = np.array([0, 0, 0, 1, 1, 1, 1], np.int32)
   return Observation(normal(channels, 6), normal(layers, 5), tuple(blocks), group_of)
 

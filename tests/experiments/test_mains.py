@@ -1,5 +1,6 @@
 """The mains as users run them: real processes, their files, and their words on bad input."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.configs import digits_ablations
+from experiments.settings import make_settings
 import gatprune_jax as gp
 from gatprune_jax.checkpoint import restore_variables, save_variables
 from gatprune_jax.data import load_dataset
@@ -246,31 +249,66 @@ def test_a_bad_checkpoint_is_refused(trained, tmp_path, change, words):
 def test_compare_gives_every_search_the_same_number_of_masks_and_continues(tmp_path):
   workdir = str(tmp_path / "run")
   arguments = (
-    f"--workdir={workdir}", *SMALL, "--config.search.elites=3", "--config.compare.seeds=(3,)",
-    "--config.compare.budgets=(0.5,)", "--config.compare.searches=('random_ratios','evolve_bits')",
+    f"--workdir={workdir}", *SMALL, "--config.search.elites=3", "--config.compare.seeds=(3,4)",
+    "--config.search.refinement=3", "--config.compare.budgets=(0.5,)",
+    "--config.compare.searches=('random_ratios','evolve_bits','ratio_agent')",
   )  # fmt: skip
   done = run("compare", *arguments)
   assert done.returncode == 0, done.stderr
   with open(os.path.join(workdir, "compare.json")) as file:
-    rows = {row["method"]: row for row in json.load(file)}
-  assert list(rows)[-3:] == ["agent", "random_ratios", "evolve_bits"]
-  assert len(rows) == 6 + 3  # three criteria in two scopes, and the searches
-  assert len({rows[name]["evaluations"] for name in list(rows)[-3:]}) == 1
-  for row in rows.values():
-    assert (row["seed"], row["budget"]) == (3, 0.5)
+    rows = json.load(file)
+  first = [row for row in rows if row["seed"] == 3]
+  methods = [row["method"] for row in first]
+  assert methods[-4:] == ["agent", "random_ratios", "evolve_bits", "ratio_agent"]
+  assert len(first) == 6 + 4  # three criteria in two scopes, and the searches
+  assert len({row["evaluations"] for row in first[-4:]}) == 1
+  assert [row["evaluations"] for row in first[:6]] == [0] * 6
+  for row in rows:
+    assert row["budget"] == 0.5
     assert row["macs_ratio"] <= 0.5
     assert min(row["accuracy_before_finetune"], row["select_accuracy"], row["test_accuracy"]) >= 0
     assert row["method"] in done.stdout
+    assert 0 < min(row["keep_ratios"]) <= max(row["keep_ratios"]) <= 1
+  with open(os.path.join(workdir, "compare.png"), "rb") as file:
+    assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+  told = subprocess.run(
+    [sys.executable, "-m", "experiments.collapse", workdir], capture_output=True, text=True,
+    check=True,
+  ).stdout  # fmt: skip
+  agent = next(row for row in first if row["method"] == "agent")
+  line = next(line for line in told.splitlines() if line.startswith("| 3 "))
+  assert f"{np.std(agent['keep_ratios']):.3f}" in line
+  assert "2 of 2 within the budget" in told
   # A row that is there is not made again, one that is missing is.
   path = os.path.join(workdir, "rows", "seed3-macs0.5.json")
   with open(path) as file:
     stored = json.load(file)
-  stored[0]["test_accuracy"] = 0.125
+  stored[0]["method"] = "told apart"
   with open(path, "w") as file:
     json.dump(stored, file)
+  os.remove(os.path.join(workdir, "rows", "seed4-macs0.5.json"))
   again = run("compare", *arguments)
   assert again.returncode == 0, again.stderr
-  assert "12.5 ± 0.0" in again.stdout
+  with open(os.path.join(workdir, "compare.json")) as file:
+    repeated = json.load(file)
+  assert repeated[0] == stored[0]
+  timeless = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+  assert timeless(repeated[10:]) == timeless(rows[10:])  # seed 4, made once more
+
+
+def test_variants_of_the_agent_change_what_they_name():
+  config = digits_ablations.get_config()
+  variants = make_settings(config).compare.variants
+  full = variants["agent"]
+  assert full == make_settings(config).search
+  assert variants["no critic"] == dataclasses.replace(
+    full, critic=dataclasses.replace(full.critic, window=0)
+  )
+  assert variants["projection"] == dataclasses.replace(full, constraint="projection")
+  config.compare.variants = {"agent": {}, "other": {"critic": {"windows": 0}}}
+  with pytest.raises(gp.InputError, match="variant 'other' changes 'windows'"):
+    make_settings(config)
 
 
 @pytest.mark.parametrize(

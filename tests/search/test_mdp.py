@@ -23,11 +23,12 @@ def graph(example_b):
   return gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
 
 
-def environment(graph, schedule, floor=0.25):
+def environment(graph, schedule, floor=0.25, constraint="lagrangian"):
   floors = keep_floors(graph, floor)
   budgets = make_budgets(graph, {"macs": 0.5}, floors)
   priority = np.arange(graph.num_channels)
-  return make_environment(graph, make_decisions(graph, schedule), budgets, floors, priority)
+  decisions = make_decisions(graph, schedule)
+  return make_environment(graph, decisions, budgets, floors, priority, constraint)
 
 
 def logits_fn(mask, decided):
@@ -54,6 +55,27 @@ def test_states_of_a_layerwise_episode_by_hand(graph):
   assert mask[third].all()  # not decided yet
   final = transition(env, bits)
   assert [int(final[group.channels].sum()) for group in graph.groups] == [2, 1, 2, 2, 2, 2]
+
+
+def test_projection_keeps_the_longest_prefix_that_fits(graph):
+  env = environment(graph, "one_shot", constraint="projection")
+  rng = np.random.default_rng(0)
+  for share in (0.0, 0.3, 0.7, 1.0):
+    bits = rng.random(graph.num_channels) < share
+    mask = np.asarray(jax.jit(transition)(env, jnp.asarray(bits)))
+    # By trying every length of "sampled bits first, then by priority", floors raised.
+    order = sorted(range(graph.num_channels), key=lambda i: (not bits[i], -i))
+    fitting = []
+    for size in range(graph.num_channels + 1):
+      prefix = np.zeros(graph.num_channels, bool)
+      prefix[order[:size]] = True
+      for group in graph.groups:
+        lacking = int(np.ceil(0.25 * len(group.channels))) - prefix[group.channels].sum()
+        for channel in [c for c in group.channels[::-1] if not prefix[c]][: max(lacking, 0)]:
+          prefix[channel] = True
+      if env.budgets.feasible(prefix):
+        fitting.append(prefix)
+    np.testing.assert_array_equal(mask, fitting[-1])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.agent import DualConfig, PolicyConfig, PPOConfig
+from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.channels import keep_floors, make_budgets
 from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
 from gatprune_jax.search import SearchConfig, Task, hold_out_arena, search
 from gatprune_jax.search import loop as loop_module
-from gatprune_jax.search.update import Elites, Incumbent, challenge, merge_elites
+from gatprune_jax.search.update import Incumbent, challenge
 
 CONFIG = SearchConfig(
-  updates=4, samples=4, schedule="one_shot", keep_floor=0.1, allow_empty=False,
-  likelihood_weight=0.5, likelihood_bound=5.0, self_competition="best", past_scores=32,
-  warm_start=2.0, calibration_images=8, arena_share=0.5, elites=3, shortlist=3, chunk=4,
-  policy=PolicyConfig(1, 2, 4), ppo=PPOConfig(2, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0),
-  dual=DualConfig(0.5, 0.05, 10.0),
+  updates=4, samples=4, schedule="one_shot", constraint="lagrangian", keep_floor=0.1,
+  allow_empty=False, likelihood_weight=0.5, likelihood_bound=5.0, self_competition="best",
+  past_scores=32, warm_start=2.0, calibration_images=8, arena_share=0.5, refinement=4, elites=3,
+  shortlist=3, chunk=4, policy=PolicyConfig(1, 2, 4),
+  ppo=PPOConfig(2, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0), dual=DualConfig(0.5, 0.05, 10.0),
+  critic=CriticConfig(8, 0.1, 0.5),
 )  # fmt: skip
 
 
@@ -45,15 +46,16 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
 
 
 @pytest.mark.parametrize(
-  ("schedule", "limits"),
+  ("limits", "change"),
   [
-    ("one_shot", {"macs": 0.3}),
-    ("one_shot", {"params": 0.4}),
-    ("layerwise", {"macs": 0.5, "params": 0.3}),
+    ({"macs": 0.3}, {}),
+    ({"params": 0.4}, {"constraint": "projection"}),
+    ({"macs": 0.4}, {"policy": PolicyConfig(0, 2, 4), "critic": CriticConfig(0, 0.0, 0.0)}),
+    ({"macs": 0.5, "params": 0.3}, {"schedule": "layerwise"}),
   ],
 )
-def test_every_returned_mask_is_within_every_budget(two_layers, schedule, limits):
-  config = dataclasses.replace(CONFIG, schedule=schedule, updates=2)
+def test_every_returned_mask_is_within_every_budget(two_layers, limits, change):
+  config = dataclasses.replace(CONFIG, updates=2, **change)
   graph, _, floors, result = run(two_layers, limits, config)
   assert 1 <= len(result.masks) <= config.shortlist
   ones = np.ones(graph.num_channels)
@@ -104,8 +106,8 @@ def test_the_state_is_finite_and_counts(two_layers):
   assert int(result.state.step) == 4
   for leaf in jax.tree.leaves(result.state.params):
     assert np.isfinite(leaf).all()
-  # 4 classical masks, 4 x 4 samples, and the final candidates.
-  assert 4 + 16 + 1 <= result.evaluations <= 4 + 16 + 5
+  # At most: 4 classical masks, 4 x 4 samples, threshold, incumbent, 3 elites, 4 neighbours.
+  assert 4 < int(result.state.replay.size) < result.evaluations <= 4 + 16 + 5 + 4
 
 
 def test_it_finds_the_channels_that_matter():
@@ -160,16 +162,6 @@ def test_a_challenger_must_win_both_splits():
   assert kept.mask.tolist() == [True] * 3
 
 
-def test_elites_are_the_best_distinct_masks():
-  masks = jnp.eye(3, dtype=bool)
-  elites = Elites(jnp.zeros((2, 3), bool), jnp.full(2, -jnp.inf))
-  elites = merge_elites(elites, masks, jnp.array([0.1, -jnp.inf, 0.3]))
-  np.testing.assert_allclose(elites.scores, [0.3, 0.1], rtol=1e-6)
-  again = merge_elites(elites, masks, jnp.array([0.1, 0.2, 0.3]))
-  np.testing.assert_allclose(again.scores, [0.3, 0.2], rtol=1e-6)
-  np.testing.assert_array_equal(again.masks, masks[jnp.array([2, 1])])
-
-
 @pytest.mark.parametrize(
   ("change", "message"),
   [
@@ -178,6 +170,8 @@ def test_elites_are_the_best_distinct_masks():
     ({"past_scores": 3}, "search past_scores is 3"),
     ({"arena_share": 1.0}, r"search arena_share is 1\.0"),
     ({"schedule": "never"}, "search schedule 'never'"),
+    ({"constraint": "hope"}, "search constraint 'hope'"),
+    ({"refinement": -1}, "search refinement is -1"),
     ({"self_competition": "worst"}, "search self_competition 'worst'"),
     ({"likelihood_weight": -0.1}, r"search likelihood_weight is -0\.1"),
   ],

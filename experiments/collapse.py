@@ -1,0 +1,69 @@
+"""Whether searches collapsed: `python -m experiments.collapse WORKDIR` of `experiments.compare`.
+
+For each seed of the agent: whether its mask is within the budget, how its keep ratios differ
+between groups (one constant ratio is a collapse), and the mean entropy of the policy's bits when
+the mean cost first met the budget (no entropy by then is one too).
+"""
+
+import json
+import os
+import sys
+
+from absl import app
+import numpy as np
+
+from gatprune_jax import InputError
+from gatprune_jax import workdir as runs
+from gatprune_jax.report import CompareRow, markdown_table
+
+_AGENT = "agent"
+
+
+def main(argv: list[str]) -> None:
+  """Prints one line a seed and budget, and the counts."""
+  try:
+    if len(argv) != 2:
+      raise InputError("name one workdir of a finished experiments.compare")
+    runs.read_result(argv[1])  # refuses what is not finished
+  except InputError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+  with open(os.path.join(argv[1], "compare.json")) as file:
+    rows = [CompareRow(**row) for row in json.load(file) if row["method"] == _AGENT]
+  body = [describe(row, entropies(argv[1], row)) for row in rows]
+  headers = (
+    "seed", "budget", "MACs ratio", "keep ratios", "their deviation", "entropy at the budget",
+    "entropy at the end",
+  )  # fmt: skip
+  print(markdown_table(headers, body))
+  feasible = sum(row.macs_ratio <= row.budget for row in rows)
+  spread = [np.std(row.keep_ratios) for row in rows]
+  print(
+    f"\n{feasible} of {len(rows)} within the budget; deviation of keep ratios between groups "
+    f"{np.mean(spread):.3f} ± {np.std(spread, ddof=1):.3f}, least {min(spread):.3f}"
+  )
+
+
+def entropies(workdir: str, row: CompareRow) -> tuple[float, float]:
+  """Mean entropy, nats, at the first update whose mean cost is within the budget, and at the end.
+
+  The first is NaN where no update's is.
+  """
+  path = os.path.join(workdir, f"seed{row.seed}", "metrics.jsonl")
+  with open(path) as file:
+    lines = [json.loads(line) for line in file]
+  updates = [line for line in lines if line["phase"] == f"{_AGENT} {row.budget}"]
+  within = (line["entropy"] for line in updates if max(line["cost"]) <= row.budget)
+  return next(within, float("nan")), updates[-1]["entropy"]
+
+
+def describe(row: CompareRow, entropy: tuple[float, float]) -> list[str]:
+  """A line of the table."""
+  ratios = " ".join(f"{ratio:.2f}" for ratio in row.keep_ratios)
+  numbers = (np.std(row.keep_ratios), *entropy)
+  return [str(row.seed), f"{row.budget:g}", f"{row.macs_ratio:.4f}", ratios,
+          *(f"{number:.3f}" for number in numbers)]  # fmt: skip
+
+
+if __name__ == "__main__":
+  app.run(main)

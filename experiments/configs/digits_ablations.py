@@ -1,0 +1,34 @@
+"""One part of the agent changed at a time, on the digits problem at a fifth of the MACs.
+
+Reference: the full agent of digits_resnet8.py, which the first variant is. Binary actions against
+  ratios with L1 is "agent" against "ratio_agent".
+Command: python -m experiments.compare --workdir=/tmp/ablations \\
+  --config=experiments/configs/digits_ablations.py
+Hardware: 2 CPU cores.
+Time and numbers: see experiments/RESULTS.md.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import digits_resnet8
+
+
+def get_config() -> ConfigDict:
+  config = digits_resnet8.get_config()
+  config.compare.budgets = (0.2,)
+  config.compare.finetune = False
+  config.compare.searches = ("ratio_agent",)
+  config.compare.variants = ConfigDict(
+    {
+      "agent": {},
+      "no message passing": {"policy": {"layers": 0}},
+      "no critic": {"critic": {"window": 0}},
+      "critic, unbiased": {"critic": {"residual_weight": 1.0}},
+      "projection": {"constraint": "projection"},
+      "layerwise": {"schedule": "layerwise"},
+      "self-competition none": {"self_competition": "none"},
+      "self-competition rank": {"self_competition": "rank"},
+      "self-competition tanh": {"self_competition": "tanh"},
+    }
+  )
+  return config

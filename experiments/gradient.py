@@ -1,0 +1,109 @@
+"""How well one batch of masks estimates the policy gradient.
+
+`python -m experiments.gradient --workdir=DIR --config.budgets.macs=0.2`
+
+The policy is the agent's first one: warm-started logits at the budget. The gradient of the expected
+score with respect to the logits is estimated from batches of the agent's size, with and without
+a critic fitted to further masks of the same policy, and compared by cosine with the leave-one-out
+estimate from 2,048 fresh masks. Prints mean and standard deviation over batches; writes
+`result.json`.
+"""
+
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import dense
+from experiments.compare import prepare
+from experiments.settings import Settings, run
+from experiments.task import make_task
+from gatprune_jax import workdir as runs
+from gatprune_jax.agent import (
+  Surrogate,
+  counterfactual_advantages,
+  fit_surrogate,
+  observe,
+)
+from gatprune_jax.metrics import MetricsFile, ProgressLine
+from gatprune_jax.report import markdown_table
+from gatprune_jax.search import Scorer, best_classical, hold_out_arena, warm_logits
+
+_FRESH = 2048  # masks of the reference
+_EARLIER = (256, 512, 1024)  # masks that the critic is fitted to
+_BATCHES = 16
+
+
+def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
+  """Scores the masks, and prints the cosines."""
+  data, network, graph, floors, budgets = prepare(settings, settings.budgets["macs"])
+  if runs.inspect(workdir, "gradient", config) is runs.Status.FINISHED:
+    print(cosine_table(settings, runs.read_result(workdir)["cosines"]))
+    return
+  runs.claim(workdir, "gradient", config)
+  metrics = MetricsFile(os.path.join(workdir, "metrics.jsonl"))
+  variables = dense.train_dense(settings, network, data, metrics, workdir)
+  reward, arena = hold_out_arena(settings.search, data.reward, settings.seed)
+  task = make_task(settings, data, network, graph, variables, reward, arena, budgets, floors)
+  scorer = Scorer(task, settings.search)
+  best = best_classical(task, scorer)
+  probabilities = jax.nn.sigmoid(warm_logits(best.order, settings.search.warm_start, budgets))
+  observation = observe(graph, variables, task.saliency, budgets)
+
+  rng = np.random.default_rng(settings.seed)
+  batch = settings.search.samples
+  num = _FRESH + max(_EARLIER) + _BATCHES * batch
+  masks = rng.random((num, graph.num_channels)) < np.asarray(probabilities)
+  line = ProgressLine("masks", num // batch)
+  scores = []
+  for some in np.split(masks, num // batch):
+    scores.append(scorer(some)[0])
+    line.advance()
+  line.close()
+  masks, scores = jnp.asarray(masks, jnp.float32), jnp.asarray(np.concatenate(scores), jnp.float32)
+
+  nothing = Surrogate(jnp.zeros_like(probabilities), probabilities, jnp.zeros(()))
+
+  @jax.jit
+  def estimate(masks, scores, surrogate, alpha):
+    p = jnp.broadcast_to(probabilities, masks.shape)
+    advantage = counterfactual_advantages(scores, masks, p, surrogate, alpha)
+    return (advantage * (masks - p)).mean(0)
+
+  reference = estimate(masks[:_FRESH], scores[:_FRESH], nothing, 1.0)
+  cosine = lambda a, b: float(a @ b / jnp.linalg.norm(a) / jnp.linalg.norm(b))
+  estimators = {"no critic": (nothing, 1.0)}
+  for earlier in _EARLIER:
+    rows = slice(_FRESH, _FRESH + earlier)
+    surrogate = fit_surrogate(
+      masks[rows], scores[rows], jnp.ones(earlier, bool), observation.channels,
+      settings.search.critic.prior,
+    )  # fmt: skip
+    surrogate = Surrogate(surrogate.weights, probabilities, surrogate(probabilities))
+    for alpha in (1.0, 0.5, 0.0):
+      estimators[f"critic on {earlier} masks, residual weight {alpha:g}"] = (surrogate, alpha)
+  first = _FRESH + max(_EARLIER)
+  cosines = {
+    name: [
+      cosine(estimate(masks[i : i + batch], scores[i : i + batch], surrogate, alpha), reference)
+      for i in range(first, num, batch)
+    ]
+    for name, (surrogate, alpha) in estimators.items()
+  }
+  runs.write_result(workdir, {"cosines": cosines, "versions": runs.versions()})
+  print(cosine_table(settings, cosines))
+
+
+def cosine_table(settings: Settings, cosines: dict[str, list[float]]) -> str:
+  """Mean and standard deviation over batches of each estimator."""
+  body = [
+    [name, f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"]
+    for name, values in cosines.items()
+  ]
+  return markdown_table((f"estimate from {settings.search.samples} masks", "cosine"), body)
+
+
+if __name__ == "__main__":
+  run(main)

@@ -1,0 +1,116 @@
+"""The critic: a surrogate of the reward as a function of the mask, learned from all scored masks.
+
+The score is a deterministic function of the mask, so that every scored pair stays valid however
+the policy moves. The surrogate is linear, Q(m) = q + w . (m - c): under independent bits with
+probabilities p its expectation is Q(p), exactly, which makes it a control variate. The costs in the
+utility are known functions of the mask; they are linearised at p, not learned.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gatprune_jax.errors import InputError
+
+# Ridge penalties to choose from, in units of the variance of a standardised reward: from "every
+# channel explains" to "nothing is explained".
+_RIDGES = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticConfig:
+  """How the surrogate is fitted and used.
+
+  Attributes:
+    window: latest scored masks that it is fitted to; 0 is no critic.
+    prior: c, the prior variance of weights along the channel features, relative to that of each
+      channel's own.
+    residual_weight: alpha, of what the surrogate does not explain. 1 is unbiased; less trades a
+      bias for less variance.
+  """
+
+  window: int
+  prior: float
+  residual_weight: float
+
+  def __post_init__(self):
+    """Refuses values that cannot be fitted."""
+    for field in dataclasses.fields(self):
+      if (value := getattr(self, field.name)) < 0:
+        raise InputError(f"critic {field.name} is {value}: it must not be negative")
+
+
+class Surrogate(NamedTuple):
+  """Q(m) = value + weights . (m - centre)."""
+
+  weights: jax.Array  # [N]
+  centre: jax.Array  # [N]
+  value: jax.Array  # scalar
+
+  def __call__(self, masks: jax.Array) -> jax.Array:
+    """Q of masks `[..., N]`, `[...]`."""
+    return self.value + masks @ self.weights - self.centre @ self.weights
+
+
+def fit_surrogate(
+  masks: jax.Array, rewards: jax.Array, valid: jax.Array, features: jax.Array, prior: float
+) -> Surrogate:
+  """Ridge regression of rewards on masks: the posterior mean under w ~ N(0, I + c F F^T).
+
+  With Z the centred masks, y the standardised rewards and K = Z Z^T + c (Z F)(Z F)^T:
+
+    a = (K + r I)^-1 y          w = Z^T a + c F (Z F)^T a
+
+  The ridge r is the one of a few with the least squared leave-one-out error, which is
+  a_b / [(K + r I)^-1]_bb for row b.
+
+  Args:
+    masks: `[W, N]`.
+    rewards: `[W]`.
+    valid: `[W]` bool, the rows to use.
+    features: F, `[N, D]`, standardised.
+    prior: c.
+  """
+  use = valid.astype(jnp.float32)
+  count = jnp.maximum(use.sum(), 1.0)
+  masks = masks.astype(jnp.float32)
+  centre, mean = use @ masks / count, use @ rewards / count
+  std = jnp.sqrt(use @ (rewards - mean) ** 2 / count) + 1e-8
+  z, y = (masks - centre[None]) * use[:, None], (rewards - mean) * use / std
+  zf = z @ features
+  kernel = z @ z.T + prior * zf @ zf.T
+
+  def solve(ridge):
+    inverse = jnp.linalg.inv(kernel + ridge * jnp.eye(len(y)))
+    dual = inverse @ y
+    return dual, (use * (dual / jnp.diag(inverse)) ** 2).sum()
+
+  duals, errors = jax.lax.map(solve, jnp.array(_RIDGES))
+  dual = duals[errors.argmin()]
+  weights = z.T @ dual + prior * features @ (zf.T @ dual)
+  return Surrogate(std * weights, centre, mean)
+
+
+def counterfactual_advantages(
+  utility: jax.Array, bits: jax.Array, probabilities: jax.Array, surrogate: Surrogate, alpha: float
+) -> jax.Array:
+  """A_bi = alpha [U_b - Q(m_b)] + w_i (m_bi - p_i), over the root mean square of A, `[B, N]`.
+
+  The residual has its leave-one-out mean subtracted. The second term is what the surrogate
+  expects of bit i alone, against the policy's average bit. With alpha = 1 and a surrogate that
+  has not seen these samples, the policy gradient is unbiased for independent bits.
+
+  Args:
+    utility: U, `[B]`, B >= 2.
+    bits: `[B, N]`.
+    probabilities: p, of "keep", `[B, N]`.
+    surrogate: Q, of the utility.
+    alpha: weight of the residual.
+  """
+  num = utility.shape[0]
+  residual = utility - surrogate(bits)
+  residual = (residual - residual.mean()) * (num / (num - 1))
+  advantage = alpha * residual[:, None] + surrogate.weights[None] * (bits - probabilities)
+  return advantage / (jnp.sqrt((advantage**2).mean()) + 1e-8)

@@ -1,0 +1,15 @@
+"""What the agent is compared with: searches that get as many scored masks as it did."""
+
+from collections.abc import Callable
+import functools
+
+from gatprune_jax.search.config import SearchConfig
+from gatprune_jax.search.equal_budget import STRATEGIES, search_equal_budget
+from gatprune_jax.search.ratio_agent import search_ratios
+from gatprune_jax.search.scoring import SearchResult, Task
+
+# (task, config, evaluations, seed) -> result
+SEARCHES: dict[str, Callable[[Task, SearchConfig, int, int], SearchResult]] = {
+  **{name: functools.partial(search_equal_budget, name) for name in STRATEGIES},
+  "ratio_agent": search_ratios,
+}

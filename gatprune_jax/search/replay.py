@@ -1,0 +1,93 @@
+"""All masks that a search scored: what the critic learns from, and what is never scored again."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@flax.struct.dataclass
+class Replay:
+  """Scored masks in the order in which they came; the first `size` places are used."""
+
+  masks: jax.Array  # [M, N] bool
+  scores: jax.Array  # [M]
+  accuracies: jax.Array  # [M]
+  size: jax.Array  # scalar int32
+
+
+# masks [B, N] -> scores [B], accuracies [B]
+ScoreMasks = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def init_replay(masks: np.ndarray, scores: jax.Array, accuracies: jax.Array, more: int) -> Replay:
+  """A replay of distinct scored masks `[C, N]`, with room for more."""
+  num = len(masks)
+  grow = lambda rows: jnp.concatenate([rows, jnp.zeros((more, *rows.shape[1:]), rows.dtype)])
+  return Replay(
+    *map(grow, (jnp.asarray(masks), jnp.asarray(scores), jnp.asarray(accuracies))),
+    jnp.asarray(num, jnp.int32),
+  )
+
+
+def scored_masks(replay: Replay) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The used places: masks `[C, N]`, scores `[C]` and accuracies `[C]`."""
+  num = int(replay.size)
+  return tuple(np.asarray(rows)[:num] for rows in (replay.masks, replay.scores, replay.accuracies))
+
+
+def score_new(
+  replay: Replay, masks: jax.Array, score_masks: ScoreMasks, chunk: int
+) -> tuple[Replay, jax.Array, jax.Array]:
+  """Scores the masks that the replay does not hold, each once, and adds them to it.
+
+  The new masks are scored in chunks, as many as they need: a batch of known masks costs nothing.
+
+  Args:
+    replay: with room for B more masks.
+    masks: `[B, N]` bool.
+    score_masks: scores `chunk` masks.
+    chunk: masks scored at once.
+
+  Returns:
+    The new replay, and the scores `[B]` and accuracies `[B]` of all masks.
+  """
+  num, capacity = len(masks), len(replay.scores)
+  first = (masks[:, None] == masks[None]).all(-1).argmax(1)  # of the equal masks of the batch
+  known = _matches(replay, masks).any(1)
+  new = ~known & (first == jnp.arange(num))
+  count = new.sum()
+  order = jnp.argsort(~new, stable=True)  # the new ones first
+  chunk = min(chunk, num)
+  queue = masks[jnp.resize(order, -(-num // chunk) * chunk)]  # whole chunks
+
+  def score_chunk(carry):
+    start, results = carry
+    scored = score_masks(jax.lax.dynamic_slice_in_dim(queue, start, chunk))
+    put = lambda all_rows, rows: jax.lax.dynamic_update_slice_in_dim(all_rows, rows, start, 0)
+    return start + chunk, jax.tree.map(put, results, scored)
+
+  empty = jnp.zeros(len(queue))
+  _, (scores, accuracies) = jax.lax.while_loop(
+    lambda carry: carry[0] < count, score_chunk, (jnp.zeros((), jnp.int32), (empty, empty))
+  )
+  place = jnp.arange(len(queue))
+  # What is not new goes past the end, where a scatter drops it.
+  place = jnp.where(place < count, replay.size + place, capacity)
+  add = lambda old, rows: old.at[place].set(rows, mode="drop")
+  replay = Replay(
+    add(replay.masks, queue),
+    add(replay.scores, scores),
+    add(replay.accuracies, accuracies),
+    replay.size + count.astype(jnp.int32),
+  )
+  where = _matches(replay, masks).argmax(1)
+  return replay, replay.scores[where], replay.accuracies[where]
+
+
+def _matches(replay: Replay, masks: jax.Array) -> jax.Array:
+  """Which places hold each mask, bool `[B, M]`."""
+  used = jnp.arange(len(replay.scores)) < replay.size
+  return (masks[:, None] == replay.masks[None]).all(-1) & used[None]

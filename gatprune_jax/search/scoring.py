@@ -1,0 +1,153 @@
+"""The task of a search, and the scoring of its masks."""
+
+from collections.abc import Callable, Sequence
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gatprune_jax.channels import Budgets, ChannelGraph
+from gatprune_jax.criteria import Classical
+from gatprune_jax.data import Split, cut
+from gatprune_jax.evaluation import Score, TrainFunction, running_momentum, score_mask
+from gatprune_jax.search.config import SearchConfig
+
+
+class Task(NamedTuple):
+  """What is to be pruned, on which data, to which budgets."""
+
+  graph: ChannelGraph
+  eval_fn: Callable[[Any, jax.Array], jax.Array]  # (variables, x) -> logits
+  train_fn: TrainFunction  # (variables, x) -> (logits, updated collections)
+  variables: Any  # the trained weights; not changed
+  train: Split  # training images, for the batch-norm statistics
+  reward: Split  # images that the weights were not trained on; every mask is scored on them
+  arena: Split  # more such images, on which a new incumbent must win; see `hold_out_arena`
+  budgets: Budgets
+  floors: np.ndarray  # [groups] fewest channels
+  pruners: Sequence[Classical]  # classical masks within the budgets, at least one
+  saliency: dict[str, np.ndarray]  # {criterion: scores [N]}, the agent's features
+
+
+def hold_out_arena(config: SearchConfig, reward: Split, seed: int) -> tuple[Split, Split]:
+  """Cuts the reward split into the images that score masks, and the arena.
+
+  Raises:
+    InputError: where one of them would have fewer images than there are classes.
+  """
+  arena, scored = cut(reward, round(config.arena_share * len(reward.y)), seed)
+  return scored, arena
+
+
+class Images(NamedTuple):
+  """What masks are scored on."""
+
+  variables: Any  # the dense weights
+  momentum: Any  # of the running statistics, see `running_momentum`
+  calibration: jax.Array  # [m, ...] training images
+  reward_x: jax.Array  # [n, ...]
+  reward_y: jax.Array  # [n]
+  arena_x: jax.Array  # [a, ...] held out from the reward split
+  arena_y: jax.Array  # [a]
+
+
+# (images, mask [N], x, y) -> Score
+ScoreFn = Callable[[Images, jax.Array, jax.Array, jax.Array], Score]
+
+
+def image_scores(config: SearchConfig, score: Score) -> jax.Array:
+  """correct + w max(log-likelihood, -bound) of each image: what the agent maximises."""
+  bounded = jnp.maximum(score.log_likelihood, -config.likelihood_bound)
+  return score.correct + config.likelihood_weight * bounded
+
+
+class SearchResult(NamedTuple):
+  """What a search hands back."""
+
+  masks: np.ndarray  # [S, N] bool, all within every budget, best score first
+  scores: np.ndarray  # [S] on reward and arena images together
+  evaluations: int  # distinct masks scored on the reward images, classical ones included
+  seconds: float
+  state: Any  # the agent's `SearchState`; None for other searches
+
+
+class Scorer:
+  """Scores masks of a task, each once.
+
+  Attributes:
+    images: what masks are scored on.
+    score_fn: scores one mask.
+    known: {bytes of a mask: (score, accuracy) on the reward images}.
+  """
+
+  def __init__(self, task: Task, config: SearchConfig):
+    self.images = Images(
+      task.variables,
+      running_momentum(task.train_fn, task.variables, jnp.asarray(task.train.x[:64])),
+      jnp.asarray(task.train.x[: config.calibration_images]),
+      jnp.asarray(task.reward.x),
+      jnp.asarray(task.reward.y),
+      jnp.asarray(task.arena.x),
+      jnp.asarray(task.arena.y),
+    )
+
+    def score_fn(images, mask, x, y):
+      return score_mask(
+        task.graph, task.eval_fn, task.train_fn, images.momentum, images.variables, mask,
+        images.calibration, x, y,
+      )  # fmt: skip
+
+    self.score_fn: ScoreFn = score_fn
+    self.known: dict[bytes, tuple[float, float]] = {}
+    self._config, self._budgets = config, task.budgets
+    self._score_chunk = jax.jit(jax.vmap(score_fn, (None, 0, None, None)))
+
+  def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and accuracies `[C]` of masks `[C, N]` on the reward images."""
+    new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in self.known}
+    if new:
+      score = self._score(np.stack(list(new.values())), self.images.reward_x, self.images.reward_y)
+      scores = image_scores(self._config, score).mean(-1)
+      self.remember(new.values(), np.asarray(scores), score.correct.mean(-1))
+    return tuple(np.array([self.known[mask.tobytes()] for mask in masks]).T)
+
+  def remember(self, masks, scores: np.ndarray, accuracies: np.ndarray) -> None:
+    """Takes in masks `[C, N]` that were scored elsewhere, with scores and accuracies `[C]`."""
+    for mask, score, accuracy in zip(masks, scores, accuracies, strict=True):
+      self.known[mask.tobytes()] = (float(score), float(accuracy))
+
+  def on_arena(self, masks: np.ndarray) -> np.ndarray:
+    """Scores `[C, a]` of masks `[C, N]` on each arena image."""
+    score = self._score(masks, self.images.arena_x, self.images.arena_y)
+    return np.asarray(image_scores(self._config, score))
+
+  def best(self, num: int) -> np.ndarray:
+    """At most `num` of the masks known, feasible by exact count, best score first `[C, N]`."""
+    order = sorted(self.known, key=lambda mask: -self.known[mask][0])
+    masks = (np.frombuffer(mask, bool) for mask in order)
+    return np.stack(list(itertools.islice(filter(self._budgets.feasible, masks), num)))
+
+  def shortlist(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The configured number of best masks, and their scores on reward and arena together."""
+    share = len(self.images.arena_y) / (len(self.images.arena_y) + len(self.images.reward_y))
+    scores = (1 - share) * self(masks)[0] + share * self.on_arena(masks).mean(-1)
+    order = np.argsort(-scores, kind="stable")[: self._config.shortlist]
+    return masks[order], scores[order]
+
+  def _score(self, masks: np.ndarray, x: jax.Array, y: jax.Array) -> Score:
+    """In chunks of one size, so that one call is compiled; the last is filled up."""
+    chunk, num = self._config.chunk, len(masks)
+    queue = masks[np.arange(-(-num // chunk) * chunk) % num]
+    parts = [
+      self._score_chunk(self.images, jnp.asarray(some), x, y)
+      for some in np.split(queue, len(queue) // chunk)
+    ]
+    return jax.tree.map(lambda *rows: np.concatenate(rows)[:num], *parts)
+
+
+def best_classical(task: Task, scorer: Scorer) -> Classical:
+  """The classical pruner whose mask scores best; scores all of them."""
+  scores, _ = scorer(np.stack([pruner.mask for pruner in task.pruners]))
+  return task.pruners[int(scores.argmax())]

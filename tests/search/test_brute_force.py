@@ -1,0 +1,93 @@
+"""The agent against the enumeration of all 4,096 masks of a network with twelve channels."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
+from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
+from gatprune_jax.data import Split
+from gatprune_jax.search import Scorer, SearchConfig, Task, search
+
+CONFIG = SearchConfig(
+  updates=40, samples=16, schedule="one_shot", constraint="lagrangian", keep_floor=0.0,
+  allow_empty=False, likelihood_weight=0.5, likelihood_bound=5.0, self_competition="best",
+  past_scores=64, warm_start=0.5, calibration_images=8, arena_share=0.5, refinement=32, elites=8,
+  shortlist=1, chunk=16, policy=PolicyConfig(1, 2, 4),
+  ppo=PPOConfig(4, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0), dual=DualConfig(0.5, 0.05, 10.0),
+  critic=CriticConfig(256, 0.1, 0.5),
+)  # fmt: skip
+WIDTHS = (6, 5, 4, 3, 3)  # features, twelve hidden channels in three layers, classes
+
+
+def apply(v, x):
+  for kernel in v["hidden"]:
+    x = jax.nn.relu(x @ kernel)
+  return x @ v["head"]
+
+
+@pytest.fixture(scope="module")
+def trained():
+  """Weights fitted to three noisy clusters, and the points."""
+  rng = np.random.default_rng(0)
+  y = np.arange(150, dtype=np.int32) % 3
+  x = (rng.standard_normal((3, 6))[y] + 0.7 * rng.standard_normal((150, 6))).astype(np.float32)
+  kernels = [
+    jnp.asarray(rng.standard_normal(pair) / np.sqrt(pair[0] / 2), jnp.float32)
+    for pair in itertools.pairwise(WIDTHS)
+  ]
+  variables = {"hidden": kernels[:-1], "head": kernels[-1]}
+  optimizer = optax.adam(0.02)
+
+  @jax.jit
+  def fit(variables):
+    def loss(v):
+      return optax.softmax_cross_entropy_with_integer_labels(apply(v, x), y).mean()
+
+    def step(_, carry):
+      v, state = carry
+      updates, state = optimizer.update(jax.grad(loss)(v), state)
+      return optax.apply_updates(v, updates), state
+
+    return jax.lax.fori_loop(0, 300, step, (variables, optimizer.init(variables)))[0]
+
+  return fit(variables), Split(x, y)
+
+
+def make_task(trained, budget):
+  variables, split = trained
+  graph = gp.trace(apply, variables, split.x[:1])
+  assert graph.num_channels == 12
+  floors = keep_floors(graph, 0.0)
+  budgets = make_budgets(graph, {"macs": budget}, floors)
+  evidence = Evidence(graph, variables, apply, split.x, split.y, jax.random.key(0))
+  saliency = {"l1": score_channels("l1", evidence)}
+  pruners = classical_pruners(graph, budgets, floors, saliency)
+  train_fn = lambda v, x: (apply(v, x), {})
+  # The same points on both splits, so that there is one optimum.
+  return Task(
+    graph, apply, train_fn, variables, split, split, split, budgets, floors, pruners, saliency
+  )
+
+
+@pytest.mark.parametrize("budget", [0.6, 0.5, 0.4])
+def test_the_returned_mask_is_within_one_percent_of_the_optimum(trained, budget):
+  task = make_task(trained, budget)
+  everything = np.array(list(itertools.product([False, True], repeat=12)))
+  scores, _ = Scorer(task, CONFIG)(everything)
+  wide = np.stack([everything[:, g.channels].any(1) for g in task.graph.groups]).all(0)
+  feasible = wide & np.array([task.budgets.feasible(mask) for mask in everything])
+  optimum = scores[feasible].max()
+  # Not won by chance: thousands are feasible, a handful is within a percent.
+  assert (scores[feasible] >= 0.99 * optimum).sum() <= 5 < 1000 < feasible.sum()
+  for seed in range(5):
+    result = search(task, CONFIG, seed)
+    assert task.budgets.feasible(result.masks[0])
+    assert result.scores[0] >= 0.99 * optimum, (seed, result.scores[0] / optimum)
+    assert result.evaluations <= 640

@@ -1,0 +1,79 @@
+"""The learner of ratios: it stays within budgets, spends what it gets, and learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.criteria import Classical, allocate, channel_order, order_by_ratios
+from gatprune_jax.data import Split
+from gatprune_jax.search import SEARCHES, Task
+from tests.search.test_search import CONFIG
+
+
+def make_task():
+  """A wide copying group in front of a narrow one; only the narrow one's width matters.
+
+  The classical mask keeps equal shares of both.
+  """
+  rng = np.random.default_rng(0)
+  first = rng.standard_normal((4, 12)).astype(np.float32)
+  second = np.linalg.pinv(first).astype(np.float32) @ np.eye(4, 12, dtype=np.float32)
+  second[:, 4:] = 0.01 * rng.standard_normal((12, 8))
+  last = np.eye(12, 4, dtype=np.float32)
+  variables = {
+    "params": {"a": jnp.asarray(first), "b": jnp.asarray(second), "c": jnp.asarray(last)}
+  }
+
+  def eval_fn(v, x):
+    p = v["params"]
+    return x @ p["a"] @ p["b"] @ p["c"]
+
+  x = rng.standard_normal((120, 4)).astype(np.float32)
+  split = Split(x, x.argmax(1).astype(np.int32))
+  graph = gp.trace(eval_fn, variables, x[:1])
+  floors = keep_floors(graph, 0.0)
+  budgets = make_budgets(graph, {"macs": 0.4}, floors)
+  norms = np.concatenate([np.abs(first).sum(0), np.abs(second).sum(0)])
+  order = channel_order(graph, norms, "uniform")
+  classical = Classical("l1 uniform", order, allocate(graph, budgets, floors, order))
+  return Task(
+    graph, eval_fn, lambda v, x: (eval_fn(v, x), {}), variables, split, split, split, budgets,
+    floors, [classical], {"l1": norms},
+  )  # fmt: skip
+
+
+def test_it_improves_on_equal_shares_with_the_masks_it_is_given():
+  task = make_task()
+  config = dataclasses.replace(CONFIG, samples=8, chunk=8)
+  result = SEARCHES["ratio_agent"](task, config, 40, seed=0)
+  assert result.evaluations <= 40
+  for mask in result.masks:
+    assert task.budgets.feasible(mask)
+    widths = [mask[group.channels].sum() for group in task.graph.groups]
+    # Within a group, the largest norms are kept.
+    for group, width in zip(task.graph.groups, widths, strict=True):
+      norms = task.saliency["l1"][group.channels]
+      assert set(np.flatnonzero(mask[group.channels])) == set(np.argsort(-norms)[:width])
+  accuracy = lambda mask: float(
+    (jax.jit(gp.masked(task.graph, task.eval_fn))(task.variables, mask, task.reward.x).argmax(-1)
+     == task.reward.y).mean()
+  )  # fmt: skip
+  assert accuracy(result.masks[0]) > accuracy(task.pruners[0].mask)
+
+
+def test_orders_follow_ratios_by_hand():
+  graph = make_task().graph  # two groups of twelve
+  order = order_by_ratios(graph, np.arange(24), np.array([1.0, 0.5]))
+  # Twice as many of the first: positions (r + 1/2) / 12 against (r + 1/2) / 6.
+  assert np.argsort(order)[:9].tolist() == [0, 12, 1, 2, 13, 3, 4, 14, 5]
+
+
+def test_it_needs_norms():
+  task = make_task()._replace(saliency={"taylor": np.ones(24)})
+  with pytest.raises(gp.InputError, match="ratio_agent ranks channels by 'l1', which is not among"):
+    SEARCHES["ratio_agent"](task, CONFIG, 40, seed=0)
