@@ -1,6 +1,6 @@
 """The agent's search: prepare the problem, learn, return a shortlist of feasible masks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import time
 from typing import NamedTuple
@@ -57,6 +57,28 @@ def search(
   """
   start = time.monotonic()
   scorer = Scorer(task, config)
+  policy, problem, state = prepare(task, config, scorer, seed)
+  step = compile_update(config, policy, scorer.score_fn)
+  for index in range(config.updates):
+    state, metrics = step(state, problem)
+    on_update(Progress(index + 1, jax.device_get(metrics)))
+
+  scored = scored_masks(state.replay)
+  scorer.remember(*scored)
+  # Samples that were known cost nothing: what they leave is spent on exchanges.
+  unspent = len(state.replay.scores) - len(scored[0])
+  # A sample counted feasible in float32 may exceed a budget by a rounding: count exactly.
+  incumbents = list(filter(task.budgets.feasible, [np.asarray(state.incumbent.mask)]))
+  logits = final_logits(policy, state, problem)
+  finalists = refined_candidates(task, config, scorer, logits, incumbents, unspent)
+  masks, scores = scorer.shortlist(finalists)
+  return SearchResult(masks, scores, len(scorer.known), time.monotonic() - start, state)
+
+
+def prepare(
+  task: Task, config: SearchConfig, scorer: Scorer, seed: int
+) -> tuple[Policy, Problem, SearchState]:
+  """Scores the classical masks; makes the policy and the state before the first update."""
   graph, budgets, floors = task.graph, task.budgets, task.floors
   best = best_classical(task, scorer)
   incumbent = Incumbent(
@@ -69,7 +91,7 @@ def search(
   environment = make_environment(graph, decisions, budgets, floors, -best.order, config.constraint)
   policy_key, sample_key = jax.random.split(jax.random.key(seed))
   problem = Problem(environment, observation, scorer.images, sample_key)
-  problem = jax.device_put(problem, jax.devices()[0])
+
   policy = Policy(config.policy, len(graph.groups))
   dynamic = jnp.zeros((graph.num_channels, 2 + len(budgets.names)))
   params = jax.jit(policy.init)(policy_key, observation, dynamic)
@@ -79,20 +101,33 @@ def search(
   state = init_state(config, len(budgets.names), params, incumbent, replay)
   # Committed like every later state, and no buffer shared with the problem: the update compiles
   # once, and donates its state.
-  state = jax.device_put(jax.tree.map(jnp.array, state), jax.devices()[0])
+  device = jax.devices()[0]
+  state = jax.device_put(jax.tree.map(jnp.array, state), device)
+  return policy, jax.device_put(problem, device), state
 
-  step = compile_update(config, policy, scorer.score_fn)
-  for index in range(config.updates):
-    state, metrics = step(state, problem)
-    on_update(Progress(index + 1, jax.device_get(metrics)))
 
-  scored = scored_masks(state.replay)
-  scorer.remember(*scored)
-  # Samples that were known cost nothing: what they leave is spent on the refinement.
-  unspent = len(classical) + config.updates * config.samples - len(scored[0])
-  logits = final_logits(policy, state, problem)
-  # A sample counted feasible in float32 may exceed a budget by a rounding: count exactly.
-  incumbents = filter(budgets.feasible, [np.asarray(state.incumbent.mask)])
+def refined_candidates(
+  task: Task,
+  config: SearchConfig,
+  scorer: Scorer,
+  logits: np.ndarray,
+  incumbents: Sequence[np.ndarray],
+  unspent: int,
+) -> np.ndarray:
+  """The masks to choose from: the policy's, the best scored, and the best one's best neighbour.
+
+  Args:
+    task: what is pruned.
+    config: settings.
+    scorer: knows every mask scored so far.
+    logits: the policy's, `[N]`.
+    incumbents: further feasible masks.
+    unspent: masks to score beyond the configured refinement.
+
+  Returns:
+    Distinct feasible masks, bool `[C, N]`.
+  """
+  graph, budgets, floors = task.graph, task.budgets, task.floors
   elites = scorer.best(config.elites)
   candidates = candidate_masks(graph, budgets, floors, logits, [*incumbents, *elites])
   scores, _ = scorer(candidates)
@@ -105,9 +140,7 @@ def search(
     config.refinement + unspent,
     config.chunk,
   )
-  finalists = distinct([*candidates, refined, *scorer.best(config.elites)])
-  masks, scores = scorer.shortlist(finalists)
-  return SearchResult(masks, scores, len(scorer.known), time.monotonic() - start, state)
+  return distinct([*candidates, refined, *scorer.best(config.elites)])
 
 
 def compile_update(config: SearchConfig, policy: Policy, score_fn: ScoreFn) -> Callable:
