@@ -24,6 +24,7 @@ import gatprune_jax as gp
 from gatprune_jax import workdir as runs
 from gatprune_jax.channels import check_finite, keep_floors, make_budgets
 from gatprune_jax.data import load_dataset
+from gatprune_jax.evaluation import steps_per_epoch
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.plot import plot_comparison
 from gatprune_jax.report import CompareRow, comparison_over_seeds
@@ -47,7 +48,9 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
     for budget in settings.compare.budgets
   ]
   for plan, budget in plans:  # refuse what cannot run before anything is written
-    prepare(plan, budget)
+    data, *_ = prepare(plan, budget)
+    if plan.compare.finetune:
+      steps_per_epoch(plan.finetune, data.train)
   if runs.inspect(workdir, "compare", config) is runs.Status.NEW:
     runs.claim(workdir, "compare", config)
   # The same programs run for every seed: compile them once.

@@ -317,6 +317,7 @@ def test_variants_of_the_agent_change_what_they_name():
     ("--config.compare.searches=('annealing',)", "compare searches: 'annealing' is unknown"),
     ("--config.compare.seeds=(1,1)", "compare seeds (1, 1) must be distinct"),
     ("--config.compare.budgets=(0.001,)", "budget 0.001 for macs cannot be reached"),
+    ("--config.finetune.batch_size=5000", "batch_size 5000 exceeds the 697 training images"),
   ],
 )
 def test_compare_refuses_bad_plans_before_it_writes(argument, message, tmp_path):
