@@ -13,10 +13,12 @@ setup(
   ),
   install_requires=[
     "absl-py>=2.1",
+    "array_record>=0.5",  # tensorflow-datasets reads with these three, and does not bring them
     "chex>=0.1.90",
     "distrax>=0.1.7",
     "flatbuffers>=24",  # jax.export serialises with it
     "flax>=0.10",
+    "importlib_resources>=6",
     "jax>=0.10,<0.13",
     "jaxlib>=0.10",
     "jraph>=0.0.6.dev0",
@@ -25,6 +27,7 @@ setup(
     "numpy>=1.26",
     "optax>=0.2.4",
     "orbax-checkpoint>=0.11",
+    "pillow>=10",
     "safetensors>=0.4.3",
     "scikit-learn>=1.4",  # the digits images
     "tabulate>=0.9",

@@ -23,7 +23,6 @@ from experiments.task import make_task
 import gatprune_jax as gp
 from gatprune_jax import workdir as runs
 from gatprune_jax.channels import check_finite, keep_floors, make_budgets
-from gatprune_jax.data import load_dataset
 from gatprune_jax.evaluation import steps_per_epoch
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.plot import plot_comparison
@@ -76,7 +75,7 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
 
 def prepare(settings: Settings, budget: float):
   """Data, network, graph, floors and budgets, of the network's shapes alone."""
-  data = load_dataset(settings.dataset, settings.seed)
+  data = dense.load_data(settings)
   network = dense.make_network(settings, data)
   graph = gp.trace(network.eval_fn, network.shapes, jnp.asarray(data.train.x[:1]))
   floors = keep_floors(graph, settings.search.keep_floor, settings.search.allow_empty)

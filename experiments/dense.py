@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from experiments.settings import Settings
 from gatprune_jax.checkpoint import restore_variables, save_variables
-from gatprune_jax.data import Dataset, Split
+from gatprune_jax.data import Dataset, Split, load_dataset
 from gatprune_jax.evaluation import TrainFunction, score_logits, steps_per_epoch, train
 from gatprune_jax.metrics import MetricsFile, ProgressLine
-from gatprune_jax.models import cifar_resnet, eval_function, train_function
+from gatprune_jax.models import cifar_resnet, eval_function, load_torch, train_function
 
 _PLACE = os.path.join("checkpoints", "dense")
 
@@ -28,16 +28,32 @@ class Network(NamedTuple):
   init: Callable[[jax.Array], Any]  # key -> variables
 
 
+def load_data(settings: Settings) -> Dataset:
+  """The configured data set, cut by the configured seed."""
+  return load_dataset(settings.dataset, settings.seed, settings.data_dir, settings.images)
+
+
 def make_network(settings: Settings, data: Dataset) -> Network:
-  """Builds the configured network for the data's images and classes."""
+  """Builds the configured network for the data's images and classes.
+
+  Its functions take images as they are stored: what scales pixels is part of the network. Where
+  weights are configured, they are its initial ones.
+  """
   steps_per_epoch(settings.dense_recipe, data.train)  # refuses a batch that does not fit
   model = settings.model
   module: nn.Module = cifar_resnet(model.depth, data.num_classes, model.widths, model.shortcut)
   example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), jnp.float32)
   init = lambda key: module.init(key, jnp.zeros(example.shape, example.dtype))
   shapes = jax.eval_shape(init, jax.random.key(0))
+  if settings.weights:
+    imported = load_torch(settings.weights, shapes)
+    init = lambda key: imported
+  scaled = data.pixels or (lambda x: x)
+  eval_fn, train_fn = (
+    lambda v, x, fn=fn: fn(v, scaled(x)) for fn in (eval_function(module), train_function(module))
+  )
   name = f"resnet{model.depth}-{model.shortcut}-{'-'.join(map(str, model.widths))}"
-  return Network(name, eval_function(module), train_function(module), shapes, init)
+  return Network(name, eval_fn, train_fn, shapes, init)
 
 
 def train_dense(

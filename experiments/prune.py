@@ -21,7 +21,6 @@ from experiments.task import make_task
 import gatprune_jax as gp
 from gatprune_jax import workdir as runs
 from gatprune_jax.channels import check_finite, keep_floors, make_budgets
-from gatprune_jax.data import load_dataset
 from gatprune_jax.evaluation import steps_per_epoch
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.report import Row, comparison
@@ -31,7 +30,7 @@ from gatprune_jax.search import hold_out_arena, search
 def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   """Runs the whole job, or says what a finished workdir holds."""
   # --- Everything that can be refused is refused before anything is written.
-  data = load_dataset(settings.dataset, settings.seed)
+  data = dense.load_data(settings)
   network = dense.make_network(settings, data)
   variables = dense.restore_dense(settings.checkpoint, network) if settings.checkpoint else None
   example = jnp.asarray(data.train.x[:1])

@@ -13,6 +13,7 @@ import numpy as np
 from gatprune_jax import InputError
 from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.criteria import check_criteria
+from gatprune_jax.data import Sizes
 from gatprune_jax.evaluation import Recipe
 from gatprune_jax.search import SEARCHES, SearchConfig
 
@@ -64,8 +65,11 @@ class Settings:
 
   seed: int
   dataset: str
+  data_dir: str
+  images: Sizes
   model: ModelConfig
   checkpoint: str  # "": train the dense network first
+  weights: str  # PyTorch file that this training starts from; "": from random weights
   dense_recipe: Recipe
   budgets: dict[str, float]
   criteria: tuple[str, ...]
@@ -96,8 +100,11 @@ def make_settings(config: Any) -> Settings:
   return Settings(
     seed=tree["seed"],
     dataset=tree["dataset"],
+    data_dir=tree["data_dir"],
+    images=Sizes(**tree["images"]),
     model=ModelConfig(**tree["model"]),
     checkpoint=tree["dense"]["checkpoint"],
+    weights=tree["dense"]["weights"],
     dense_recipe=Recipe(**tree["dense"]["recipe"]),
     budgets=tree["budgets"],
     criteria=tuple(tree["criteria"]),

@@ -11,13 +11,12 @@ from typing import Any
 from experiments import dense
 from experiments.settings import Settings, run
 from gatprune_jax import workdir as runs
-from gatprune_jax.data import load_dataset
 from gatprune_jax.metrics import MetricsFile
 
 
 def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   """Trains, or says what a finished workdir holds."""
-  data = load_dataset(settings.dataset, settings.seed)
+  data = dense.load_data(settings)
   network = dense.make_network(settings, data)
   status = runs.inspect(workdir, "train", config)
   if status is runs.Status.FINISHED:

@@ -13,7 +13,13 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
   config = ConfigDict()
   config.seed = 0  # splits, weights, data order and search
-  config.dataset = "digits"
+  config.dataset = "digits"  # or "cifar10", "cifar100" in data_dir, a TFDS directory
+  config.data_dir = ""
+  config.images = ConfigDict()  # of each part; 0: all that are left
+  config.images.train = 0
+  config.images.reward = 400
+  config.images.select = 300
+  config.images.test = 400
 
   config.model = ConfigDict()
   config.model.depth = 8  # 6n + 2
@@ -23,6 +29,7 @@ def get_config() -> ConfigDict:
   # The dense network. An empty checkpoint means: train it first.
   config.dense = ConfigDict()
   config.dense.checkpoint = ""  # workdir of a finished experiments.train
+  config.dense.weights = ""  # PyTorch file to start training from; empty: random weights
   config.dense.recipe = ConfigDict()
   config.dense.recipe.epochs = 60
   config.dense.recipe.batch_size = 64

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from sklearn.model_selection import train_test_split
 
@@ -11,8 +13,21 @@ from gatprune_jax.errors import InputError
 class Split(NamedTuple):
   """Labelled images."""
 
-  x: np.ndarray  # [n, H, W, C] float32
+  x: np.ndarray  # [n, H, W, C] float32, or uint8 where the data set has `pixels`
   y: np.ndarray  # [n] int32
+
+
+class Pixels(NamedTuple):
+  """How stored pixels become a network's input, per colour channel."""
+
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """(x / 255 - mean) / std of uint8 images `[..., C]`, float32."""
+    broadcast = (1,) * (x.ndim - 1) + (-1,)
+    mean, std = (jnp.array(values).reshape(broadcast) for values in self)
+    return (x.astype(jnp.float32) / 255 - mean) / std
 
 
 class Dataset(NamedTuple):
@@ -24,6 +39,16 @@ class Dataset(NamedTuple):
   reward: Split  # scores masks during the search
   select: Split  # chooses between finished candidates
   test: Split  # read once, at the end
+  pixels: Pixels | None = None  # None: images are stored as the network reads them
+
+
+class Sizes(NamedTuple):
+  """Images of each part; 0: all that are left."""
+
+  train: int
+  reward: int
+  select: int
+  test: int
 
 
 def cut(split: Split, first: int, seed: int) -> tuple[Split, Split]:
@@ -42,3 +67,27 @@ def cut(split: Split, first: int, seed: int) -> tuple[Split, Split]:
     np.arange(len(split.y)), train_size=first, stratify=split.y, random_state=seed
   )
   return Split(split.x[a], split.y[a]), Split(split.x[b], split.y[b])
+
+
+def cut_in_four(images: Split, test: Split | None, sizes: Sizes, seed: int) -> tuple[Split, ...]:
+  """Cuts train, reward, select and test, each with equal class shares.
+
+  Args:
+    images: what train, reward and select are cut from.
+    test: test images of their own, of which a smaller part is the same for every seed; None: test
+      is cut from the images too.
+    sizes: of the parts; reward and select are not 0, and test is not where it is cut too.
+    seed: of the cuts.
+
+  Raises:
+    InputError: where a part would have fewer images than there are classes.
+  """
+  if test is None:
+    test, images = cut(images, sizes.test, seed)
+  elif sizes.test:
+    test, _ = cut(test, sizes.test, 0)
+  select, images = cut(images, sizes.select, seed)
+  reward, train = cut(images, sizes.reward, seed)
+  if sizes.train:
+    train, _ = cut(train, sizes.train, seed)
+  return train, reward, select, test

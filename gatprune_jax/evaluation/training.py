@@ -57,6 +57,10 @@ class Recipe:
     for name in ("warmup_epochs", "weight_decay", "shift"):
       if getattr(self, name) < 0:
         raise InputError(f"{name} is {getattr(self, name)}: it must not be negative")
+    if self.warmup_epochs >= self.epochs:
+      raise InputError(
+        f"warmup_epochs is {self.warmup_epochs}: it must be less than the {self.epochs} epochs"
+      )
     for name in ("momentum", "label_smoothing"):
       if not 0 <= getattr(self, name) < 1:
         raise InputError(f"{name} is {getattr(self, name)}: it must be at least 0 and below 1")
@@ -88,7 +92,7 @@ def steps_per_epoch(recipe: Recipe, split: Split) -> int:
 
 def make_optimizer(recipe: Recipe, num_steps: int) -> optax.GradientTransformation:
   """SGD with the recipe's schedule over `num_steps` steps."""
-  warmup = round(recipe.warmup_epochs / recipe.epochs * num_steps)
+  warmup = int(recipe.warmup_epochs / recipe.epochs * num_steps)
   schedule = optax.warmup_cosine_decay_schedule(
     0.0 if warmup else recipe.learning_rate, recipe.learning_rate, warmup, num_steps
   )

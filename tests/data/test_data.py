@@ -41,7 +41,7 @@ def test_images_keep_their_labels():
 
 
 def test_bad_requests_are_refused():
-  with pytest.raises(gp.InputError, match="'mnist' is unknown: choose one of digits"):
+  with pytest.raises(gp.InputError, match="'mnist' is unknown: choose one of cifar10,"):
     load_dataset("mnist", 0)
   split = Split(np.zeros((20, 1, 1, 1)), np.arange(20) % 4)
   for first in (3, 17):

@@ -152,7 +152,7 @@ def test_schedule_warms_up_and_ends_at_zero():
   ("field", "value"),
   [("epochs", 0), ("learning_rate", -0.1), ("momentum", 1.0), ("label_smoothing", 1.5),
    ("shift", -1), ("batch_size", 0), ("weight_decay", -1e-4), ("distillation", 1.1),
-   ("temperature", 0.0), ("warmup_epochs", -1.0)],
+   ("temperature", 0.0), ("warmup_epochs", -1.0), ("warmup_epochs", 3.0)],
 )  # fmt: skip
 def test_impossible_recipes_are_refused(field, value):
   with pytest.raises(gp.InputError, match=f"{field} is {value}"):

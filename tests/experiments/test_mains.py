@@ -168,7 +168,10 @@ REFUSED = {
   "zero budget": (["--config.budgets.macs=0"], "budget 0.0 for macs"),
   "negative budget": (["--config.budgets.params=-0.1"], "budget -0.1 for params"),
   "budget above one": (["--config.budgets.macs=1.5"], "budget 1.5 for macs"),
-  "unknown dataset": (["--config.dataset=mnist"], "'mnist' is unknown: choose one of digits"),
+  "unknown dataset": (
+    ["--config.dataset=mnist"],
+    "'mnist' is unknown: choose one of cifar10,",
+  ),
   "unknown criterion": (["--config.criteria=('l1','magic')"], "'magic' is unknown: choose from"),
   "unknown field": (["--config.search.update=3"], "config.search.update is not a field"),
   "wrong type": (["--config.search.updates=many"], "'many'"),
