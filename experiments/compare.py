@@ -63,7 +63,7 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
       runs.write_json(path, [row._asdict() for row in made])
     with open(path) as file:
       rows += [CompareRow(**row) for row in json.load(file)]
-  table = comparison_over_seeds(rows)
+  table = comparison_over_seeds(rows, settings.compare.finetune)
   runs.write_json(os.path.join(workdir, "compare.json"), [row._asdict() for row in rows])
   with open(os.path.join(workdir, "compare.md"), "w") as file:
     file.write(f"{table}\n")

@@ -85,28 +85,29 @@ class CompareRow(NamedTuple):
   keep_ratios: Sequence[float]  # of each group, of the mask that the method itself likes best
 
 
-def comparison_over_seeds(rows: Sequence[CompareRow]) -> str:
-  """Mean ± sample standard deviation (0 for one seed) in percent, a table for each budget."""
-  headers = (
-    "method",
-    "seeds",
-    "before, select",
-    "after, select",
-    "after, test",
-    "masks",
-    "seconds",
-  )
+def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
+  """Mean ± sample standard deviation (0 for one seed) in percent, a table for each budget.
+
+  Args:
+    rows: of every method, seed and budget.
+    finetuned: whether accuracies after are those of fine-tuned networks; they are left out if not.
+  """
+  accuracies = {"before, select": "accuracy_before_finetune"}
+  if finetuned:
+    accuracies |= {"after, select": "select_accuracy", "after, test": "test_accuracy"}
+  headers = ("method", "seeds", *accuracies, "masks", "seconds")
   tables = []
   for budget in sorted({row.budget for row in rows}, reverse=True):
     body = []
     for method in dict.fromkeys(row.method for row in rows):
       found = [row for row in rows if row.budget == budget and row.method == method]
-      accuracies = [100 * np.array([row[k] for row in found]) for k in (5, 6, 7)]
+      column = lambda field, found=found: np.array([getattr(row, field) for row in found])
       spread = lambda values: values.std(ddof=1) if len(values) > 1 else 0.0
+      shown = [100 * column(field) for field in accuracies.values()]
       body.append(
         [method, len(found)]
-        + [f"{values.mean():.1f} ± {spread(values):.1f}" for values in accuracies]
-        + [f"{np.mean([row[k] for row in found]):.0f}" for k in (8, 9)]
+        + [f"{values.mean():.1f} ± {spread(values):.1f}" for values in shown]
+        + [f"{column(field).mean():.0f}" for field in ("evaluations", "seconds")]
       )
     tables.append(f"At most {budget} of the MACs:\n\n{markdown_table(headers, body)}")
   return "\n\n".join(tables)

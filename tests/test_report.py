@@ -12,7 +12,7 @@ import pytest
 from experiments import summary as summary_main
 import gatprune_jax as gp
 from gatprune_jax import workdir
-from gatprune_jax.report import Row, comparison, summary
+from gatprune_jax.report import CompareRow, Row, comparison, comparison_over_seeds, summary
 
 
 def row(method, macs, accuracy):
@@ -42,6 +42,22 @@ def test_summary_by_hand():
     summary([[row("agent", 1000, 0.5)]])
   with pytest.raises(gp.InputError, match="two or more runs of the same methods"):
     summary([[row("agent", 1000, 0.5)], [row("l1", 1000, 0.5)]])
+
+
+def compare_row(method, seed, before, after):
+  return CompareRow(method, 0.2, seed, 0.2, 0.1, before, after, after, 7, 2.0, [0.5])
+
+
+def test_comparison_over_seeds_by_hand():
+  rows = [compare_row("agent", 0, 0.5, 0.9), compare_row("agent", 1, 0.6, 0.9)]
+  text = comparison_over_seeds(rows, finetuned=True)
+  assert text.startswith("At most 0.2 of the MACs:\n\n")
+  header, _, body = cells(text.split("\n\n")[1])
+  assert dict(zip(header, body, strict=True)) == {
+    "method": "agent", "seeds": "2", "before, select": "55.0 ± 7.1", "after, select": "90.0 ± 0.0",
+    "after, test": "90.0 ± 0.0", "masks": "7", "seconds": "2",
+  }  # fmt: skip
+  assert "after" not in comparison_over_seeds(rows, finetuned=False)
 
 
 def test_the_summary_main_reads_workdirs(tmp_path, capsys):
