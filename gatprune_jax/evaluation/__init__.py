@@ -2,8 +2,7 @@
 
 from gatprune_jax.evaluation.convolution import (
   candidate_convolution,
-  matrix_convolution,
-  patches_convolution,
+  product_convolution,
   scoring_convolution,
 )
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate, running_momentum
@@ -34,8 +33,7 @@ __all__ = [
   "candidate_convolution",
   "in_chunks",
   "make_optimizer",
-  "matrix_convolution",
-  "patches_convolution",
+  "product_convolution",
   "recalibrate",
   "running_momentum",
   "score_logits",
