@@ -67,8 +67,8 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   runs.write_json(os.path.join(workdir, "compare.json"), [row._asdict() for row in rows])
   with open(os.path.join(workdir, "compare.md"), "w") as file:
     file.write(f"{table}\n")
-  plot_comparison(rows, [*settings.compare.variants, *settings.compare.searches],
-                  os.path.join(workdir, "compare.png"))  # fmt: skip
+  named = [*settings.compare.variants, *settings.compare.searches]
+  plot_comparison(rows, named, settings.compare.finetune, os.path.join(workdir, "compare.png"))
   runs.write_result(workdir, {"rows": len(rows), "versions": runs.versions()})
   print(table)
 

@@ -2,28 +2,28 @@
 
 from collections.abc import Sequence
 
-import matplotlib
+from matplotlib.figure import Figure
 import numpy as np
 
 from gatprune_jax.report import CompareRow
 
-matplotlib.use("Agg")  # files only, no display
-from matplotlib import pyplot as plt
 
-
-def plot_comparison(rows: Sequence[CompareRow], named: Sequence[str], path: str) -> None:
-  """Mean accuracy over budgets before and after fine-tuning, with standard errors, as a PNG file.
+def plot_comparison(
+  rows: Sequence[CompareRow], named: Sequence[str], finetuned: bool, path: str
+) -> None:
+  """Mean accuracy over budgets, before and after fine-tuning, with standard errors, as a PNG file.
 
   Args:
     rows: of `experiments.compare`.
     named: methods in colour; the others, classical pruners, are grey.
+    finetuned: whether there is anything to show after fine-tuning.
     path: of the file.
   """
-  figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharex=True, layout="constrained")
-  panels = {
-    "before fine-tuning, select split": "accuracy_before_finetune",
-    "after fine-tuning, test split": "test_accuracy",
-  }
+  panels = {"before fine-tuning, select split": "accuracy_before_finetune"}
+  if finetuned:
+    panels["after fine-tuning, test split"] = "test_accuracy"
+  figure = Figure(figsize=(5.5 * len(panels), 4.5), layout="constrained")
+  axes = figure.subplots(1, len(panels), squeeze=False)[0]
   budgets = sorted({row.budget for row in rows})
   for axis, (title, field) in zip(axes, panels.items(), strict=True):
     classical = "classical pruners"
@@ -42,4 +42,3 @@ def plot_comparison(rows: Sequence[CompareRow], named: Sequence[str], path: str)
     axis.set(title=title, xlabel="MACs, share of the dense network's", ylabel="accuracy, %")
   axes[0].legend()
   figure.savefig(path, dpi=150)
-  plt.close(figure)
