@@ -91,7 +91,7 @@ def get_config() -> ConfigDict:
 
   # The same for every method of the final comparison.
   config.finetune = ConfigDict()
-  config.finetune.epochs = 8
+  config.finetune.epochs = 40
   config.finetune.batch_size = 64
   config.finetune.learning_rate = 0.05
   config.finetune.warmup_epochs = 1.0
