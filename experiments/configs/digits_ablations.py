@@ -5,7 +5,7 @@ Reference: the full agent of digits_resnet8.py, which the first variant is. Bina
 Command: python -m experiments.compare --workdir=/tmp/ablations \\
   --config=experiments/configs/digits_ablations.py
 Hardware: 2 CPU cores.
-Time and numbers: see experiments/RESULTS.md.
+Time and numbers: not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gatprune_jax.agent.ppo import leave_one_out
 from gatprune_jax.errors import InputError
 
 # Ridge penalties to choose from, in units of the variance of a standardised reward: from "every
@@ -109,8 +110,6 @@ def counterfactual_advantages(
     surrogate: Q, of the utility.
     alpha: weight of the residual.
   """
-  num = utility.shape[0]
-  residual = utility - surrogate(bits)
-  residual = (residual - residual.mean()) * (num / (num - 1))
+  residual = leave_one_out(utility - surrogate(bits))
   advantage = alpha * residual[:, None] + surrogate.weights[None] * (bits - probabilities)
   return advantage / (jnp.sqrt((advantage**2).mean()) + 1e-8)

@@ -60,6 +60,12 @@ def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
   return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.partition(rates, kinds))
 
 
+def leave_one_out(utility: jax.Array) -> jax.Array:
+  """U_b - mean of the other samples' U, `[B]`, B >= 2."""
+  num = utility.shape[0]
+  return (utility - utility.mean()) * (num / (num - 1))
+
+
 def leave_one_out_advantages(utility: jax.Array) -> jax.Array:
   """A_b = U_b - mean of the other samples' U, then divided by the standard deviation of A.
 
@@ -69,8 +75,7 @@ def leave_one_out_advantages(utility: jax.Array) -> jax.Array:
   Args:
     utility: `[B]`, B >= 2.
   """
-  num = utility.shape[0]
-  advantage = (utility - utility.mean()) * (num / (num - 1))
+  advantage = leave_one_out(utility)
   return advantage / (advantage.std() + 1e-8)
 
 

@@ -45,9 +45,9 @@ def product_convolution(
     return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
   dims = params["dimension_numbers"]
   axes = range(len(dims.lhs_spec) - 2)
-  # Gathered axes first, then dense ones.
-  order = [axis for axis in axes if axis not in dense] + [axis for axis in axes if axis in dense]
-  gathered, num_gathered = order[: len(axes) - len(dense)], len(axes) - len(dense)
+  gathered = [axis for axis in axes if axis not in dense]
+  num_gathered = len(gathered)
+  order = [*gathered, *dense]
   spatial = lambda spec: [spec[2 + axis] for axis in order]
   x = jnp.transpose(lhs, (dims.lhs_spec[0], *spatial(dims.lhs_spec), dims.lhs_spec[1]))
   matrix = jnp.transpose(rhs, (*spatial(dims.rhs_spec), dims.rhs_spec[1], dims.rhs_spec[0]))
@@ -60,7 +60,7 @@ def product_convolution(
   x = jnp.stack(patches, axis=1 + num_gathered)  # [B, q gathered..., offsets, p dense..., I]
 
   matrix = matrix.reshape(len(offsets), *matrix.shape[num_gathered:])
-  for place, axis in enumerate(order[num_gathered:]):
+  for place, axis in enumerate(dense):
     reads = _reads(lhs.shape[dims.lhs_spec[2 + axis]], matrix.shape[1 + place], axis, params)
     matrix = jnp.tensordot(matrix, jnp.asarray(reads, matrix.dtype), ((1 + place,), (0,)))
     # From [..., O, p, q] with the offset gone: p takes its place, q stands before O.

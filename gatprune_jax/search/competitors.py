@@ -1,4 +1,4 @@
-"""What the agent is compared with: searches that get as many scored masks as it did."""
+"""What the agent is compared with: searches that may score as many masks as it did."""
 
 from collections.abc import Callable
 import functools

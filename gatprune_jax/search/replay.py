@@ -56,7 +56,9 @@ def score_new(
   """
   num, capacity = len(masks), len(replay.scores)
   first = (masks[:, None] == masks[None]).all(-1).argmax(1)  # of the equal masks of the batch
-  known = _matches(replay, masks).any(1)
+  used = jnp.arange(capacity) < replay.size
+  same = (masks[:, None] == replay.masks[None]).all(-1) & used[None]  # [B, M]
+  known = same.any(1)
   new = ~known & (first == jnp.arange(num))
   count = new.sum()
   order = jnp.argsort(~new, stable=True)  # the new ones first
@@ -73,6 +75,8 @@ def score_new(
   _, (scores, accuracies) = jax.lax.while_loop(
     lambda carry: carry[0] < count, score_chunk, (jnp.zeros((), jnp.int32), (empty, empty))
   )
+  # Where each mask is now: a new one, or the equal one before it, follows the earlier new ones.
+  where = jnp.where(known, same.argmax(1), replay.size + jnp.cumsum(new)[first] - 1)
   place = jnp.arange(len(queue))
   # What is not new goes past the end, where a scatter drops it.
   place = jnp.where(place < count, replay.size + place, capacity)
@@ -83,11 +87,4 @@ def score_new(
     add(replay.accuracies, accuracies),
     replay.size + count.astype(jnp.int32),
   )
-  where = _matches(replay, masks).argmax(1)
   return replay, replay.scores[where], replay.accuracies[where]
-
-
-def _matches(replay: Replay, masks: jax.Array) -> jax.Array:
-  """Which places hold each mask, bool `[B, M]`."""
-  used = jnp.arange(len(replay.scores)) < replay.size
-  return (masks[:, None] == replay.masks[None]).all(-1) & used[None]

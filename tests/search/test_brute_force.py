@@ -1,5 +1,6 @@
 """The agent against the enumeration of all 4,096 masks of a network with twelve channels."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -9,18 +10,16 @@ import optax
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
+from gatprune_jax.agent import CriticConfig, PPOConfig
 from gatprune_jax.channels import keep_floors, make_budgets
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
-from gatprune_jax.search import Scorer, SearchConfig, Task, search
+from gatprune_jax.search import Scorer, Task, search
+from tests.search import test_search
 
-CONFIG = SearchConfig(
-  updates=40, samples=16, schedule="one_shot", constraint="lagrangian", keep_floor=0.0,
-  allow_empty=False, likelihood_weight=0.5, likelihood_bound=5.0, self_competition="best",
-  past_scores=64, warm_start=0.5, calibration_images=8, arena_share=0.5, refinement=32, elites=8,
-  shortlist=1, chunk=16, policy=PolicyConfig(1, 2, 4),
-  ppo=PPOConfig(4, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0), dual=DualConfig(0.5, 0.05, 10.0),
+CONFIG = dataclasses.replace(
+  test_search.CONFIG, updates=40, samples=16, keep_floor=0.0, past_scores=64, warm_start=0.5,
+  refinement=32, elites=8, shortlist=1, chunk=16, ppo=PPOConfig(4, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0),
   critic=CriticConfig(256, 0.1, 0.5),
 )  # fmt: skip
 WIDTHS = (6, 5, 4, 3, 3)  # features, twelve hidden channels in three layers, classes
