@@ -25,11 +25,13 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
       raise InputError("name one workdir of a finished experiments.compare")
     runs.read_result(argv[1])  # refuses what is not finished
+    with open(os.path.join(argv[1], "compare.json")) as file:
+      rows = [CompareRow(**row) for row in json.load(file) if row["method"] == _AGENT]
+    if len(rows) < 2:
+      raise InputError(f"{argv[1]} has {len(rows)} rows of {_AGENT!r}: compare two seeds or more")
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
-  with open(os.path.join(argv[1], "compare.json")) as file:
-    rows = [CompareRow(**row) for row in json.load(file) if row["method"] == _AGENT]
   body = [describe(row, entropies(argv[1], row)) for row in rows]
   headers = (
     "seed", "budget", "MACs ratio", "keep ratios", "their deviation", "entropy at the budget",

@@ -1,8 +1,8 @@
 """Compares methods over budgets and seeds: `python -m experiments.compare --workdir=DIR`.
 
 Every seed has one dense network. At every budget the classical pruners, the agent in its variants,
-and searches given exactly the agent's number of scored masks get the same data and the same
-fine-tuning. Each seed and budget leaves a file in `rows/`, so that the same command continues after
+and searches given the agent's number of scored masks get the same data and the same fine-tuning.
+Each seed and budget leaves a file in `rows/`, so that the same command continues after
 an interruption. At the end it writes `compare.json` (all rows), `compare.md` (mean and standard
 deviation) and `compare.png`.
 """
@@ -13,21 +13,20 @@ import os
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments import dense
 from experiments.judging import Judge
 from experiments.settings import Settings, run
-from experiments.task import make_task
+from experiments.task import make_task, prepare
 import gatprune_jax as gp
 from gatprune_jax import workdir as runs
-from gatprune_jax.channels import check_finite, keep_floors, make_budgets
+from gatprune_jax.channels import check_finite
 from gatprune_jax.evaluation import steps_per_epoch
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.plot import plot_comparison
 from gatprune_jax.report import CompareRow, comparison_over_seeds
-from gatprune_jax.search import SEARCHES, SearchConfig, SearchResult, Task, hold_out_arena, search
+from gatprune_jax.search import SEARCHES, SearchConfig, SearchResult, Task, search
 
 
 class Found(NamedTuple):
@@ -47,9 +46,9 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
     for budget in settings.compare.budgets
   ]
   for plan, budget in plans:  # refuse what cannot run before anything is written
-    data, *_ = prepare(plan, budget)
+    prepared = prepare(plan, {"macs": budget})
     if plan.compare.finetune:
-      steps_per_epoch(plan.finetune, data.train)
+      steps_per_epoch(plan.finetune, prepared.data.train)
   if runs.inspect(workdir, "compare", config) is runs.Status.NEW:
     runs.claim(workdir, "compare", config)
   # The same programs run for every seed: compile them once.
@@ -73,25 +72,16 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   print(table)
 
 
-def prepare(settings: Settings, budget: float):
-  """Data, network, graph, floors and budgets, of the network's shapes alone."""
-  data = dense.load_data(settings)
-  network = dense.make_network(settings, data)
-  graph = gp.trace(network.eval_fn, network.shapes, jnp.asarray(data.train.x[:1]))
-  floors = keep_floors(graph, settings.search.keep_floor, settings.search.allow_empty)
-  return data, network, graph, floors, make_budgets(graph, {"macs": budget}, floors)
-
-
 def compare_once(settings: Settings, budget: float, workdir: str) -> list[CompareRow]:
   """All methods on one seed's network at one budget."""
   folder = os.path.join(workdir, f"seed{settings.seed}")
   os.makedirs(folder, exist_ok=True)
   metrics = MetricsFile(os.path.join(folder, "metrics.jsonl"))
-  data, network, graph, floors, budgets = prepare(settings, budget)
+  prepared = prepare(settings, {"macs": budget})
+  data, network, graph = prepared.data, prepared.network, prepared.graph
   variables = dense.train_dense(settings, network, data, metrics, folder)
   check_finite(variables)
-  reward, arena = hold_out_arena(settings.search, data.reward, settings.seed)
-  task = make_task(settings, data, network, graph, variables, reward, arena, budgets, floors)
+  task = make_task(settings, prepared, variables)
   found = find_masks(settings, task, metrics, budget)
 
   masks = np.concatenate([method.masks for method in found])

@@ -17,9 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import dense
-from experiments.compare import prepare
 from experiments.settings import Settings, run
-from experiments.task import make_task
+from experiments.task import make_task, prepare
 from gatprune_jax import workdir as runs
 from gatprune_jax.agent import (
   Surrogate,
@@ -29,7 +28,7 @@ from gatprune_jax.agent import (
 )
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.report import markdown_table
-from gatprune_jax.search import Scorer, best_classical, hold_out_arena, warm_logits
+from gatprune_jax.search import Scorer, best_classical, warm_logits
 
 _FRESH = 2048  # masks of the reference
 _EARLIER = (256, 512, 1024)  # masks that the critic is fitted to
@@ -38,15 +37,15 @@ _BATCHES = 16
 
 def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   """Scores the masks, and prints the cosines."""
-  data, network, graph, floors, budgets = prepare(settings, settings.budgets["macs"])
+  prepared = prepare(settings, {"macs": settings.budgets["macs"]})
+  graph, budgets = prepared.graph, prepared.budgets
   if runs.inspect(workdir, "gradient", config) is runs.Status.FINISHED:
     print(cosine_table(settings, runs.read_result(workdir)["cosines"]))
     return
   runs.claim(workdir, "gradient", config)
   metrics = MetricsFile(os.path.join(workdir, "metrics.jsonl"))
-  variables = dense.train_dense(settings, network, data, metrics, workdir)
-  reward, arena = hold_out_arena(settings.search, data.reward, settings.seed)
-  task = make_task(settings, data, network, graph, variables, reward, arena, budgets, floors)
+  variables = dense.train_dense(settings, prepared.network, prepared.data, metrics, workdir)
+  task = make_task(settings, prepared, variables)
   scorer = Scorer(task, settings.search)
   best = best_classical(task, scorer)
   probabilities = jax.nn.sigmoid(warm_logits(best.order, settings.search.warm_start, budgets))

@@ -17,27 +17,25 @@ import numpy as np
 from experiments import dense
 from experiments.judging import Judge
 from experiments.settings import Settings, run
-from experiments.task import make_task
+from experiments.task import make_task, prepare
 import gatprune_jax as gp
 from gatprune_jax import workdir as runs
-from gatprune_jax.channels import check_finite, keep_floors, make_budgets
+from gatprune_jax.channels import check_finite
 from gatprune_jax.evaluation import steps_per_epoch
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.report import Row, comparison
-from gatprune_jax.search import hold_out_arena, search
+from gatprune_jax.search import search
 
 
 def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   """Runs the whole job, or says what a finished workdir holds."""
   # --- Everything that can be refused is refused before anything is written.
-  data = dense.load_data(settings)
-  network = dense.make_network(settings, data)
+  prepared = prepare(settings, settings.budgets)
+  data, network, graph, budgets = (
+    prepared.data, prepared.network, prepared.graph, prepared.budgets
+  )  # fmt: skip
   variables = dense.restore_dense(settings.checkpoint, network) if settings.checkpoint else None
-  example = jnp.asarray(data.train.x[:1])
-  graph = gp.trace(network.eval_fn, variables or network.shapes, example)
-  floors = keep_floors(graph, settings.search.keep_floor, settings.search.allow_empty)
-  budgets = make_budgets(graph, settings.budgets, floors)
-  reward, arena = hold_out_arena(settings.search, data.reward, settings.seed)
+  check_finite(variables)
   steps_per_epoch(settings.finetune, data.train)
   status = runs.inspect(workdir, "prune", config)
   if status is runs.Status.FINISHED:
@@ -54,7 +52,7 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
     check_finite(variables)
 
   # --- Classical pruners, and the search.
-  task = make_task(settings, data, network, graph, variables, reward, arena, budgets, floors)
+  task = make_task(settings, prepared, variables)
   pruners = task.pruners
   line = SearchLine(settings.search.updates, budgets, metrics)
   found = search(task, settings.search, settings.seed, line.on_update)
@@ -98,7 +96,7 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   )  # fmt: skip
   pruned_path = os.path.join(workdir, "pruned")
   shutil.rmtree(pruned_path, ignore_errors=True)  # of an earlier, unfinished run
-  gp.save(pruned_path, small, example)
+  gp.save(pruned_path, small, jnp.asarray(data.train.x[:1]))
   runs.write_result(
     workdir,
     {

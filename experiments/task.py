@@ -1,30 +1,55 @@
-"""From settings, data and a dense network to the task that all searches get."""
+"""From settings to what all methods get: data, network, channels, budgets, and the task."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from experiments.dense import Network
+from experiments import dense
 from experiments.settings import Settings
-from gatprune_jax.channels import Budgets, ChannelGraph
+import gatprune_jax as gp
+from gatprune_jax.channels import Budgets, ChannelGraph, keep_floors, make_budgets
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Dataset, Split
-from gatprune_jax.search import Task
+from gatprune_jax.search import Task, hold_out_arena
 
 
-def make_task(
-  settings: Settings,
-  data: Dataset,
-  network: Network,
-  graph: ChannelGraph,
-  variables: Any,
-  reward: Split,
-  arena: Split,
-  budgets: Budgets,
-  floors: Any,
-) -> Task:
+class Prepared(NamedTuple):
+  """All that is known before there are weights."""
+
+  data: Dataset
+  network: dense.Network
+  graph: ChannelGraph
+  floors: np.ndarray  # [groups] fewest channels
+  budgets: Budgets
+  reward: Split  # what scores masks
+  arena: Split
+
+
+def prepare(settings: Settings, limits: Mapping[str, float]) -> Prepared:
+  """Loads data, makes the network and finds its channels; writes nothing.
+
+  Args:
+    settings: of the experiment.
+    limits: {resource: largest share of the dense network's cost}.
+
+  Raises:
+    InputError: where the settings do not fit the data, or the budgets cannot be reached.
+  """
+  data = dense.load_data(settings)
+  network = dense.make_network(settings, data)
+  graph = gp.trace(network.eval_fn, network.shapes, jnp.asarray(data.train.x[:1]))
+  floors = keep_floors(graph, settings.search.keep_floor, settings.search.allow_empty)
+  budgets = make_budgets(graph, limits, floors)
+  splits = hold_out_arena(settings.search, data.reward, settings.seed)
+  return Prepared(data, network, graph, floors, budgets, *splits)
+
+
+def make_task(settings: Settings, prepared: Prepared, variables: Any) -> Task:
   """Scores the channels by every criterion and brings every classical pruner to the budgets."""
+  data, network, graph, floors, budgets, reward, arena = prepared
   evidence = Evidence(
     graph, variables, network.eval_fn, jnp.asarray(data.train.x), jnp.asarray(data.train.y),
     jax.random.key(settings.seed),
