@@ -3,10 +3,11 @@
 Every seed has one dense network. At every budget the classical pruners, the agent in its variants,
 and searches given the agent's number of scored masks get the same data and the same fine-tuning.
 Each seed and budget leaves a file in `rows/`, so that the same command continues after
-an interruption. At the end it writes `compare.json` (all rows), `compare.md` (mean and standard
-deviation) and `compare.png`.
+an interruption, and beside it the masks that each method found. At the end it writes `compare.json`
+(all rows), `compare.md` (mean and standard deviation) and `compare.png`.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import json
 import os
@@ -38,6 +39,29 @@ class Found(NamedTuple):
   seconds: float
 
 
+def save_found(path: str, found: Sequence[Found]) -> None:
+  """Writes what all methods propose, whole or not at all: one array for each field of `Found`.
+
+  Masks follow each other in one array; `count` says how many each method has.
+  """
+  columns = Found(*zip(*found, strict=True))._asdict()
+  columns["count"] = [len(masks) for masks in columns["masks"]]
+  columns["masks"] = np.concatenate(columns["masks"])
+  with runs.whole_file(path) as file:
+    np.savez(file, **columns)
+
+
+def load_found(path: str) -> list[Found]:
+  """Reads what `save_found` wrote."""
+  with np.load(path) as columns:
+    masks = np.split(columns["masks"], np.cumsum(columns["count"])[:-1])
+    plain = (columns[name].tolist() for name in ("method", "evaluations", "seconds"))
+    return [
+      Found(method, some, evaluations, seconds)
+      for some, method, evaluations, seconds in zip(masks, *plain, strict=True)
+    ]
+
+
 def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   """Makes the rows that are missing, and the tables."""
   plans = [
@@ -55,12 +79,12 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   jax.config.update("jax_compilation_cache_dir", os.path.join(os.path.abspath(workdir), "compiled"))
   rows: list[CompareRow] = []
   for plan, budget in plans:
-    path = os.path.join(workdir, "rows", f"seed{plan.seed}-macs{budget}.json")
-    if not os.path.exists(path):
+    path = os.path.join(workdir, "rows", f"seed{plan.seed}-macs{budget}")
+    if not os.path.exists(f"{path}.json"):
       os.makedirs(os.path.dirname(path), exist_ok=True)
-      made = compare_once(plan, budget, workdir)
-      runs.write_json(path, [row._asdict() for row in made])
-    with open(path) as file:
+      made = compare_once(plan, budget, workdir, f"{path}-masks.npz")
+      runs.write_json(f"{path}.json", [row._asdict() for row in made])
+    with open(f"{path}.json") as file:
       rows += [CompareRow(**row) for row in json.load(file)]
   table = comparison_over_seeds(rows, settings.compare.finetune)
   runs.write_json(os.path.join(workdir, "compare.json"), [row._asdict() for row in rows])
@@ -72,8 +96,10 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   print(table)
 
 
-def compare_once(settings: Settings, budget: float, workdir: str) -> list[CompareRow]:
-  """All methods on one seed's network at one budget."""
+def compare_once(
+  settings: Settings, budget: float, workdir: str, masks_path: str
+) -> list[CompareRow]:
+  """All methods on one seed's network at one budget; masks found before are not searched again."""
   folder = os.path.join(workdir, f"seed{settings.seed}")
   os.makedirs(folder, exist_ok=True)
   metrics = MetricsFile(os.path.join(folder, "metrics.jsonl"))
@@ -82,7 +108,9 @@ def compare_once(settings: Settings, budget: float, workdir: str) -> list[Compar
   variables = dense.train_dense(settings, network, data, metrics, folder)
   check_finite(variables)
   task = make_task(settings, prepared, variables)
-  found = find_masks(settings, task, metrics, budget)
+  if not os.path.exists(masks_path):
+    save_found(masks_path, find_masks(settings, task, metrics, budget))
+  found = load_found(masks_path)
 
   masks = np.concatenate([method.masks for method in found])
   judge = Judge(settings, network, graph, variables, data.train, masks)

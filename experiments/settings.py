@@ -14,7 +14,7 @@ from gatprune_jax import InputError
 from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.criteria import check_criteria
 from gatprune_jax.data import Sizes
-from gatprune_jax.evaluation import Recipe
+from gatprune_jax.evaluation import AdaptationConfig, Recipe
 from gatprune_jax.search import SEARCHES, SearchConfig
 
 _DEFAULT = os.path.join(os.path.dirname(__file__), "configs", "digits_resnet8.py")
@@ -116,7 +116,13 @@ def make_settings(config: Any) -> Settings:
 
 def make_search_config(tree: dict[str, Any]) -> SearchConfig:
   """The search section of a config as settings."""
-  parts = {"policy": PolicyConfig, "ppo": PPOConfig, "dual": DualConfig, "critic": CriticConfig}
+  parts = {
+    "adaptation": AdaptationConfig,
+    "policy": PolicyConfig,
+    "ppo": PPOConfig,
+    "dual": DualConfig,
+    "critic": CriticConfig,
+  }
   return SearchConfig(**{**tree, **{name: make(**tree[name]) for name, make in parts.items()}})
 
 

@@ -13,6 +13,7 @@ import gatprune_jax as gp
 from gatprune_jax.channels import Budgets, ChannelGraph, keep_floors, make_budgets
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Dataset, Split
+from gatprune_jax.evaluation import make_lesson
 from gatprune_jax.search import Task, hold_out_arena
 
 
@@ -43,6 +44,7 @@ def prepare(settings: Settings, limits: Mapping[str, float]) -> Prepared:
   graph = gp.trace(network.eval_fn, network.shapes, jnp.asarray(data.train.x[:1]))
   floors = keep_floors(graph, settings.search.keep_floor, settings.search.allow_empty)
   budgets = make_budgets(graph, limits, floors)
+  make_lesson(settings.search.adaptation, data.train)  # refuses one that does not fit
   splits = hold_out_arena(settings.search, data.reward, settings.seed)
   return Prepared(data, network, graph, floors, budgets, *splits)
 

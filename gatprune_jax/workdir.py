@@ -1,11 +1,13 @@
 """The directory of one run: which run it belongs to, and files that are whole or absent."""
 
+from collections.abc import Iterator
+import contextlib
 import enum
 import importlib.metadata
 import json
 import os
 import platform
-from typing import Any
+from typing import IO, Any
 
 import jax
 
@@ -90,13 +92,19 @@ def claim(path: str, experiment: str, config: dict[str, Any]) -> None:
     raise InputError(f"workdir {path} cannot be written: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[IO[bytes]]:
+  """Opens a file for writing that appears under its name once it is whole, or not at all."""
+  partial = f"{path}.partial"
+  with open(partial, "wb") as file:
+    yield file
+  os.replace(partial, path)
+
+
 def write_json(path: str, content: Any) -> None:
   """Writes JSON so that the file is whole or absent."""
-  partial = f"{path}.partial"
-  with open(partial, "w") as file:
-    json.dump(content, file, indent=2)
-    file.write("\n")
-  os.replace(partial, path)
+  with whole_file(path) as file:
+    file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 
 def write_result(path: str, result: dict[str, Any]) -> None:

@@ -62,12 +62,16 @@ def get_config() -> ConfigDict:
   config.search.self_competition = "best"  # or "none", "rank", "tanh"
   config.search.past_scores = 256  # feasible scores remembered
   config.search.warm_start = 3.4  # half the range of the first logits
+  config.search.adaptation = ConfigDict()  # of each masked network, before it is scored
+  config.search.adaptation.steps = 0  # of SGD; 0: the weights are scored as they are
+  config.search.adaptation.batch_size = 64
+  config.search.adaptation.learning_rate = 0.05
   config.search.calibration_images = 256  # for batch-norm statistics
   config.search.arena_share = 0.25  # of the reward split, to confirm a new incumbent
   config.search.refinement = 192  # masks scored at the end, exchanges around the best one
   config.search.elites = 12  # best feasible masks among the candidates
   config.search.shortlist = 8  # candidates that are fine-tuned
-  config.search.chunk = 32  # masks scored at once
+  config.search.chunk = 4  # masks scored at once; few stay in the cache of a CPU
   config.search.policy = ConfigDict()
   config.search.policy.layers = 2  # graph attention
   config.search.policy.heads = 4

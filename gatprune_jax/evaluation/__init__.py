@@ -1,5 +1,6 @@
 """How good a masked network is, before and after training it."""
 
+from gatprune_jax.evaluation.adaptation import AdaptationConfig, Lesson, adapt, make_lesson
 from gatprune_jax.evaluation.convolution import (
   candidate_convolution,
   product_convolution,
@@ -25,13 +26,17 @@ from gatprune_jax.evaluation.training import (
 )
 
 __all__ = [
+  "AdaptationConfig",
+  "Lesson",
   "Recipe",
   "Score",
   "TrainFunction",
   "TrainState",
+  "adapt",
   "candidate_accuracies",
   "candidate_convolution",
   "in_chunks",
+  "make_lesson",
   "make_optimizer",
   "product_convolution",
   "recalibrate",

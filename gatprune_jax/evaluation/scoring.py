@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from gatprune_jax.channels import ChannelGraph, masked
-from gatprune_jax.evaluation.convolution import scoring_convolution
+from gatprune_jax.evaluation.adaptation import Lesson, adapt
+from gatprune_jax.evaluation.convolution import candidate_convolution, scoring_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate
 
 
@@ -35,11 +36,12 @@ def score_mask(
   calibration: jax.Array,
   x: jax.Array,
   y: jax.Array,
+  lesson: Lesson | None = None,
 ) -> Score:
-  """Scores one mask on shared weights, batch norm recalibrated for it.
+  """Scores one mask, batch norm recalibrated for it.
 
-  Unbatched: `vmap` over the mask folds the candidates into the batch of every convolution, and
-  what no mask touches is computed once.
+  Unbatched. Without a lesson the masks share their weights: `vmap` over the mask then folds the
+  candidates into the batch of every convolution, and what no mask touches is computed once.
 
   Args:
     graph: the network's channels.
@@ -51,7 +53,11 @@ def score_mask(
     calibration: images `[m, ...]` of the training split, for the statistics.
     x: images `[n, ...]`.
     y: labels `[n]`.
+    lesson: gradient steps to take first; None takes none.
   """
+  if lesson is not None:
+    learner = masked(graph, train_fn, candidate_convolution())
+    variables = adapt(lambda v, batch: learner(v, mask, batch), variables, lesson)
   conv = scoring_convolution()
   masked_train, masked_eval = masked(graph, train_fn, conv), masked(graph, eval_fn, conv)
   recalibrated = recalibrate(

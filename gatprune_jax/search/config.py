@@ -4,6 +4,7 @@ import dataclasses
 
 from gatprune_jax.agent import MODES, CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.errors import InputError
+from gatprune_jax.evaluation import AdaptationConfig
 from gatprune_jax.search.mdp import CONSTRAINTS, SCHEDULES
 
 
@@ -24,6 +25,7 @@ class SearchConfig:
     self_competition: how scores become rewards: "none", "best", "rank" or "tanh".
     past_scores: feasible scores remembered for it.
     warm_start: half the range of the first logits, ordered by the best classical pruner.
+    adaptation: gradient steps on each masked network before it is scored.
     calibration_images: training images for the batch-norm statistics of each mask.
     arena_share: share of the reward split held out for the incumbent's second split.
     refinement: masks scored at the end for exchanges of two channels around the best one, and as
@@ -48,6 +50,7 @@ class SearchConfig:
   self_competition: str
   past_scores: int
   warm_start: float
+  adaptation: AdaptationConfig
   calibration_images: int
   arena_share: float
   refinement: int

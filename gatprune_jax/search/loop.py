@@ -138,7 +138,7 @@ def refined_candidates(
     scores.max(),
     scorer.known,
     config.refinement + unspent,
-    config.chunk,
+    config.samples,
   )
   return distinct([*candidates, refined, *scorer.best(config.elites)])
 

@@ -30,6 +30,7 @@ from gatprune_jax.search.scoring import Scorer, SearchResult, Task, best_classic
 
 _CRITERION = "l1"
 _FIRST_DEVIATION = 0.5  # of log-ratios: a factor of 1.6
+_LEAST_DEVIATION = 0.1  # a policy that has settled still tries masks nearby
 _PATIENCE = 20  # updates without a new mask after which the policy has settled
 
 
@@ -49,6 +50,7 @@ class RatioPolicy(nn.Module):
     head = nn.Dense(1, kernel_init=nn.initializers.zeros, name="head")(hidden)[:, 0]
     embedding = self.param("embedding", nn.initializers.zeros, (len(groups),))
     log_std = self.param("log_std", nn.initializers.constant(np.log(_FIRST_DEVIATION)), (1,))
+    log_std = jnp.maximum(log_std, np.log(_LEAST_DEVIATION))
     return head + embedding, jnp.broadcast_to(log_std, head.shape)
 
 

@@ -11,7 +11,14 @@ import numpy as np
 from gatprune_jax.channels import Budgets, ChannelGraph
 from gatprune_jax.criteria import Classical
 from gatprune_jax.data import Split, cut
-from gatprune_jax.evaluation import Score, TrainFunction, running_momentum, score_mask
+from gatprune_jax.evaluation import (
+  Lesson,
+  Score,
+  TrainFunction,
+  make_lesson,
+  running_momentum,
+  score_mask,
+)
 from gatprune_jax.search.config import SearchConfig
 
 
@@ -22,7 +29,7 @@ class Task(NamedTuple):
   eval_fn: Callable[[Any, jax.Array], jax.Array]  # (variables, x) -> logits
   train_fn: TrainFunction  # (variables, x) -> (logits, updated collections)
   variables: Any  # the trained weights; not changed
-  train: Split  # training images, for the batch-norm statistics
+  train: Split  # training images, for the batch-norm statistics and steps before scoring
   reward: Split  # images that the weights were not trained on; every mask is scored on them
   arena: Split  # more such images, on which a new incumbent must win; see `hold_out_arena`
   budgets: Budgets
@@ -46,6 +53,7 @@ class Images(NamedTuple):
 
   variables: Any  # the dense weights
   momentum: Any  # of the running statistics, see `running_momentum`
+  lesson: Lesson  # gradient steps before scoring
   calibration: jax.Array  # [m, ...] training images
   reward_x: jax.Array  # [n, ...]
   reward_y: jax.Array  # [n]
@@ -86,6 +94,7 @@ class Scorer:
     self.images = Images(
       task.variables,
       running_momentum(task.train_fn, task.variables, jnp.asarray(task.train.x[:64])),
+      make_lesson(config.adaptation, task.train),
       jnp.asarray(task.train.x[: config.calibration_images]),
       jnp.asarray(task.reward.x),
       jnp.asarray(task.reward.y),
@@ -96,7 +105,7 @@ class Scorer:
     def score_fn(images, mask, x, y):
       return score_mask(
         task.graph, task.eval_fn, task.train_fn, images.momentum, images.variables, mask,
-        images.calibration, x, y,
+        images.calibration, x, y, images.lesson,
       )  # fmt: skip
 
     self.score_fn: ScoreFn = score_fn

@@ -1,0 +1,95 @@
+"""A few gradient steps on a masked network before it is scored.
+
+The masks that lose least accuracy at once need not be those that recover best. A handful of steps
+shows how a network takes to training, at a small part of the cost of fine-tuning it.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gatprune_jax.data import Split
+from gatprune_jax.errors import InputError
+from gatprune_jax.evaluation.recalibration import TrainFunction
+
+_MOMENTUM = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptationConfig:
+  """How a masked network is trained before it is scored.
+
+  Attributes:
+    steps: of SGD with Nesterov momentum 0.9; 0 scores the weights as they are.
+    batch_size: images a step.
+    learning_rate: constant.
+  """
+
+  steps: int
+  batch_size: int
+  learning_rate: float
+
+  def __post_init__(self):
+    """Refuses values that cannot train."""
+    if self.steps < 0:
+      raise InputError(f"adaptation steps is {self.steps}: it must not be negative")
+    for name in ("batch_size", "learning_rate"):
+      if getattr(self, name) <= 0:
+        raise InputError(f"adaptation {name} is {getattr(self, name)}: it must be positive")
+
+
+class Lesson(NamedTuple):
+  """The batches of the steps and their rate: the same for every mask, so that scores are too."""
+
+  x: jax.Array  # [K, B, ...] training images
+  y: jax.Array  # [K, B]
+  learning_rate: float
+
+
+def make_lesson(config: AdaptationConfig, train: Split) -> Lesson:
+  """The first batches of the training split.
+
+  Raises:
+    InputError: where it has too few images.
+  """
+  num = config.steps * config.batch_size
+  if num > len(train.y):
+    raise InputError(
+      f"adaptation of {config.steps} steps with {config.batch_size} images needs {num} training "
+      f"images, there are {len(train.y)}: take fewer steps, or smaller batches"
+    )
+  batches = lambda rows: jnp.asarray(rows[:num]).reshape(
+    config.steps, config.batch_size, *rows.shape[1:]
+  )
+  return Lesson(batches(train.x), batches(train.y), config.learning_rate)
+
+
+def adapt(train_fn: TrainFunction, variables: Any, lesson: Lesson) -> Any:
+  """The variables after one step on each batch; the running statistics stay as they are.
+
+  Args:
+    train_fn: the network in train mode, masked. It is differentiated inside a loop, where XLA's
+      convolution is slow on CPU: see `candidate_convolution`.
+    variables: where to start.
+    lesson: the batches.
+  """
+  if len(lesson.x) == 0:
+    return variables
+  optimizer = optax.sgd(lesson.learning_rate, _MOMENTUM, nesterov=True)
+
+  def loss(params, x, y):
+    logits, _ = train_fn({**variables, "params": params}, x)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+  def step(carry, batch):
+    params, opt_state = carry
+    updates, opt_state = optimizer.update(jax.grad(loss)(params, *batch), opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), None
+
+  params = variables["params"]
+  start = (params, optimizer.init(params))
+  (params, _), _ = jax.lax.scan(step, start, (lesson.x, lesson.y))
+  return {**variables, "params": params}

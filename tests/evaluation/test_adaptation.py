@@ -1,0 +1,82 @@
+"""Steps before scoring, against the update rule in NumPy and against compact networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.data import Split
+from gatprune_jax.evaluation import (
+  AdaptationConfig,
+  Lesson,
+  adapt,
+  make_lesson,
+  recalibrate,
+  running_momentum,
+  score_logits,
+  score_mask,
+)
+
+
+def test_steps_are_nesterovs_on_softmax_regression():
+  rng = np.random.default_rng(0)
+  x, y = rng.standard_normal((3, 4, 5)), rng.integers(0, 6, (3, 4))
+  weights = rng.standard_normal((5, 6))
+  train_fn = lambda v, x: (x @ v["params"], {})
+  lesson = Lesson(jnp.asarray(x, jnp.float32), jnp.asarray(y), 0.1)
+  adapted = adapt(train_fn, {"params": jnp.asarray(weights, jnp.float32)}, lesson)["params"]
+
+  velocity = np.zeros_like(weights)
+  for images, labels in zip(x, y, strict=True):
+    exp = np.exp(images @ weights)
+    gradient = images.T @ (exp / exp.sum(1, keepdims=True) - np.eye(6)[labels]) / len(labels)
+    velocity = 0.9 * velocity + gradient
+    weights = weights - 0.1 * (gradient + 0.9 * velocity)
+  np.testing.assert_allclose(adapted, weights, atol=1e-5)
+
+
+def test_a_lesson_holds_the_first_batches():
+  train = Split(np.arange(10.0).reshape(5, 2), np.arange(5))
+  lesson = make_lesson(AdaptationConfig(2, 2, 0.5), train)
+  assert lesson.x.tolist() == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
+  assert lesson.y.tolist() == [[0, 1], [2, 3]]
+  variables = {"params": jnp.ones(2)}
+  assert adapt(None, variables, make_lesson(AdaptationConfig(0, 2, 0.5), train)) is variables
+  with pytest.raises(gp.InputError, match="3 steps with 2 images needs 6 training images, there"):
+    make_lesson(AdaptationConfig(3, 2, 0.5), train)
+
+
+@pytest.mark.parametrize(
+  ("values", "words"),
+  [
+    ((-1, 2, 0.5), "steps is -1"),
+    ((1, 0, 0.5), "batch_size is 0"),
+    ((1, 2, 0.0), "learning_rate is 0.0"),
+  ],
+)
+def test_what_cannot_train_is_refused(values, words):
+  with pytest.raises(gp.InputError, match=words):
+    AdaptationConfig(*values)
+
+
+def test_adapted_scores_are_those_of_compact_networks_that_trained(two_layers):
+  e = two_layers
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  momentum = running_momentum(e.train_fn, e.variables, e.x)
+  lesson = make_lesson(AdaptationConfig(2, 6, 0.05), Split(e.x, e.y))
+  masks = np.random.default_rng(0).random((3, graph.num_channels)) < 0.6
+  masks[:, [group.channels[0] for group in graph.groups]] = True
+  score = lambda mask, lesson: score_mask(
+    graph, e.eval_fn, e.train_fn, momentum, e.variables, mask, e.x[:8], e.x, e.y, lesson
+  )
+  together = jax.jit(jax.vmap(score, (0, None)))(masks, lesson)
+  for index, mask in enumerate(masks):
+    small = gp.compact(graph, e.eval_fn, e.variables, mask)
+    small_train = gp.compact(graph, e.train_fn, e.variables, mask)
+    variables = adapt(small_train.apply, small.variables, lesson)
+    variables = recalibrate(small_train.apply, momentum, variables, e.x[:8])
+    expected = score_logits(small.apply(variables, e.x), e.y).log_likelihood
+    np.testing.assert_allclose(together.log_likelihood[index], expected, atol=1e-3)
+    untrained = score(mask, None).log_likelihood
+    assert np.abs(untrained - expected).max() > 0.1
