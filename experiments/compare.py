@@ -116,8 +116,8 @@ def compare_once(
   judge = Judge(settings, network, graph, variables, data.train, masks)
   before = judge.before(data.select)
   finetuned = judge.finetune(metrics) if settings.compare.finetune else None
-  select = before if finetuned is None else judge.after(finetuned, data.select)
-  test = judge.before(data.test) if finetuned is None else judge.after(finetuned, data.test)
+  select = before if finetuned is None else finetuned.accuracies(data.select)
+  test = judge.before(data.test) if finetuned is None else finetuned.accuracies(data.test)
 
   ones = np.ones(graph.num_channels)
   rows, first = [], 0

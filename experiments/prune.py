@@ -1,7 +1,7 @@
 """Prunes a network: `python -m experiments.prune --workdir=DIR`.
 
 Trains or restores the dense network, brings every classical pruner to the budgets, searches with
-the graph agent, fine-tunes all of them side by side with one recipe, and prints the comparison.
+the graph agent, fine-tunes all of them with one recipe, and prints the comparison.
 Writes `result.json`, `metrics.jsonl`, `masks.npz` (every method's mask by name) and `pruned/`,
 which `gatprune_jax.load` reads.
 """
@@ -10,7 +10,6 @@ import os
 import shutil
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -58,18 +57,17 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   found = search(task, settings.search, settings.seed, line.on_update)
   line.close()
 
-  # --- The same fine-tuning for every mask, side by side.
+  # --- The same fine-tuning for every mask.
   names = [pruner.name for pruner in pruners]
   masks = np.concatenate([np.stack([pruner.mask for pruner in pruners]), found.masks])
   judge = Judge(settings, network, graph, variables, data.train, masks)
   finetuned = judge.finetune(metrics)
 
   # --- Accuracies. The select split chooses among the agent's shortlist; test only reports.
-  select_before, select_after = judge.before(data.select), judge.after(finetuned, data.select)
+  select_before, select_after = judge.before(data.select), finetuned.accuracies(data.select)
   chosen = len(names) + int(select_after[len(names) :].argmax())
-  weights = jax.tree.map(lambda leaf: leaf[chosen], finetuned)
-  small = gp.compact(graph, network.eval_fn, weights, masks[chosen], settings.search.allow_empty)
-  test_before, test_after = judge.before(data.test), judge.after(finetuned, data.test)
+  small = finetuned.compact(chosen)
+  test_before, test_after = judge.before(data.test), finetuned.accuracies(data.test)
 
   # --- Results.
   everything = np.ones(graph.num_channels)

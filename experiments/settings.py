@@ -75,6 +75,7 @@ class Settings:
   criteria: tuple[str, ...]
   search: SearchConfig
   finetune: Recipe
+  finetune_side_by_side: bool  # masked copies in one step, or compact networks in turn
   compare: CompareConfig
 
 
@@ -110,6 +111,7 @@ def make_settings(config: Any) -> Settings:
     criteria=tuple(tree["criteria"]),
     search=make_search_config(tree["search"]),
     finetune=Recipe(**tree["finetune"]),
+    finetune_side_by_side=tree["finetune_side_by_side"],
     compare=CompareConfig(**compare),
   )
 

@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
   config.dense.recipe.weight_decay = 5e-4  # on kernels only
   config.dense.recipe.label_smoothing = 0.0  # share of the target spread over the classes
   config.dense.recipe.shift = 1  # largest random shift, pixels
+  config.dense.recipe.flip = False  # mirror images left to right at random; not for digits
   config.dense.recipe.distillation = 0.0  # there is no teacher for the dense network
   config.dense.recipe.temperature = 1.0
 
@@ -103,8 +104,12 @@ def get_config() -> ConfigDict:
   config.finetune.weight_decay = 5e-4
   config.finetune.label_smoothing = 0.0
   config.finetune.shift = 1
+  config.finetune.flip = False
   config.finetune.distillation = 0.9  # weight of imitating the dense network
   config.finetune.temperature = 2.0
+  # True: all as masked copies in one step, compiled once. False: compact networks one after the
+  # other, which pays on a CPU where training them takes longer than compiling them.
+  config.finetune_side_by_side = True
 
   # experiments.compare only; it takes these budgets and seeds instead of the ones above.
   config.compare = ConfigDict()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gatprune_jax.data.augmentation import random_shift
+from gatprune_jax.data.augmentation import random_flip, random_shift
 from gatprune_jax.data.digits import SIZES as DIGITS_SIZES
 from gatprune_jax.data.digits import digits
 from gatprune_jax.data.splits import Dataset, Pixels, Sizes, Split, cut, cut_in_four
@@ -53,5 +53,6 @@ __all__ = [
   "cut_in_four",
   "digits",
   "load_dataset",
+  "random_flip",
   "random_shift",
 ]

@@ -18,3 +18,14 @@ def random_shift(key: jax.Array, x: jax.Array, pixels: int) -> jax.Array:
   offsets = jax.random.randint(key, (x.shape[0], 2), 0, 2 * pixels + 1)
   crop = lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), x.shape[1:])
   return jax.vmap(crop)(padded, offsets)
+
+
+def random_flip(key: jax.Array, x: jax.Array) -> jax.Array:
+  """Mirrors each image left to right with probability 1/2.
+
+  Args:
+    key: PRNG key.
+    x: images `[B, H, W, C]`.
+  """
+  mirrored = jax.random.bernoulli(key, 0.5, (x.shape[0], 1, 1, 1))
+  return jnp.where(mirrored, x[:, :, ::-1], x)

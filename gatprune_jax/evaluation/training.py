@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from gatprune_jax.channels import ChannelGraph, masked
-from gatprune_jax.data import Split, random_shift
+from gatprune_jax.data import Split, random_flip, random_shift
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation.convolution import candidate_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction
@@ -34,6 +34,7 @@ class Recipe:
     weight_decay: L2 coefficient, on arrays with two or more axes (not on batch norm or biases).
     label_smoothing: share of the target spread evenly over the classes, in [0, 1).
     shift: largest random shift of an image, pixels.
+    flip: whether images are mirrored left to right at random.
     distillation: weight in [0, 1] of imitating a teacher, the rest being that of the labels.
     temperature: of the teacher's and the student's softmax in that term, positive.
   """
@@ -46,6 +47,7 @@ class Recipe:
   weight_decay: float
   label_smoothing: float
   shift: int
+  flip: bool
   distillation: float
   temperature: float
 
@@ -263,6 +265,7 @@ def _loop(
 
   def step_on(state, x_all, y_all, indices, key):
     x = random_shift(key, x_all[indices], recipe.shift)
+    x = random_flip(jax.random.fold_in(key, 1), x) if recipe.flip else x
     y = y_all[indices]
     teacher_logits = teacher(x) if teacher is not None else jnp.zeros((len(y), 1))
     return step(state, x, y, teacher_logits)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.data import Split, cut, load_dataset, random_shift
+from gatprune_jax.data import Split, cut, load_dataset, random_flip, random_shift
 
 PARTS = ("train", "reward", "select", "test")
 
@@ -47,6 +47,15 @@ def test_bad_requests_are_refused():
   for first in (3, 17):
     with pytest.raises(gp.InputError, match=f"cannot cut {first} of 20"):
       cut(split, first, 0)
+
+
+def test_random_flip_mirrors_about_half_of_the_images():
+  x = np.random.default_rng(0).random((400, 3, 4, 2)).astype(np.float32)
+  flipped = np.asarray(random_flip(jax.random.key(0), x))
+  same = [np.array_equal(a, b) for a, b in zip(x, flipped, strict=True)]
+  mirrored = [np.array_equal(a[:, ::-1], b) for a, b in zip(x, flipped, strict=True)]
+  assert np.array_equal(same, ~np.array(mirrored))
+  assert abs(np.mean(same) - 0.5) < 0.125  # five standard deviations of 400 fair coins
 
 
 def test_random_shift_moves_whole_images_with_repeated_edges():

@@ -23,7 +23,7 @@ from gatprune_jax.evaluation import (
 
 RECIPE = Recipe(
   epochs=3, batch_size=4, learning_rate=0.05, warmup_epochs=1.0, momentum=0.9, weight_decay=1e-3,
-  label_smoothing=0.1, shift=1, distillation=0.0, temperature=2.0,
+  label_smoothing=0.1, shift=1, flip=True, distillation=0.0, temperature=2.0,
 )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_decay_spares_vectors():
 
 def test_training_learns(example_b):
   e = example_b
-  fit = dataclasses.replace(RECIPE, epochs=30, label_smoothing=0.0, shift=0)
+  fit = dataclasses.replace(RECIPE, epochs=30, label_smoothing=0.0, shift=0, flip=False)
   losses = []
   variables = train(
     e.train_fn, e.variables, Split(e.x, e.y), fit, jax.random.key(0),
