@@ -19,7 +19,7 @@ import numpy as np
 from experiments import dense
 from experiments.judging import Judge
 from experiments.settings import Settings, run
-from experiments.task import make_task, prepare
+from experiments.task import Prepared, make_task, prepare
 import gatprune_jax as gp
 from gatprune_jax import workdir as runs
 from gatprune_jax.channels import check_finite
@@ -64,25 +64,23 @@ def load_found(path: str) -> list[Found]:
 
 def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   """Makes the rows that are missing, and the tables."""
-  plans = [
-    (dataclasses.replace(settings, seed=seed), budget)
-    for seed in settings.compare.seeds
-    for budget in settings.compare.budgets
-  ]
-  for plan, budget in plans:  # refuse what cannot run before anything is written
-    prepared = prepare(plan, {"macs": budget})
-    if plan.compare.finetune:
-      steps_per_epoch(plan.finetune, prepared.data.train)
+  plans = []
+  for seed in settings.compare.seeds:  # refuse what cannot run before anything is written
+    for budget in settings.compare.budgets:
+      plan = dataclasses.replace(settings, seed=seed)
+      plans.append((plan, budget, prepare(plan, {"macs": budget})))
+      if plan.compare.finetune:
+        steps_per_epoch(plan.finetune, plans[-1][-1].data.train)
   if runs.inspect(workdir, "compare", config) is runs.Status.NEW:
     runs.claim(workdir, "compare", config)
   # The same programs run for every seed: compile them once.
   jax.config.update("jax_compilation_cache_dir", os.path.join(os.path.abspath(workdir), "compiled"))
   rows: list[CompareRow] = []
-  for plan, budget in plans:
+  for plan, budget, prepared in plans:
     path = os.path.join(workdir, "rows", f"seed{plan.seed}-macs{budget}")
     if not os.path.exists(f"{path}.json"):
       os.makedirs(os.path.dirname(path), exist_ok=True)
-      made = compare_once(plan, budget, workdir, f"{path}-masks.npz")
+      made = compare_once(plan, budget, prepared, workdir, f"{path}-masks.npz")
       runs.write_json(f"{path}.json", [row._asdict() for row in made])
     with open(f"{path}.json") as file:
       rows += [CompareRow(**row) for row in json.load(file)]
@@ -97,13 +95,12 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
 
 
 def compare_once(
-  settings: Settings, budget: float, workdir: str, masks_path: str
+  settings: Settings, budget: float, prepared: Prepared, workdir: str, masks_path: str
 ) -> list[CompareRow]:
   """All methods on one seed's network at one budget; masks found before are not searched again."""
   folder = os.path.join(workdir, f"seed{settings.seed}")
   os.makedirs(folder, exist_ok=True)
   metrics = MetricsFile(os.path.join(folder, "metrics.jsonl"))
-  prepared = prepare(settings, {"macs": budget})
   data, network, graph = prepared.data, prepared.network, prepared.graph
   variables = dense.train_dense(settings, network, data, metrics, folder)
   check_finite(variables)
@@ -115,7 +112,9 @@ def compare_once(
   masks = np.concatenate([method.masks for method in found])
   judge = Judge(settings, network, graph, variables, data.train, masks)
   before = judge.before(data.select)
-  finetuned = judge.finetune(metrics) if settings.compare.finetune else None
+  phase = f"finetune {budget}"
+  metrics.restart(phase)
+  finetuned = judge.finetune(metrics, phase) if settings.compare.finetune else None
   select = before if finetuned is None else finetuned.accuracies(data.select)
   test = judge.before(data.test) if finetuned is None else finetuned.accuracies(data.test)
 

@@ -61,18 +61,19 @@ class Judge:
     """Accuracies `[C]`, weights untouched, batch norm recalibrated on training images."""
     return np.asarray(self._before(split))
 
-  def finetune(self, metrics: MetricsFile) -> Finetuned:
+  def finetune(self, metrics: MetricsFile, phase: str = "finetune") -> Finetuned:
     """Fine-tunes the network under every mask, as masked copies or as compact networks."""
     side_by_side = self._settings.finetune_side_by_side
-    return self._masked_copies(metrics) if side_by_side else self._compact_networks(metrics)
+    way = self._masked_copies if side_by_side else self._compact_networks
+    return way(metrics, phase)
 
-  def _masked_copies(self, metrics: MetricsFile) -> Finetuned:
+  def _masked_copies(self, metrics: MetricsFile, phase: str) -> Finetuned:
     """All masks in one vmapped step, compiled once."""
     settings, network, graph, masks = self._settings, self._network, self._graph, self._masks
     line = ProgressLine(f"fine-tune {len(masks)} networks, epoch", settings.finetune.epochs)
 
     def on_epoch(epoch, values):
-      metrics.write("finetune", epoch, values)
+      metrics.write(phase, epoch, values)
       line.advance(**{name: f"{value:.3f}" for name, value in values.items()})
 
     stacked = train_candidates(
@@ -91,7 +92,7 @@ class Judge:
 
     return Finetuned(lambda split: np.asarray(after(stacked, *split)), compact)
 
-  def _compact_networks(self, metrics: MetricsFile) -> Finetuned:
+  def _compact_networks(self, metrics: MetricsFile, phase: str) -> Finetuned:
     """One network after the other: each is compiled, and computes only what it keeps."""
     settings, network, graph = self._settings, self._network, self._graph
     line = ProgressLine(f"fine-tune {len(self._masks)} networks, network", len(self._masks))
@@ -107,7 +108,7 @@ class Judge:
         self._teacher,
       )  # fmt: skip
       networks.append(gp.Compact(shrink(network.eval_fn).apply, trained))
-      metrics.write("finetune", index, history[-1])
+      metrics.write(phase, index, history[-1])
       line.advance(**{name: f"{value:.3f}" for name, value in history[-1].items()})
     line.close()
     accuracies = lambda split: np.array([accuracy(n.apply, n.variables, split) for n in networks])

@@ -86,31 +86,49 @@ class CompareRow(NamedTuple):
 
 
 def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
-  """Mean ± sample standard deviation (0 for one seed) in percent, a table for each budget.
+  """Mean ± sample standard deviation over seeds (0 for one seed) in percent, as markdown tables.
+
+  One table for each budget and, of several budgets, one of each seed's mean over them.
 
   Args:
     rows: of every method, seed and budget.
     finetuned: whether accuracies after are those of fine-tuned networks; they are left out if not.
   """
+  budgets = sorted({row.budget for row in rows}, reverse=True)
+  tables = [
+    f"At most {budget} of the MACs:\n\n"
+    + _methods_table([row for row in rows if row.budget == budget], finetuned)
+    for budget in budgets
+  ]
+  if len(budgets) > 1:
+    tables.append(f"Mean over the budgets:\n\n{_methods_table(rows, finetuned)}")
+  return "\n\n".join(tables)
+
+
+def _methods_table(rows: Sequence[CompareRow], finetuned: bool) -> str:
+  """One line a method: what its seeds, each the mean of its rows, have on average."""
   accuracies = {"before, select": "accuracy_before_finetune"}
   if finetuned:
     accuracies |= {"after, select": "select_accuracy", "after, test": "test_accuracy"}
-  headers = ("method", "seeds", *accuracies, "masks", "seconds")
-  tables = []
-  for budget in sorted({row.budget for row in rows}, reverse=True):
-    body = []
-    for method in dict.fromkeys(row.method for row in rows):
-      found = [row for row in rows if row.budget == budget and row.method == method]
-      column = lambda field, found=found: np.array([getattr(row, field) for row in found])
-      spread = lambda values: values.std(ddof=1) if len(values) > 1 else 0.0
-      shown = [100 * column(field) for field in accuracies.values()]
-      body.append(
-        [method, len(found)]
-        + [f"{values.mean():.1f} ± {spread(values):.1f}" for values in shown]
-        + [f"{column(field).mean():.0f}" for field in ("evaluations", "seconds")]
-      )
-    tables.append(f"At most {budget} of the MACs:\n\n{markdown_table(headers, body)}")
-  return "\n\n".join(tables)
+  seeds = sorted({row.seed for row in rows})
+  body = []
+  for method in dict.fromkeys(row.method for row in rows):
+
+    def column(field, method=method):
+      values = [
+        [getattr(row, field) for row in rows if (row.method, row.seed) == (method, seed)]
+        for seed in seeds
+      ]
+      return np.array([np.mean(of_seed) for of_seed in values])
+
+    spread = lambda values: values.std(ddof=1) if len(values) > 1 else 0.0
+    shown = [100 * column(field) for field in accuracies.values()]
+    body.append(
+      [method, len(seeds)]
+      + [f"{values.mean():.1f} ± {spread(values):.1f}" for values in shown]
+      + [f"{column(field).mean():.0f}" for field in ("evaluations", "seconds")]
+    )
+  return markdown_table(("method", "seeds", *accuracies, "masks", "seconds"), body)
 
 
 def benchmark_table(rows: Sequence[Any]) -> str:

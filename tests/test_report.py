@@ -58,6 +58,15 @@ def test_comparison_over_seeds_by_hand():
     "after, test": "90.0 ± 0.0", "masks": "7", "seconds": "2",
   }  # fmt: skip
   assert "after" not in comparison_over_seeds(rows, finetuned=False)
+  # A second budget, 0.2 more for each seed: 60 and 70 on average over the budgets.
+  rows += [compare_row("agent", 0, 0.7, 0.9), compare_row("agent", 1, 0.8, 0.9)]
+  rows[2:] = [row._replace(budget=0.1) for row in rows[2:]]
+  text = comparison_over_seeds(rows, finetuned=False)
+  assert [part for part in text.split("\n\n") if "|" not in part] == [
+    "At most 0.2 of the MACs:", "At most 0.1 of the MACs:", "Mean over the budgets:",
+  ]  # fmt: skip
+  header, _, body = cells(text.split("\n\n")[-1])
+  assert dict(zip(header, body, strict=True))["before, select"] == "65.0 ± 7.1"
 
 
 def test_the_summary_main_reads_workdirs(tmp_path, capsys):

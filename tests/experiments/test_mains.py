@@ -283,7 +283,7 @@ def test_compare_gives_every_search_the_same_number_of_masks_and_continues(tmp_p
   line = next(line for line in told.splitlines() if line.startswith("| 3 "))
   assert f"{np.std(agent['keep_ratios']):.3f}" in line
   assert "2 of 2 within the budget" in told
-  # A row that is there is not made again, one that is missing is.
+  # A row that is there is not made again; one that is missing is, from the masks that were found.
   path = os.path.join(workdir, "rows", "seed3-macs0.5.json")
   with open(path) as file:
     stored = json.load(file)
@@ -293,6 +293,7 @@ def test_compare_gives_every_search_the_same_number_of_masks_and_continues(tmp_p
   os.remove(os.path.join(workdir, "rows", "seed4-macs0.5.json"))
   again = run("compare", *arguments)
   assert again.returncode == 0, again.stderr
+  assert "agent: update" not in again.stderr
   with open(os.path.join(workdir, "compare.json")) as file:
     repeated = json.load(file)
   assert repeated[0] == stored[0]

@@ -1,0 +1,33 @@
+"""The measurement of the gradient estimate, on few masks of a small network."""
+
+import numpy as np
+
+from experiments import gradient
+from experiments.configs import digits_resnet8
+from experiments.settings import make_settings
+from gatprune_jax import workdir as runs
+
+
+def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys):
+  for name, value in (("_FRESH", 96), ("_EARLIER", (48, 64)), ("_BATCHES", 3)):
+    monkeypatch.setattr(gradient, name, value)
+  config = digits_resnet8.get_config()
+  config.model.widths = (4, 6, 8)
+  config.dense.recipe.update({"epochs": 1, "warmup_epochs": 0.0})
+  config.search.update({"samples": 8, "calibration_images": 64})
+  config.criteria = ("l1",)
+  settings, workdir = make_settings(config), str(tmp_path / "run")
+  gradient.main(settings, config.to_dict(), workdir)
+  printed = capsys.readouterr().out
+  cosines = runs.read_result(workdir)["cosines"]
+  assert list(cosines) == ["no critic"] + [
+    f"critic on {masks} masks, residual weight {weight}"
+    for masks in (48, 64) for weight in ("1", "0.5", "0")
+  ]  # fmt: skip
+  for name, values in cosines.items():
+    assert len(values) == 3
+    assert -1 <= min(values) <= max(values) <= 1
+    assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in printed
+    assert name in printed
+  gradient.main(settings, config.to_dict(), workdir)
+  assert capsys.readouterr().out == printed
