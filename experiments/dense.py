@@ -4,17 +4,18 @@ from collections.abc import Callable
 import os
 from typing import Any, NamedTuple
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.settings import Settings
+from gatprune_jax import models
 from gatprune_jax.checkpoint import restore_variables, save_variables
 from gatprune_jax.data import Dataset, Split, load_dataset
 from gatprune_jax.evaluation import TrainFunction, score_logits, steps_per_epoch, train
 from gatprune_jax.metrics import MetricsFile, ProgressLine
-from gatprune_jax.models import cifar_resnet, eval_function, load_torch, train_function
 
+_EVAL_BATCH = 1000  # images; bounds memory
 _PLACE = os.path.join("checkpoints", "dense")
 
 
@@ -41,19 +42,20 @@ def make_network(settings: Settings, data: Dataset) -> Network:
   """
   steps_per_epoch(settings.dense_recipe, data.train)  # refuses a batch that does not fit
   model = settings.model
-  module: nn.Module = cifar_resnet(model.depth, data.num_classes, model.widths, model.shortcut)
+  module = models.model(model.name, data.num_classes, **model.options)
   example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), jnp.float32)
   init = lambda key: module.init(key, jnp.zeros(example.shape, example.dtype))
   shapes = jax.eval_shape(init, jax.random.key(0))
   if settings.weights:
-    imported = load_torch(settings.weights, shapes)
+    imported = models.load_torch(settings.weights, shapes)
     init = lambda key: imported
   scaled = data.pixels or (lambda x: x)
+  functions = (models.eval_function, models.train_function)
   eval_fn, train_fn = (
-    lambda v, x, fn=fn: fn(v, scaled(x)) for fn in (eval_function(module), train_function(module))
+    lambda v, x, fn=fn: fn(v, scaled(x)) for fn in (make(module, model.dtype) for make in functions)
   )
-  name = f"resnet{model.depth}-{model.shortcut}-{'-'.join(map(str, model.widths))}"
-  return Network(name, eval_fn, train_fn, shapes, init)
+  options = [str(part) for name in sorted(model.options) for part in np.ravel(model.options[name])]
+  return Network("-".join([model.name, *options]), eval_fn, train_fn, shapes, init)
 
 
 def train_dense(
@@ -68,7 +70,8 @@ def train_dense(
   recipe = settings.dense_recipe
   line = ProgressLine("dense epoch", recipe.epochs)
 
-  def on_epoch(epoch, values):
+  def on_epoch(epoch, values, variables):
+    values["select_accuracy"] = accuracy(network.eval_fn, variables, data.select)
     metrics.write("dense", epoch, values)
     line.advance(**{name: f"{value:.3f}" for name, value in values.items()})
 
@@ -86,5 +89,6 @@ def restore_dense(train_workdir: str, network: Network) -> Any:
 
 def accuracy(eval_fn: Callable, variables: Any, split: Split) -> float:
   """Share of a split's images that a network classifies correctly."""
-  logits = jax.jit(eval_fn)(variables, jnp.asarray(split.x))
-  return float(score_logits(logits, jnp.asarray(split.y)).correct.mean())
+  batches = np.split(split.x, range(_EVAL_BATCH, len(split.x), _EVAL_BATCH))
+  logits = [jax.jit(eval_fn)(variables, jnp.asarray(x)) for x in batches]
+  return float(score_logits(jnp.concatenate(logits), jnp.asarray(split.y)).correct.mean())

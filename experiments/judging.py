@@ -72,7 +72,7 @@ class Judge:
     settings, network, graph, masks = self._settings, self._network, self._graph, self._masks
     line = ProgressLine(f"fine-tune {len(masks)} networks, epoch", settings.finetune.epochs)
 
-    def on_epoch(epoch, values):
+    def on_epoch(epoch, values, _):
       metrics.write(phase, epoch, values)
       line.advance(**{name: f"{value:.3f}" for name, value in values.items()})
 
@@ -104,7 +104,7 @@ class Judge:
       history = []
       trained = train(
         shrink(network.train_fn).apply, shrink(network.eval_fn).variables, self._train,
-        settings.finetune, self._key(), lambda _, values, log=history: log.append(values),
+        settings.finetune, self._key(), lambda epoch, values, _, log=history: log.append(values),
         self._teacher,
       )  # fmt: skip
       networks.append(gp.Compact(shrink(network.eval_fn).apply, trained))

@@ -26,11 +26,16 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """Which network: see `gatprune_jax.models.cifar_resnet`."""
+  """Which network: see `gatprune_jax.models.model` and `eval_function`."""
 
-  depth: int
-  widths: tuple[int, ...]
-  shortcut: str
+  name: str
+  dtype: str  # of the computation
+  options: dict[str, Any]  # of the network's constructor
+
+  def __post_init__(self):
+    """Refuses what is computed in neither dtype."""
+    if self.dtype not in (choices := ("float32", "bfloat16")):
+      raise InputError(f"model dtype {self.dtype!r} is unknown: choose from {', '.join(choices)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +108,7 @@ def make_settings(config: Any) -> Settings:
     dataset=tree["dataset"],
     data_dir=tree["data_dir"],
     images=Sizes(**tree["images"]),
-    model=ModelConfig(**tree["model"]),
+    model=ModelConfig(tree["model"].pop("name"), tree["model"].pop("dtype"), tree["model"]),
     checkpoint=tree["dense"]["checkpoint"],
     weights=tree["dense"]["weights"],
     dense_recipe=Recipe(**tree["dense"]["recipe"]),

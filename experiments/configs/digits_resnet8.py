@@ -22,7 +22,8 @@ def get_config() -> ConfigDict:
   config.images.test = 400
 
   config.model = ConfigDict()
-  config.model.depth = 8  # 6n + 2
+  config.model.name = "resnet8"  # of gatprune_jax.models; fields besides name and dtype are its own
+  config.model.dtype = "float32"  # or "bfloat16": of the computation, on accelerators
   config.model.widths = (16, 32, 64)  # channels of the three stages
   config.model.shortcut = "B"  # "A" pads, "B" projects
 
@@ -40,6 +41,8 @@ def get_config() -> ConfigDict:
   config.dense.recipe.label_smoothing = 0.0  # share of the target spread over the classes
   config.dense.recipe.shift = 1  # largest random shift, pixels
   config.dense.recipe.flip = False  # mirror images left to right at random; not for digits
+  config.dense.recipe.mixup = 0.0  # a of Beta(a, a), the share of an image mixed with another
+  config.dense.recipe.average = 0.0  # decay of the moving average of the weights that is kept
   config.dense.recipe.distillation = 0.0  # there is no teacher for the dense network
   config.dense.recipe.temperature = 1.0
 
@@ -105,6 +108,8 @@ def get_config() -> ConfigDict:
   config.finetune.label_smoothing = 0.0
   config.finetune.shift = 1
   config.finetune.flip = False
+  config.finetune.mixup = 0.0
+  config.finetune.average = 0.0
   config.finetune.distillation = 0.9  # weight of imitating the dense network
   config.finetune.temperature = 2.0
   # True: all as masked copies in one step, compiled once. False: compact networks one after the

@@ -15,8 +15,10 @@ from gatprune_jax.evaluation.scoring import (
   score_mask,
 )
 from gatprune_jax.evaluation.training import (
+  Batch,
   Recipe,
   TrainState,
+  init_train_state,
   make_optimizer,
   steps_per_epoch,
   train,
@@ -27,6 +29,7 @@ from gatprune_jax.evaluation.training import (
 
 __all__ = [
   "AdaptationConfig",
+  "Batch",
   "Lesson",
   "Recipe",
   "Score",
@@ -36,6 +39,7 @@ __all__ = [
   "candidate_accuracies",
   "candidate_convolution",
   "in_chunks",
+  "init_train_state",
   "make_lesson",
   "make_optimizer",
   "product_convolution",

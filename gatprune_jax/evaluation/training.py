@@ -3,7 +3,7 @@
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -19,6 +19,8 @@ from gatprune_jax.evaluation.recalibration import TrainFunction
 from gatprune_jax.evaluation.scoring import score_logits
 
 Teacher = Callable[[jax.Array], jax.Array]  # images [B, ...] -> logits [B, classes]
+# (epoch from 1, its mean loss and accuracy, the variables so far)
+OnEpoch = Callable[[int, dict[str, float], Any], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Recipe:
     label_smoothing: share of the target spread evenly over the classes, in [0, 1).
     shift: largest random shift of an image, pixels.
     flip: whether images are mirrored left to right at random.
+    mixup: a of the Beta(a, a) from which a batch draws its share of itself, the rest being the same
+      batch in reverse order (Zhang et al. 2018, arXiv 1710.09412); 0 does not mix.
+    average: decay of the exponential moving average of the variables that training returns, in
+      [0, 1); 0 returns the last ones.
     distillation: weight in [0, 1] of imitating a teacher, the rest being that of the labels.
     temperature: of the teacher's and the student's softmax in that term, positive.
   """
@@ -48,6 +54,8 @@ class Recipe:
   label_smoothing: float
   shift: int
   flip: bool
+  mixup: float
+  average: float
   distillation: float
   temperature: float
 
@@ -56,18 +64,27 @@ class Recipe:
     for name in ("epochs", "batch_size", "learning_rate", "temperature"):
       if getattr(self, name) <= 0:
         raise InputError(f"{name} is {getattr(self, name)}: it must be positive")
-    for name in ("warmup_epochs", "weight_decay", "shift"):
+    for name in ("warmup_epochs", "weight_decay", "shift", "mixup"):
       if getattr(self, name) < 0:
         raise InputError(f"{name} is {getattr(self, name)}: it must not be negative")
     if self.warmup_epochs >= self.epochs:
       raise InputError(
         f"warmup_epochs is {self.warmup_epochs}: it must be less than the {self.epochs} epochs"
       )
-    for name in ("momentum", "label_smoothing"):
+    for name in ("momentum", "label_smoothing", "average"):
       if not 0 <= getattr(self, name) < 1:
         raise InputError(f"{name} is {getattr(self, name)}: it must be at least 0 and below 1")
     if not 0 <= self.distillation <= 1:
       raise InputError(f"distillation is {self.distillation}: it must be a weight in [0, 1]")
+
+
+class Batch(NamedTuple):
+  """What one gradient step learns from."""
+
+  x: jax.Array  # images [B, ...], mixed already
+  y: jax.Array  # labels [B]
+  teacher_logits: jax.Array  # [B, classes]; not read where the recipe does not distil
+  share: jax.Array | float = 1.0  # of y in the target; the rest is y in reverse order
 
 
 @flax.struct.dataclass
@@ -75,7 +92,13 @@ class TrainState:
   """What one gradient step carries to the next."""
 
   variables: Any
+  average: Any  # of the variables; the variables themselves where the recipe does not average
   opt_state: Any
+
+
+def init_train_state(optimizer: optax.GradientTransformation, variables: Any) -> TrainState:
+  """The state before the first step; the average starts at the variables."""
+  return TrainState(variables, variables, optimizer.init(variables["params"]))
 
 
 def steps_per_epoch(recipe: Recipe, split: Split) -> int:
@@ -105,26 +128,24 @@ def make_optimizer(recipe: Recipe, num_steps: int) -> optax.GradientTransformati
   )
 
 
-def training_loss(
-  recipe: Recipe, logits: jax.Array, y: jax.Array, teacher_logits: jax.Array
-) -> jax.Array:
-  """(1 - w) CE(y, p_1) + w T^2 CE(q_T, p_T), mean over the batch.
+def training_loss(recipe: Recipe, logits: jax.Array, batch: Batch) -> jax.Array:
+  """(1 - w) CE(t, p_1) + w T^2 CE(q_T, p_T), mean over the batch.
 
   p_T and q_T are the softmax of student and teacher at temperature T; T^2 keeps the scale of the
   gradient (Hinton et al. 2015, arXiv 1503.02531).
 
   Args:
-    recipe: w is `distillation`, T is `temperature`; labels are smoothed as it says.
+    recipe: w is `distillation`, T is `temperature`.
     logits: of the student `[B, classes]`.
-    y: labels `[B]`.
-    teacher_logits: `[B, classes]`; not read where w is 0.
+    batch: its labels, smoothed as the recipe says and mixed in its share, are the targets t.
   """
-  targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), recipe.label_smoothing)
+  targets = optax.smooth_labels(jax.nn.one_hot(batch.y, logits.shape[-1]), recipe.label_smoothing)
+  targets = batch.share * targets + (1 - batch.share) * targets[::-1]
   loss = optax.softmax_cross_entropy(logits, targets).mean()
   if recipe.distillation == 0:
     return loss
   temperature = recipe.temperature
-  soft = jax.nn.softmax(teacher_logits / temperature)
+  soft = jax.nn.softmax(batch.teacher_logits / temperature)
   imitation = optax.softmax_cross_entropy(logits / temperature, soft).mean()
   return (1 - recipe.distillation) * loss + recipe.distillation * temperature**2 * imitation
 
@@ -134,9 +155,7 @@ def train_step(
   optimizer: optax.GradientTransformation,
   recipe: Recipe,
   state: TrainState,
-  x: jax.Array,
-  y: jax.Array,
-  teacher_logits: jax.Array,
+  batch: Batch,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One gradient step on one batch; pure and unbatched over candidates.
 
@@ -145,24 +164,24 @@ def train_step(
     optimizer: acts on the "params" collection.
     recipe: the loss.
     state: weights and optimiser state.
-    x: images `[B, ...]`.
-    y: labels `[B]`.
-    teacher_logits: see `training_loss`.
+    batch: what to learn from.
 
   Returns:
     The next state, and scalars `loss` and `accuracy` of the batch.
   """
 
   def loss_fn(params):
-    logits, updated = train_fn({**state.variables, "params": params}, x)
-    return training_loss(recipe, logits, y, teacher_logits), (logits, updated)
+    logits, updated = train_fn({**state.variables, "params": params}, batch.x)
+    return training_loss(recipe, logits, batch), (logits, updated)
 
   params = state.variables["params"]
   (loss, (logits, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
   updates, opt_state = optimizer.update(grads, state.opt_state, params)
   variables = {**state.variables, **updated, "params": optax.apply_updates(params, updates)}
-  metrics = {"loss": loss, "accuracy": score_logits(logits, y).correct.mean()}
-  return TrainState(variables, opt_state), metrics
+  d = recipe.average
+  average = jax.tree.map(lambda old, new: d * old + (1 - d) * new, state.average, variables)
+  metrics = {"loss": loss, "accuracy": score_logits(logits, batch.y).correct.mean()}
+  return TrainState(variables, average, opt_state), metrics
 
 
 def train(
@@ -171,7 +190,7 @@ def train(
   split: Split,
   recipe: Recipe,
   key: jax.Array,
-  on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
+  on_epoch: OnEpoch = lambda epoch, metrics, variables: None,
   teacher: Teacher | None = None,
 ) -> Any:
   """Trains one network; returns its variables.
@@ -185,7 +204,7 @@ def train(
     split: training images and labels.
     recipe: how.
     key: PRNG key of data order and augmentation.
-    on_epoch: called with the epoch, from 1, and its mean loss and accuracy.
+    on_epoch: called after each epoch.
     teacher: what to imitate where the recipe distils.
 
   Raises:
@@ -203,7 +222,7 @@ def train_candidates(
   split: Split,
   recipe: Recipe,
   key: jax.Array,
-  on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
+  on_epoch: OnEpoch = lambda epoch, metrics, variables: None,
   teacher: Teacher | None = None,
 ) -> Any:
   """Trains one copy of a network under each mask, side by side, on the same batches.
@@ -218,7 +237,7 @@ def train_candidates(
     split: training images and labels.
     recipe: how.
     key: PRNG key of data order and augmentation, shared.
-    on_epoch: called with the epoch and the candidates' mean loss and accuracy.
+    on_epoch: called after each epoch, with means over the candidates.
     teacher: what to imitate where the recipe distils.
 
   Returns:
@@ -230,13 +249,11 @@ def train_candidates(
   masked_fn = masked(graph, train_fn, conv=candidate_convolution())
 
   def step(optimizer):
-    def one(state, mask, *batch):
+    def one(state, mask, batch):
       masked_train = lambda v, x: masked_fn(v, mask, x)
-      return train_step(masked_train, optimizer, recipe, state, *batch)
+      return train_step(masked_train, optimizer, recipe, state, batch)
 
-    return lambda state, *batch: jax.vmap(one, in_axes=(0, 0, None, None, None))(
-      state, masks, *batch
-    )
+    return lambda state, batch: jax.vmap(one, in_axes=(0, 0, None))(state, masks, batch)
 
   def start(init):
     stacked = jax.tree.map(lambda a: jnp.repeat(a[None], len(masks), axis=0), variables)
@@ -251,7 +268,7 @@ def _loop(
   split: Split,
   recipe: Recipe,
   key: jax.Array,
-  on_epoch,
+  on_epoch: OnEpoch,
   teacher: Teacher | None,
 ) -> Any:
   """The epochs of `train` and `train_candidates`."""
@@ -259,16 +276,19 @@ def _loop(
   if recipe.distillation > 0 and teacher is None:
     raise InputError(f"distillation is {recipe.distillation}, but no teacher is given: set it to 0")
   optimizer = make_optimizer(recipe, per_epoch * recipe.epochs)
-  state = start(lambda variables: TrainState(variables, optimizer.init(variables["params"])))
+  state = start(functools.partial(init_train_state, optimizer))
   state = jax.tree.map(jnp.array, state)  # the steps donate it, and the caller keeps its own
   step = make_step(optimizer)
 
   def step_on(state, x_all, y_all, indices, key):
     x = random_shift(key, x_all[indices], recipe.shift)
     x = random_flip(jax.random.fold_in(key, 1), x) if recipe.flip else x
-    y = y_all[indices]
+    y, share = y_all[indices], 1.0
+    if recipe.mixup:
+      share = jax.random.beta(jax.random.fold_in(key, 2), recipe.mixup, recipe.mixup)
+      x = share * x + (1 - share) * x[::-1]
     teacher_logits = teacher(x) if teacher is not None else jnp.zeros((len(y), 1))
-    return step(state, x, y, teacher_logits)
+    return step(state, Batch(x, y, teacher_logits, share))
 
   step_on = jax.jit(step_on, donate_argnums=0)
   x_all, y_all = jnp.asarray(split.x), jnp.asarray(split.y)
@@ -279,5 +299,6 @@ def _loop(
     for index, batch in enumerate(order.reshape(per_epoch, -1)):
       state, metrics = step_on(state, x_all, y_all, batch, jax.random.fold_in(epoch_key, index))
       losses.append(metrics)
-    on_epoch(epoch + 1, {name: float(np.mean([m[name] for m in losses])) for name in losses[0]})
-  return state.variables
+    means = {name: float(np.mean([m[name] for m in losses])) for name in losses[0]}
+    on_epoch(epoch + 1, means, state.average)
+  return state.average

@@ -5,13 +5,47 @@ from typing import Any
 
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
 
 
-def eval_function(module: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
-  """`apply(variables, x) -> logits`, batch normalisation with running statistics."""
-  return lambda variables, x: module.apply(variables, x)
+def eval_function(
+  module: nn.Module, dtype: str = "float32"
+) -> Callable[[Any, jax.Array], jax.Array]:
+  """`apply(variables, x) -> logits`, batch normalisation with running statistics.
+
+  Args:
+    module: called as `module(x)`.
+    dtype: of parameters and activations while it computes. Variables and logits are float32 in
+      every case, as are the means and variances that a normalisation computes.
+  """
+  return lambda variables, x: _as_float32(module.apply(*_computing(dtype, variables, x)))
 
 
-def train_function(module: nn.Module) -> Callable[[Any, jax.Array], tuple[jax.Array, Any]]:
-  """`apply(variables, x) -> (logits, {"batch_stats": ...})`, with the batch's statistics."""
-  return lambda variables, x: module.apply(variables, x, train=True, mutable=["batch_stats"])
+def train_function(
+  module: nn.Module, dtype: str = "float32"
+) -> Callable[[Any, jax.Array], tuple[jax.Array, Any]]:
+  """`apply(variables, x) -> (logits, {"batch_stats": ...})`, with the batch's statistics.
+
+  Args:
+    module: called as `module(x, train=True)`.
+    dtype: see `eval_function`.
+  """
+
+  def apply(variables: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+    arguments = _computing(dtype, variables, x)
+    logits, updated = module.apply(*arguments, train=True, mutable=["batch_stats"])
+    return _as_float32(logits), updated
+
+  return apply
+
+
+def _computing(dtype: str, variables: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+  """Parameters and images in the dtype; statistics stay as they are."""
+  if dtype == "float32":
+    return variables, x
+  params = jax.tree.map(lambda leaf: leaf.astype(dtype), variables["params"])
+  return {**variables, "params": params}, x.astype(dtype)
+
+
+def _as_float32(logits: jax.Array) -> jax.Array:
+  return logits.astype(jnp.float32)

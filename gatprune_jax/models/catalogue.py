@@ -16,7 +16,7 @@ from gatprune_jax.models.vgg import vgg_bn
 
 # Name -> constructor(num_classes, **options); the options are those of the constructor.
 MODELS: dict[str, Callable[..., nn.Module]] = {
-  **{f"resnet{d}": functools.partial(cifar_resnet, d) for d in (20, 32, 44, 56, 110)},
+  **{f"resnet{d}": functools.partial(cifar_resnet, d) for d in (8, 20, 32, 44, 56, 110)},
   **{f"resnet{d}": functools.partial(imagenet_resnet, d) for d in (18, 34, 50)},
   **{f"vgg{d}": functools.partial(vgg_bn, d) for d in (16, 19)},
   "mobilenet_v2": mobilenet_v2,
@@ -27,7 +27,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 def model(name: str, num_classes: int, **options: Any) -> nn.Module:
   """The module of that name.
 
-  ResNet-20, -32, -44, -56 and -110, DenseNet-40 and, without `dense_widths`, VGG are the forms
+  ResNet-8, -20, -32, -44, -56 and -110, DenseNet-40 and, without `dense_widths`, VGG are the forms
   for small images; ResNet-18, -34, -50 and MobileNetV2 are those for ImageNet.
 
   Args:

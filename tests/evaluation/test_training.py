@@ -11,8 +11,9 @@ import pytest
 import gatprune_jax as gp
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
+  Batch,
   Recipe,
-  TrainState,
+  init_train_state,
   make_optimizer,
   score_logits,
   train,
@@ -23,7 +24,8 @@ from gatprune_jax.evaluation import (
 
 RECIPE = Recipe(
   epochs=3, batch_size=4, learning_rate=0.05, warmup_epochs=1.0, momentum=0.9, weight_decay=1e-3,
-  label_smoothing=0.1, shift=1, flip=True, distillation=0.0, temperature=2.0,
+  label_smoothing=0.1, shift=1, flip=True, mixup=0.0, average=0.0,
+  distillation=0.0, temperature=2.0,
 )  # fmt: skip
 
 
@@ -37,13 +39,13 @@ def test_one_step_by_hand():
   recipe = dataclasses.replace(RECIPE, warmup_epochs=0.0, learning_rate=0.1, label_smoothing=0.0)
   optimizer = make_optimizer(recipe, 10)
   variables = {"params": {"w": jnp.zeros(1)}}
-  state = TrainState(variables, optimizer.init(variables["params"]))
-  teacher = jnp.zeros((2, 2))
+  state = init_train_state(optimizer, variables)
 
   def step(**change):
     changed = dataclasses.replace(recipe, **change)
     x, y = jnp.ones((2, 1)), jnp.zeros(2, jnp.int32)
-    return train_step(train_fn, optimizer, changed, state, x, y, teacher)
+    batch = Batch(x, y, jnp.zeros((2, 2)))
+    return train_step(train_fn, optimizer, changed, state, batch)
 
   new, metrics = step()
   np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-6)
@@ -51,6 +53,10 @@ def test_one_step_by_hand():
   # Smoothing 0.2 over two classes: targets (0.9, 0.1), gradient 1/2 - 0.9 = -0.4.
   smoothed, _ = step(label_smoothing=0.2)
   np.testing.assert_allclose(smoothed.variables["params"]["w"], [0.1 * 1.9 * 0.4], rtol=1e-5)
+  # The average keeps nine tenths of the zero it was.
+  averaged, _ = step(average=0.9)
+  np.testing.assert_allclose(averaged.average["params"]["w"], [0.1 * 0.1 * 1.9 * 0.5], rtol=1e-5)
+  assert new.average["params"]["w"] == new.variables["params"]["w"]
 
 
 def test_distillation_by_hand():
@@ -59,10 +65,49 @@ def test_distillation_by_hand():
   logits, y = jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32)
   teacher = jnp.array([[2 * np.log(3), 0.0]])
   recipe = dataclasses.replace(RECIPE, label_smoothing=0.0, distillation=0.25)
-  loss = lambda logits: training_loss(recipe, logits, y, teacher)
+  loss = lambda logits: training_loss(recipe, logits, Batch(None, y, teacher))
   np.testing.assert_allclose(loss(logits), (0.75 + 0.25 * 4) * np.log(2), rtol=1e-6)
   # Gradient: 0.75 (1/2 - 1) + 0.25 * 4 * (1/2 - 3/4) / 2.
   np.testing.assert_allclose(jax.grad(loss)(logits)[0, 0], -0.5, rtol=1e-6)
+
+
+def test_mixed_labels_by_hand():
+  # Labels 0 and 1, a share of 3/4: targets (3, 1) / 4 and (1, 3) / 4. Logits (log 3, 0), the
+  # softmax (3, 1) / 4, cost 3/4 log 4/3 + 1/4 log 4 and 1/4 log 4/3 + 3/4 log 4: log 4 - log(3) / 2
+  # on average.
+  logits = jnp.tile(jnp.array([[np.log(3), 0.0]]), (2, 1))
+  recipe = dataclasses.replace(RECIPE, label_smoothing=0.0)
+  loss = training_loss(recipe, logits, Batch(None, jnp.array([0, 1]), None, 0.75))
+  np.testing.assert_allclose(loss, np.log(4) - np.log(3) / 2, rtol=1e-6)
+
+
+def test_images_are_mixed_as_their_labels_are():
+  # Images that are one-hot labels and a model that returns them times a weight: where images and
+  # targets are mixed alike, the loss is the entropy-like function of the share below.
+  x = np.eye(2, dtype=np.float32)[:, None, None]
+  seen = []
+
+  def train_fn(variables, x):
+    jax.debug.callback(lambda images: seen.append(np.asarray(images)[:, 0, 0]), x)
+    return x[:, 0, 0] * variables["params"]["w"], {}
+
+  recipe = dataclasses.replace(
+    RECIPE, epochs=4, batch_size=2, warmup_epochs=0.0, mixup=0.5, shift=0, flip=False,
+    learning_rate=1e-9, label_smoothing=0.0,
+  )  # fmt: skip
+  losses = []
+  train(
+    train_fn, {"params": {"w": jnp.ones(())}}, Split(x, np.array([0, 1], np.int32)), recipe,
+    jax.random.key(0), lambda epoch, metrics, variables: losses.append(metrics["loss"]),
+  )  # fmt: skip
+  jax.effects_barrier()
+  for images, loss in zip(seen, losses, strict=True):
+    share = images.max(1)
+    np.testing.assert_allclose(images.sum(1), 1, rtol=1e-6)
+    log_p = images - np.log(np.exp(images).sum(1, keepdims=True))
+    np.testing.assert_allclose(loss, -(images * log_p).sum(1).mean(), rtol=1e-5)
+    assert 0.5 <= share[0] <= 1
+  assert len(set(losses)) == 4
 
 
 def test_distillation_imitates_the_teacher(example_b):
@@ -94,7 +139,7 @@ def test_training_learns(example_b):
   losses = []
   variables = train(
     e.train_fn, e.variables, Split(e.x, e.y), fit, jax.random.key(0),
-    lambda epoch, metrics: losses.append(metrics["loss"]),
+    lambda epoch, metrics, variables: losses.append(metrics["loss"]),
   )  # fmt: skip
   assert losses[-1] < 0.2 * losses[0]
   logits, _ = e.train_fn(variables, e.x)
@@ -151,8 +196,9 @@ def test_schedule_warms_up_and_ends_at_zero():
 @pytest.mark.parametrize(
   ("field", "value"),
   [("epochs", 0), ("learning_rate", -0.1), ("momentum", 1.0), ("label_smoothing", 1.5),
-   ("shift", -1), ("batch_size", 0), ("weight_decay", -1e-4), ("distillation", 1.1),
-   ("temperature", 0.0), ("warmup_epochs", -1.0), ("warmup_epochs", 3.0)],
+   ("shift", -1), ("mixup", -0.1), ("average", 1.0), ("batch_size", 0),
+   ("weight_decay", -1e-4), ("distillation", 1.1), ("temperature", 0.0),
+   ("warmup_epochs", -1.0), ("warmup_epochs", 3.0)],
 )  # fmt: skip
 def test_impossible_recipes_are_refused(field, value):
   with pytest.raises(gp.InputError, match=f"{field} is {value}"):

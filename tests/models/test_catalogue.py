@@ -56,7 +56,7 @@ def test_mobilenet_widths_are_multiples_of_eight(channels, multiplier, width):
 @pytest.mark.parametrize(
   ("name", "options", "message"),
   [
-    ("resnet21", {}, "'resnet21' is unknown: choose one of resnet20, .*densenet40"),
+    ("resnet21", {}, "'resnet21' is unknown: choose one of resnet8, .*densenet40"),
     ("resnet20", {"growth": 3}, "resnet20 has no option 'growth': choose from widths, shortcut"),
     ("resnet20", {"depth": 3}, "resnet20 has no option 'depth'"),
     ("resnet50", {"widths": (64, 128, 256)}, r"widths \(64, 128, 256\)"),
