@@ -1,0 +1,63 @@
+"""What every benchmark is made of: rows, clocks, and networks with random weights."""
+
+from collections.abc import Callable
+import statistics
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import gatprune_jax as gp
+from gatprune_jax import models
+
+
+class Row(NamedTuple):
+  """One comparison."""
+
+  name: str
+  seconds: float  # of what is measured
+  reference: str
+  reference_seconds: float
+  ratio: float  # reference_seconds / seconds: above 1 is faster than the reference
+  note: str
+
+
+def timed(fn: Callable[[], Any]) -> tuple[Any, float]:
+  """The result of one call, and its seconds."""
+  start = time.perf_counter()
+  result = fn()
+  return result, time.perf_counter() - start
+
+
+def alternating(*fns: Callable[[], Any], repeats: int = 9) -> list[float]:
+  """Median seconds of each function, called in turn after a first call that is not counted."""
+  run = lambda fn: jax.block_until_ready(fn())
+  for fn in fns:
+    run(fn)
+  rounds = [[timed(lambda fn=fn: run(fn))[1] for fn in fns] for _ in range(repeats)]
+  return [statistics.median(times) for times in zip(*rounds, strict=True)]
+
+
+class Traced(NamedTuple):
+  """A network with random weights and an input."""
+
+  fn: Callable[[Any, jax.Array], jax.Array]
+  variables: Any
+  x: jax.Array
+
+
+def network(name: str, side: int, batch: int, num_classes: int) -> Traced:
+  """A network of `models` by name as initialised, on normal noise `[batch, side, side, 3]`."""
+  module = models.model(name, num_classes)
+  x = jax.random.normal(jax.random.key(0), (batch, side, side, 3))
+  variables = jax.jit(module.init)(jax.random.key(1), x[:1])
+  return Traced(models.eval_function(module), variables, x)
+
+
+def half_width(graph: gp.ChannelGraph) -> np.ndarray:
+  """A mask that keeps the first half of each group, at least one channel, bool `[N]`."""
+  mask = np.zeros(graph.num_channels, bool)
+  for group in graph.groups:
+    mask[group.channels[: max(1, len(group.channels) // 2)]] = True
+  return mask
