@@ -18,6 +18,7 @@ setup(
     "distrax>=0.1.7",
     "flatbuffers>=24",  # jax.export serialises with it
     "flax>=0.10",
+    "grain>=0.2.12",
     "importlib_resources>=6",
     "jax>=0.10,<0.13",
     "jaxlib>=0.10",

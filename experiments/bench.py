@@ -11,7 +11,7 @@ import sys
 from absl import app, flags, logging
 import jax
 
-from experiments.benchmarks import BENCHMARKS
+from experiments.benchmarks import BENCHMARKS, Skipped
 from gatprune_jax import workdir as runs
 from gatprune_jax.report import benchmark_table
 
@@ -33,7 +33,12 @@ def main(argv: list[str]) -> None:
   if problem:
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(1)
-  rows = [row for name in _ONLY.value or BENCHMARKS for row in BENCHMARKS[name]()]
+  rows = []
+  for name in _ONLY.value or BENCHMARKS:
+    try:
+      rows += BENCHMARKS[name]()
+    except Skipped as missing:
+      print(f"{name} is skipped: it compares with {missing}, which is not installed")
   device = f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
   print(f"{device}\n\n{benchmark_table(rows)}")
   content = {"device": device, "versions": runs.versions(), "rows": [r._asdict() for r in rows]}

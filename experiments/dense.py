@@ -1,6 +1,7 @@
 """The dense network that both mains begin with: made, trained or restored."""
 
 from collections.abc import Callable
+import functools
 import os
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from gatprune_jax.data import Dataset, Split, load_dataset
 from gatprune_jax.evaluation import TrainFunction, score_logits, steps_per_epoch, train
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 
-_EVAL_BATCH = 1000  # images; bounds memory
 _PLACE = os.path.join("checkpoints", "dense")
 
 
@@ -31,7 +31,7 @@ class Network(NamedTuple):
 
 def load_data(settings: Settings) -> Dataset:
   """The configured data set, cut by the configured seed."""
-  return load_dataset(settings.dataset, settings.seed, settings.data_dir, settings.images)
+  return load_dataset(settings.data, settings.seed)
 
 
 def make_network(settings: Settings, data: Dataset) -> Network:
@@ -89,6 +89,10 @@ def restore_dense(train_workdir: str, network: Network) -> Any:
 
 def accuracy(eval_fn: Callable, variables: Any, split: Split) -> float:
   """Share of a split's images that a network classifies correctly."""
-  batches = np.split(split.x, range(_EVAL_BATCH, len(split.x), _EVAL_BATCH))
-  logits = [jax.jit(eval_fn)(variables, jnp.asarray(x)) for x in batches]
-  return float(score_logits(jnp.concatenate(logits), jnp.asarray(split.y)).correct.mean())
+  correct = sum(_num_correct(eval_fn, variables, *piece) for piece in split.pieces())
+  return float(correct) / len(split.y)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _num_correct(eval_fn: Callable, variables: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+  return score_logits(eval_fn(variables, x), y).correct.sum()

@@ -15,8 +15,10 @@ from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
   candidate_accuracies,
   in_chunks,
+  recalibrate_mask,
   running_momentum,
-  score_mask,
+  score_logits,
+  scoring_convolution,
   train,
   train_candidates,
 )
@@ -44,22 +46,41 @@ class Judge:
   ):
     self._settings, self._network, self._graph = settings, network, graph
     self._variables, self._train, self._masks = variables, train_split, masks
-    images = jnp.asarray(train_split.x)
-    momentum = running_momentum(network.train_fn, variables, images[:64])
-    calibration = images[: settings.search.calibration_images]
+    momentum = running_momentum(network.train_fn, variables, jnp.asarray(train_split.x[:64]))
+    chunk = settings.search.chunk
 
     @jax.jit
-    def before(masks, variables, calibration, x, y):
-      score = lambda mask: score_mask(
-        graph, network.eval_fn, network.train_fn, momentum, variables, mask, calibration, x, y
-      )
-      return in_chunks(lambda mask: score(mask).correct.mean(), masks, settings.search.chunk)
+    def statistics(masks, variables, calibration):
+      def of_mask(mask):
+        calibrated = recalibrate_mask(
+          graph, network.train_fn, momentum, variables, mask, calibration
+        )
+        return {name: tree for name, tree in calibrated.items() if name != "params"}
 
-    self._before = lambda split: before(jnp.asarray(masks), variables, calibration, *split)
+      return in_chunks(of_mask, masks, chunk)
+
+    @jax.jit
+    def num_correct(masks, variables, statistics, x, y):
+      masked_eval = gp.masked(graph, network.eval_fn, scoring_convolution())
+
+      def of_mask(mask_and_statistics):
+        mask, own = mask_and_statistics
+        return score_logits(masked_eval({**variables, **own}, mask, x), y).correct.sum()
+
+      return in_chunks(of_mask, (masks, statistics), chunk)
+
+    calibration = jnp.asarray(train_split.x[: settings.search.calibration_images])
+    self._statistics = statistics(jnp.asarray(masks), variables, calibration)
+    self._num_correct = num_correct
 
   def before(self, split: Split) -> np.ndarray:
     """Accuracies `[C]`, weights untouched, batch norm recalibrated on training images."""
-    return np.asarray(self._before(split))
+    masks = jnp.asarray(self._masks)
+    correct = sum(
+      self._num_correct(masks, self._variables, self._statistics, *piece)
+      for piece in split.pieces()
+    )
+    return np.asarray(correct) / len(split.y)
 
   def finetune(self, metrics: MetricsFile, phase: str = "finetune") -> Finetuned:
     """Fine-tunes the network under every mask, as masked copies or as compact networks."""
@@ -85,12 +106,16 @@ class Judge:
       lambda v, x, y: candidate_accuracies(graph, network.eval_fn, v, jnp.asarray(masks), x, y)
     )
 
+    def accuracies(split):
+      correct = sum(after(stacked, *piece) * len(piece.y) for piece in split.pieces())
+      return np.asarray(correct) / len(split.y)
+
     def compact(index):
       weights = jax.tree.map(lambda leaf: leaf[index], stacked)
       allow_empty = settings.search.allow_empty
       return gp.compact(graph, network.eval_fn, weights, masks[index], allow_empty)
 
-    return Finetuned(lambda split: np.asarray(after(stacked, *split)), compact)
+    return Finetuned(accuracies, compact)
 
   def _compact_networks(self, metrics: MetricsFile, phase: str) -> Finetuned:
     """One network after the other: each is compiled, and computes only what it keeps."""

@@ -13,7 +13,7 @@ import numpy as np
 from gatprune_jax import InputError
 from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.criteria import check_criteria
-from gatprune_jax.data import Sizes
+from gatprune_jax.data import DataConfig, Sizes
 from gatprune_jax.evaluation import AdaptationConfig, Recipe
 from gatprune_jax.search import SEARCHES, SearchConfig
 
@@ -69,9 +69,7 @@ class Settings:
   """A whole experiment. Fields as in the config file."""
 
   seed: int
-  dataset: str
-  data_dir: str
-  images: Sizes
+  data: DataConfig
   model: ModelConfig
   checkpoint: str  # "": train the dense network first
   weights: str  # PyTorch file that this training starts from; "": from random weights
@@ -105,9 +103,13 @@ def make_settings(config: Any) -> Settings:
     raise InputError("criteria names no saliency score besides random: add at least one")
   return Settings(
     seed=tree["seed"],
-    dataset=tree["dataset"],
-    data_dir=tree["data_dir"],
-    images=Sizes(**tree["images"]),
+    data=DataConfig(
+      tree["dataset"],
+      tree["data_dir"],
+      Sizes(**tree["images"]),
+      tree["image_size"],
+      tree["unreadable_images"],
+    ),
     model=ModelConfig(tree["model"].pop("name"), tree["model"].pop("dtype"), tree["model"]),
     checkpoint=tree["dense"]["checkpoint"],
     weights=tree["dense"]["weights"],

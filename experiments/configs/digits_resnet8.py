@@ -5,16 +5,24 @@ Reference: method of arXiv 2509.10526; the network is the CIFAR ResNet of arXiv 
 Command: python -m experiments.prune --workdir=/tmp/digits
 Hardware: 2 CPU cores.
 Time and numbers: see README.md, "Results".
+
+`:runlocal` takes a minute on a CPU and learns nothing.
 """
 
 from ml_collections import ConfigDict
 
+from experiments.configs import variants
 
-def get_config() -> ConfigDict:
+
+def get_config(variant: str = "") -> ConfigDict:
   config = ConfigDict()
   config.seed = 0  # splits, weights, data order and search
-  config.dataset = "digits"  # or "cifar10", "cifar100" in data_dir, a TFDS directory
+  # "digits"; "cifar10", "cifar100" or "imagenet2012", of a TFDS directory; "npz", a file; "folder",
+  # with one folder for each class.
+  config.dataset = "digits"
   config.data_dir = ""
+  config.image_size = 0  # side that photographs are cropped to when they are read; 0: as they are
+  config.unreadable_images = 0  # damaged files that are left out before the run is refused
   config.images = ConfigDict()  # of each part; 0: all that are left
   config.images.train = 0
   config.images.reward = 400
@@ -41,6 +49,7 @@ def get_config() -> ConfigDict:
   config.dense.recipe.label_smoothing = 0.0  # share of the target spread over the classes
   config.dense.recipe.shift = 1  # largest random shift, pixels
   config.dense.recipe.flip = False  # mirror images left to right at random; not for digits
+  config.dense.recipe.crop_area = 1.0  # smallest share of a photograph in its random crop
   config.dense.recipe.mixup = 0.0  # a of Beta(a, a), the share of an image mixed with another
   config.dense.recipe.average = 0.0  # decay of the moving average of the weights that is kept
   config.dense.recipe.distillation = 0.0  # there is no teacher for the dense network
@@ -108,6 +117,7 @@ def get_config() -> ConfigDict:
   config.finetune.label_smoothing = 0.0
   config.finetune.shift = 1
   config.finetune.flip = False
+  config.finetune.crop_area = 1.0
   config.finetune.mixup = 0.0
   config.finetune.average = 0.0
   config.finetune.distillation = 0.9  # weight of imitating the dense network
@@ -123,4 +133,4 @@ def get_config() -> ConfigDict:
   config.compare.variants = ConfigDict({"agent": {}})  # {name: {field of search: other value}}
   config.compare.searches = ("random_ratios", "evolve_ratios", "evolve_bits", "ratio_agent")
   config.compare.finetune = True
-  return config
+  return variants.apply("digits_resnet8", config, variant)

@@ -1,58 +1,64 @@
 """Data sets in four fixed parts."""
 
 from collections.abc import Callable
+import importlib
 
 from gatprune_jax.data.augmentation import random_flip, random_shift
-from gatprune_jax.data.digits import SIZES as DIGITS_SIZES
-from gatprune_jax.data.digits import digits
+from gatprune_jax.data.config import DataConfig
+from gatprune_jax.data.digits import DIGITS, digits
+from gatprune_jax.data.feeding import Feed, check_feed, make_feed
+from gatprune_jax.data.photographs import Photographs
 from gatprune_jax.data.splits import Dataset, Pixels, Sizes, Split, cut, cut_in_four
 from gatprune_jax.errors import InputError
 
 
-def _cifar(name: str) -> Callable[[int, str, Sizes], Dataset]:
-  def load(seed: int, directory: str, sizes: Sizes) -> Dataset:
-    from gatprune_jax.data.tfds import cifar  # importing it takes seconds
-
-    return cifar(name, seed, directory, sizes)
-
-  return load
+def _from(module: str, name: str) -> Callable[[DataConfig, int], Dataset]:
+  """A function of a module that is imported when it is called: some take seconds."""
+  return lambda config, seed: getattr(importlib.import_module(f"gatprune_jax.data.{module}"), name)(
+    config, seed
+  )
 
 
-# (seed, directory, sizes) -> data set
-DATASETS: dict[str, Callable[[int, str, Sizes], Dataset]] = {
-  "digits": lambda seed, directory, sizes: digits(seed, sizes),
-  "cifar10": _cifar("cifar10"),
-  "cifar100": _cifar("cifar100"),
+# Name -> (config, seed of the cuts) -> data set
+DATASETS: dict[str, Callable[[DataConfig, int], Dataset]] = {
+  "digits": digits,
+  "cifar10": _from("tfds", "cifar"),
+  "cifar100": _from("tfds", "cifar"),
+  "imagenet2012": _from("tfds", "imagenet"),
+  "npz": _from("arrays", "npz"),
+  "folder": _from("folder", "folder"),
 }
 
 
-def load_dataset(name: str, seed: int, directory: str = "", sizes: Sizes = DIGITS_SIZES) -> Dataset:
+def load_dataset(config: DataConfig = DIGITS, seed: int = 0) -> Dataset:
   """Loads a data set by name, cut by the seed.
-
-  Args:
-    name: a key of `DATASETS`.
-    seed: of the cuts.
-    directory: where its files are; digits need none.
-    sizes: of the four parts.
 
   Raises:
     InputError: for an unknown name, or a directory or sizes that do not serve.
   """
-  if name not in DATASETS:
-    raise InputError(f"dataset {name!r} is unknown: choose one of {', '.join(sorted(DATASETS))}")
-  return DATASETS[name](seed, directory, sizes)
+  if config.dataset not in DATASETS:
+    raise InputError(
+      f"dataset {config.dataset!r} is unknown: choose one of {', '.join(sorted(DATASETS))}"
+    )
+  return DATASETS[config.dataset](config, seed)
 
 
 __all__ = [
   "DATASETS",
+  "DIGITS",
+  "DataConfig",
   "Dataset",
+  "Feed",
+  "Photographs",
   "Pixels",
   "Sizes",
   "Split",
+  "check_feed",
   "cut",
   "cut_in_four",
   "digits",
   "load_dataset",
+  "make_feed",
   "random_flip",
   "random_shift",
 ]

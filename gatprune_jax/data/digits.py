@@ -3,17 +3,18 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
+from gatprune_jax.data.config import DataConfig
 from gatprune_jax.data.splits import Dataset, Sizes, Split, cut_in_four
 
-SIZES = Sizes(train=0, reward=400, select=300, test=400)
+DIGITS = DataConfig("digits", "", Sizes(train=0, reward=400, select=300, test=400))
 
 
-def digits(seed: int, sizes: Sizes = SIZES) -> Dataset:
+def digits(config: DataConfig, seed: int) -> Dataset:
   """The 1,797 images `[8, 8, 1]` of the UCI optical digits test set, scaled to [-1, 1].
 
-  Unless other sizes are given, 697 images train, 400 reward, 300 select and 400 test,
-  class-balanced, drawn by the seed.
+  With the sizes of `DIGITS`, 697 images train, 400 reward, 300 select and 400 test, class-balanced,
+  drawn by the seed.
   """
   x, y = load_digits(return_X_y=True)
   everything = Split((x.reshape(-1, 8, 8, 1) / 8 - 1).astype(np.float32), y.astype(np.int32))
-  return Dataset("digits", 10, *cut_in_four(everything, None, sizes, seed))
+  return Dataset("digits", 10, *cut_in_four(everything, None, config.images, seed))

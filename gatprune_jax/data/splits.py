@@ -1,5 +1,6 @@
 """The four fixed parts of a data set."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -7,14 +8,32 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from gatprune_jax.data.photographs import Photographs
 from gatprune_jax.errors import InputError
+
+_PIXELS_AT_ONCE = 2**22  # bounds the memory of an evaluation
 
 
 class Split(NamedTuple):
   """Labelled images."""
 
-  x: np.ndarray  # [n, H, W, C] float32, or uint8 where the data set has `pixels`
+  x: np.ndarray | Photographs  # [n, H, W, C] float32, or uint8 where the data set has `pixels`
   y: np.ndarray  # [n] int32
+
+  def subset(self, indices: np.ndarray) -> "Split":
+    """Some of the images; photographs stay unread."""
+    lazy = isinstance(self.x, Photographs)
+    return Split(self.x.subset(indices) if lazy else self.x[indices], self.y[indices])
+
+  def pieces(self) -> Iterator["Split"]:
+    """The images in order, in memory, a few at once: 4,096 of 32 x 32 pixels, 83 of 224 x 224."""
+    size = max(1, _PIXELS_AT_ONCE // (self.x.shape[1] * self.x.shape[2]))
+    for first in range(0, len(self.y), size):
+      yield Split(self.x[first : first + size], self.y[first : first + size])
+
+  def in_memory(self) -> "Split":
+    """The same, photographs read."""
+    return Split(self.x[:], self.y)
 
 
 class Pixels(NamedTuple):
@@ -30,6 +49,22 @@ class Pixels(NamedTuple):
     return (x.astype(jnp.float32) / 255 - mean) / std
 
 
+# Published CIFAR checkpoints were trained with these, too.
+IMAGENET_PIXELS = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def measure_pixels(x: np.ndarray) -> Pixels:
+  """Mean and standard deviation of each colour over uint8 images `[n, H, W, C]`.
+
+  A colour that is the same everywhere gets the deviation 1/255.
+  """
+  counts = np.stack([np.bincount(x[..., c].ravel(), minlength=256) for c in range(x.shape[-1])])
+  shares, values = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+  mean = shares @ values
+  deviation = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
+  return Pixels(tuple(mean.tolist()), tuple(np.maximum(deviation, 1 / 255).tolist()))
+
+
 class Dataset(NamedTuple):
   """A data set in its four parts, fixed by a seed before anything is trained."""
 
@@ -40,6 +75,10 @@ class Dataset(NamedTuple):
   select: Split  # chooses between finished candidates
   test: Split  # read once, at the end
   pixels: Pixels | None = None  # None: images are stored as the network reads them
+
+  def with_scored_in_memory(self) -> "Dataset":
+    """The same, with the photographs read that are looked at again and again."""
+    return self._replace(reward=self.reward.in_memory(), select=self.select.in_memory())
 
 
 class Sizes(NamedTuple):
@@ -52,25 +91,37 @@ class Sizes(NamedTuple):
 
 
 def cut(split: Split, first: int, seed: int) -> tuple[Split, Split]:
-  """Cuts a split in two with equal class shares: `first` images, and the rest.
+  """Cuts a split in two: `first` images, and the rest.
+
+  Classes have equal shares of both, unless a part has fewer images than there are classes: then
+  it is drawn without regard to them.
 
   Raises:
-    InputError: where a part would have fewer images than there are classes.
+    InputError: where a part would have no images.
   """
-  num_classes = len(np.unique(split.y))
-  if not num_classes <= first <= len(split.y) - num_classes:
+  if not 0 < first < len(split.y):
     raise InputError(
-      f"cannot cut {first} of {len(split.y)} images off: each part needs at least {num_classes}, "
-      "one of each class"
+      f"cannot cut {first} of {len(split.y)} images off: each part needs one at least"
     )
-  a, b = train_test_split(
-    np.arange(len(split.y)), train_size=first, stratify=split.y, random_state=seed
+  num_classes = len(np.unique(split.y))
+  balanced = num_classes <= first <= len(split.y) - num_classes
+  parts = train_test_split(
+    np.arange(len(split.y)),
+    train_size=first,
+    stratify=split.y if balanced else None,
+    random_state=seed,
   )
-  return Split(split.x[a], split.y[a]), Split(split.x[b], split.y[b])
+  return tuple(split.subset(indices) for indices in parts)
 
 
-def cut_in_four(images: Split, test: Split | None, sizes: Sizes, seed: int) -> tuple[Split, ...]:
-  """Cuts train, reward, select and test, each with equal class shares.
+def cut_in_four(
+  images: Split,
+  test: Split | None,
+  sizes: Sizes,
+  seed: int,
+  class_names: Sequence[str] = (),
+) -> tuple[Split, ...]:
+  """Cuts train, reward, select and test; see `cut`.
 
   Args:
     images: what train, reward and select are cut from.
@@ -78,10 +129,21 @@ def cut_in_four(images: Split, test: Split | None, sizes: Sizes, seed: int) -> t
       is cut from the images too.
     sizes: of the parts; reward and select are not 0, and test is not where it is cut too.
     seed: of the cuts.
+    class_names: what the error calls the classes; none: their labels.
 
   Raises:
-    InputError: where a part would have fewer images than there are classes.
+    InputError: where a class has fewer images than there are parts to cut, or a part would have
+      none.
   """
+  cut_parts = ["train", "reward", "select"] + ["test"] * (test is None)
+  labels, counts = np.unique(images.y, return_counts=True)
+  if (fewest := counts.min()) < len(cut_parts):
+    label = labels[counts.argmin()]
+    name = repr(class_names[label]) if class_names else label
+    raise InputError(
+      f"class {name} has {fewest} images: {', '.join(cut_parts)} are cut from them, and each "
+      "needs one"
+    )
   if test is None:
     test, images = cut(images, sizes.test, seed)
   elif sizes.test:

@@ -1,66 +1,161 @@
-"""CIFAR from a TensorFlow Datasets directory, read without TensorFlow."""
+"""CIFAR and ImageNet from a TensorFlow Datasets directory, read without TensorFlow."""
 
 import functools
 import os
 
+from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 
-from gatprune_jax.data.splits import Dataset, Pixels, Sizes, Split, cut_in_four
+from gatprune_jax.data.config import DataConfig
+from gatprune_jax.data.files import READING_ERRORS, Unreadable, check_label, read_all
+from gatprune_jax.data.photographs import Photographs
+from gatprune_jax.data.splits import IMAGENET_PIXELS, Dataset, Split, cut_in_four
 from gatprune_jax.errors import InputError
+from gatprune_jax.workdir import whole_file
 
-# ImageNet's statistics: published CIFAR checkpoints were trained with them too.
-_PIXELS = Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_SIDE = 32
+_CIFAR_SHAPE = (32, 32, 3)
+_IMAGENET_SIDE = 224
+_NO_LABEL = -1  # of a record that cannot be read
 
 
-def cifar(name: str, seed: int, directory: str, sizes: Sizes) -> Dataset:
-  """`cifar10` or `cifar100` as uint8 images `[32, 32, 3]`, cut by the seed.
+class TfdsFiles:
+  """The still encoded images of one split."""
+
+  def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+    """Opens them.
+
+    Raises:
+      InputError: where the directory has no such split, or a format that needs TensorFlow, or is
+        damaged.
+    """
+    self.directory = str(builder.data_dir)
+    self._split = split
+    try:
+      self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+      self._num = len(self._source)
+    except NotImplementedError as error:
+      raise InputError(
+        f"{self.directory} is in the format {builder.info.file_format.value}, which needs "
+        f"TensorFlow to be read: {_how_to_prepare(builder.name)}"
+      ) from error
+    except (*READING_ERRORS, KeyError) as error:
+      why = " ".join(str(error).split())
+      raise InputError(f"split {split} in {self.directory} cannot be opened: {why}") from error
+
+  def __len__(self) -> int:
+    """How many records there are."""
+    return self._num
+
+  def read(self, index: int) -> tuple[bytes, int]:
+    """The encoded image and its label."""
+    example = self._source[index]
+    return example["image"], int(example["label"])
+
+  def name(self, index: int) -> str:
+    """Split and number."""
+    return f"record {index} of split {self._split} in {self.directory}"
+
+
+def cifar(config: DataConfig, seed: int) -> Dataset:
+  """`cifar10` or `cifar100` as uint8 images `[32, 32, 3]` in memory, cut by the seed.
 
   Train, reward and select are cut from the training images.
 
-  Args:
-    name: of the TFDS data set.
-    seed: of the cuts.
-    directory: the TFDS data directory, which holds NAME/VERSION/ in array_record format.
-    sizes: of the four parts.
-
   Raises:
-    InputError: where the directory has no such data set, or in a format that needs TensorFlow, or a
-      class has too few images for the parts.
+    InputError: where the directory has no such data set, or in a format that needs TensorFlow, or
+      it is damaged, or a class has too few images for the parts.
   """
-  train, test, num_classes = _read(name, directory)
-  return Dataset(name, num_classes, *cut_in_four(train, test, sizes, seed), _PIXELS)
+  if config.image_size not in (0, _CIFAR_SHAPE[0]):
+    raise InputError(f"image_size is {config.image_size}: images of {config.dataset} have 32")
+  train, test, num_classes = _cifar_in_memory(
+    config.dataset, config.data_dir, config.unreadable_images
+  )
+  parts = cut_in_four(train, test, config.images, seed)
+  return Dataset(config.dataset, num_classes, *parts, IMAGENET_PIXELS)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(name: str, directory: str) -> tuple[Split, Split, int]:
+def _cifar_in_memory(name: str, directory: str, allowed: int) -> tuple[Split, Split, int]:
   """Training and test images, and the number of classes."""
-  prepare = (
-    f"prepare it with tfds.builder({name!r}, data_dir=DIR, file_format='array_record')"
-    ".download_and_prepare()"
+  builder = _builder(name, directory)
+  num_classes, unreadable = builder.info.features["label"].num_classes, Unreadable(allowed)
+  read = lambda split: read_all(TfdsFiles(builder, split), num_classes, unreadable, _CIFAR_SHAPE)
+  return Split(*read("train")), Split(*read("test")), num_classes
+
+
+def imagenet(config: DataConfig, seed: int) -> Dataset:
+  """`imagenet2012`; train and test (its validation split) are read from disk as they are needed.
+
+  Train, reward and select are cut from the training images by their labels. To learn those, all
+  records are read once; the labels are kept beside them, where that may be written.
+
+  Raises:
+    InputError: as `cifar`.
+  """
+  builder = _builder(config.dataset, config.data_dir)
+  num_classes, unreadable = (
+    builder.info.features["label"].num_classes,
+    Unreadable(config.unreadable_images),
   )
+  side = config.image_size or _IMAGENET_SIDE
+
+  def split(name: str) -> Split:
+    files = TfdsFiles(builder, name)
+    path = os.path.join(files.directory, f"labels-{name}.npy")
+    labels = _labels(files, path, num_classes, unreadable)
+    everything = Split(Photographs(files, labels, side, unreadable), labels)
+    return everything.subset(np.flatnonzero(labels != _NO_LABEL))
+
+  parts = cut_in_four(split("train"), split("validation"), config.images, seed)
+  return Dataset(config.dataset, num_classes, *parts, IMAGENET_PIXELS).with_scored_in_memory()
+
+
+def _labels(files: TfdsFiles, path: str, num_classes: int, unreadable: Unreadable) -> np.ndarray:
+  """Labels int32 of all records, `_NO_LABEL` of those that cannot be read."""
+  labels = np.load(path) if os.path.exists(path) else np.empty(0, np.int32)
+  if len(labels) == len(files):
+    for index in np.flatnonzero(labels == _NO_LABEL):
+      unreadable.report(files.name(index), "the record is damaged")
+    return labels
+  logging.warning("reading %d labels, once: they are kept in %s", len(files), path)
+  labels = np.empty(len(files), np.int32)
+  for index in range(len(files)):
+    try:
+      _, label = files.read(index)
+    except READING_ERRORS as error:
+      unreadable.report(files.name(index), error)
+      labels[index] = _NO_LABEL
+    else:
+      labels[index] = check_label(label, num_classes, files.name(index))
+  try:
+    with whole_file(path) as file:
+      np.save(file, labels)
+  except OSError as error:
+    logging.warning("%s cannot be written (%s): they will be read again", path, error.strerror)
+  return labels
+
+
+def _builder(name: str, directory: str) -> tfds.core.DatasetBuilder:
+  """The stock builder of a prepared data set."""
   if not os.path.isdir(os.path.join(directory, name)):
-    raise InputError(f"data directory {directory!r} has no folder {name!r}: {prepare}")
+    raise InputError(
+      f"data directory {directory!r} has no folder {name!r}: {_how_to_prepare(name)}"
+    )
   builder = tfds.builder(name, data_dir=directory)
   if not os.path.isdir(builder.data_dir):
     raise InputError(
-      f"{builder.data_dir} is missing, which holds {builder.info.full_name}: {prepare}"
+      f"{builder.data_dir}, which holds {builder.info.full_name}, is missing: "
+      f"{_how_to_prepare(name)}"
     )
-  try:
-    sources = [builder.as_data_source(split) for split in ("train", "test")]
-  except NotImplementedError as error:
-    raise InputError(
-      f"{builder.data_dir} is in the format {builder.info.file_format.value}, which needs "
-      f"TensorFlow to be read: {prepare}"
-    ) from error
-  train, test = (_arrays(source) for source in sources)
-  return train, test, builder.info.features["label"].num_classes
+  return builder
 
 
-def _arrays(source) -> Split:
-  x = np.empty((len(source), _SIDE, _SIDE, 3), np.uint8)
-  y = np.empty(len(source), np.int32)
-  for index, example in enumerate(source):
-    x[index], y[index] = example["image"], example["label"]
-  return Split(x, y)
+def _how_to_prepare(name: str) -> str:
+  call = (
+    f"prepare it with tfds.builder({name!r}, data_dir=DIR, file_format='array_record')"
+    ".download_and_prepare()"
+  )
+  archives = "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
+  manual = f", with {archives} of image-net.org in DIR/downloads/manual"
+  return call + (manual if name == "imagenet2012" else "")

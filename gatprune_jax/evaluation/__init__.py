@@ -11,6 +11,7 @@ from gatprune_jax.evaluation.scoring import (
   Score,
   candidate_accuracies,
   in_chunks,
+  recalibrate_mask,
   score_logits,
   score_mask,
 )
@@ -44,6 +45,7 @@ __all__ = [
   "make_optimizer",
   "product_convolution",
   "recalibrate",
+  "recalibrate_mask",
   "running_momentum",
   "score_logits",
   "score_mask",

@@ -58,12 +58,24 @@ def score_mask(
   if lesson is not None:
     learner = masked(graph, train_fn, candidate_convolution())
     variables = adapt(lambda v, batch: learner(v, mask, batch), variables, lesson)
-  conv = scoring_convolution()
-  masked_train, masked_eval = masked(graph, train_fn, conv), masked(graph, eval_fn, conv)
-  recalibrated = recalibrate(
+  recalibrated = recalibrate_mask(graph, train_fn, momentum, variables, mask, calibration)
+  masked_eval = masked(graph, eval_fn, scoring_convolution())
+  return score_logits(masked_eval(recalibrated, mask, x), y)
+
+
+def recalibrate_mask(
+  graph: ChannelGraph,
+  train_fn: TrainFunction,
+  momentum: Any,
+  variables: Any,
+  mask: jax.Array,
+  calibration: jax.Array,
+) -> Any:
+  """The variables with the running statistics that they have under a mask; see `recalibrate`."""
+  masked_train = masked(graph, train_fn, scoring_convolution())
+  return recalibrate(
     lambda v, batch: masked_train(v, mask, batch), momentum, variables, calibration
   )
-  return score_logits(masked_eval(recalibrated, mask, x), y)
 
 
 def in_chunks(fn: Callable[[Any], Any], candidates: Any, chunk: int) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from gatprune_jax.channels import ChannelGraph, masked
-from gatprune_jax.data import Split, random_flip, random_shift
+from gatprune_jax.data import Split, check_feed, make_feed, random_flip, random_shift
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation.convolution import candidate_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction
@@ -37,6 +37,8 @@ class Recipe:
     label_smoothing: share of the target spread evenly over the classes, in [0, 1).
     shift: largest random shift of an image, pixels.
     flip: whether images are mirrored left to right at random.
+    crop_area: smallest share of a photograph's area that its random crop has, in (0, 1]; 1 takes
+      centre crops. Images in memory are not cropped.
     mixup: a of the Beta(a, a) from which a batch draws its share of itself, the rest being the same
       batch in reverse order (Zhang et al. 2018, arXiv 1710.09412); 0 does not mix.
     average: decay of the exponential moving average of the variables that training returns, in
@@ -54,6 +56,7 @@ class Recipe:
   label_smoothing: float
   shift: int
   flip: bool
+  crop_area: float
   mixup: float
   average: float
   distillation: float
@@ -74,6 +77,8 @@ class Recipe:
     for name in ("momentum", "label_smoothing", "average"):
       if not 0 <= getattr(self, name) < 1:
         raise InputError(f"{name} is {getattr(self, name)}: it must be at least 0 and below 1")
+    if not 0 < self.crop_area <= 1:
+      raise InputError(f"crop_area is {self.crop_area}: it must be above 0 and at most 1")
     if not 0 <= self.distillation <= 1:
       raise InputError(f"distillation is {self.distillation}: it must be a weight in [0, 1]")
 
@@ -105,14 +110,9 @@ def steps_per_epoch(recipe: Recipe, split: Split) -> int:
   """Whole batches in the split.
 
   Raises:
-    InputError: where the split is smaller than one.
+    InputError: as `check_feed`.
   """
-  if (steps := len(split.y) // recipe.batch_size) == 0:
-    raise InputError(
-      f"batch_size {recipe.batch_size} exceeds the {len(split.y)} training images: choose a "
-      "smaller one"
-    )
-  return steps
+  return check_feed(split, recipe.batch_size, recipe.crop_area)
 
 
 def make_optimizer(recipe: Recipe, num_steps: int) -> optax.GradientTransformation:
@@ -280,10 +280,10 @@ def _loop(
   state = jax.tree.map(jnp.array, state)  # the steps donate it, and the caller keeps its own
   step = make_step(optimizer)
 
-  def step_on(state, x_all, y_all, indices, key):
-    x = random_shift(key, x_all[indices], recipe.shift)
+  def step_on(state, x, y, key):
+    x = random_shift(key, x, recipe.shift)
     x = random_flip(jax.random.fold_in(key, 1), x) if recipe.flip else x
-    y, share = y_all[indices], 1.0
+    share = 1.0
     if recipe.mixup:
       share = jax.random.beta(jax.random.fold_in(key, 2), recipe.mixup, recipe.mixup)
       x = share * x + (1 - share) * x[::-1]
@@ -291,13 +291,12 @@ def _loop(
     return step(state, Batch(x, y, teacher_logits, share))
 
   step_on = jax.jit(step_on, donate_argnums=0)
-  x_all, y_all = jnp.asarray(split.x), jnp.asarray(split.y)
+  feed = make_feed(split, recipe.batch_size, recipe.crop_area)
   for epoch in range(recipe.epochs):
     epoch_key = jax.random.fold_in(key, epoch)
-    order = jax.random.permutation(epoch_key, len(split.y))[: per_epoch * recipe.batch_size]
     losses = []
-    for index, batch in enumerate(order.reshape(per_epoch, -1)):
-      state, metrics = step_on(state, x_all, y_all, batch, jax.random.fold_in(epoch_key, index))
+    for index, (x, y) in enumerate(feed(epoch_key, 0)):
+      state, metrics = step_on(state, x, y, jax.random.fold_in(epoch_key, index))
       losses.append(metrics)
     means = {name: float(np.mean([m[name] for m in losses])) for name in losses[0]}
     on_epoch(epoch + 1, means, state.average)

@@ -1,11 +1,13 @@
 """Splits and augmentation."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.data import Split, cut, load_dataset, random_flip, random_shift
+from gatprune_jax.data import DIGITS, Split, cut, load_dataset, random_flip, random_shift
 
 PARTS = ("train", "reward", "select", "test")
 
@@ -15,7 +17,7 @@ def rows(split):
 
 
 def test_digits_are_cut_into_disjoint_balanced_parts():
-  data = load_dataset("digits", seed=0)
+  data = load_dataset()
   parts = [getattr(data, name) for name in PARTS]
   assert [len(part.y) for part in parts] == [697, 400, 300, 400]
   assert len(set().union(*map(rows, parts))) == sum(len(rows(part)) for part in parts)
@@ -28,7 +30,7 @@ def test_digits_are_cut_into_disjoint_balanced_parts():
 
 
 def test_splits_follow_the_seed():
-  one, same, other = (load_dataset("digits", seed) for seed in (3, 3, 4))
+  one, same, other = (load_dataset(DIGITS, seed) for seed in (3, 3, 4))
   for name in PARTS:
     np.testing.assert_array_equal(getattr(one, name).x, getattr(same, name).x)
     assert not np.array_equal(getattr(one, name).x, getattr(other, name).x)
@@ -42,11 +44,18 @@ def test_images_keep_their_labels():
 
 def test_bad_requests_are_refused():
   with pytest.raises(gp.InputError, match="'mnist' is unknown: choose one of cifar10,"):
-    load_dataset("mnist", 0)
+    load_dataset(dataclasses.replace(DIGITS, dataset="mnist"))
   split = Split(np.zeros((20, 1, 1, 1)), np.arange(20) % 4)
-  for first in (3, 17):
+  for first in (0, 20):
     with pytest.raises(gp.InputError, match=f"cannot cut {first} of 20"):
       cut(split, first, 0)
+
+
+def test_parts_smaller_than_the_number_of_classes_are_drawn_without_regard_to_them():
+  split = Split(np.arange(20.0).reshape(20, 1, 1, 1), np.arange(20) % 4)
+  small, rest = cut(split, 3, 0)
+  assert sorted(np.concatenate([small.x, rest.x]).ravel()) == list(range(20))
+  assert len(small.y) == 3
 
 
 def test_random_flip_mirrors_about_half_of_the_images():

@@ -1,62 +1,64 @@
-"""CIFAR from a small directory in the stock format, which the test writes."""
+"""CIFAR and ImageNet from small directories in the stock format, which the test writes."""
 
-import io
+import dataclasses
+import glob
+import os
 import shutil
 
 import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.data import Sizes, load_dataset
-
-tfds = pytest.importorskip("tensorflow_datasets")
-Image = pytest.importorskip("PIL.Image")
-
-PER_CLASS = {"train": 12, "test": 3}
+from gatprune_jax.data import DataConfig, Photographs, Sizes, load_dataset
+from gatprune_jax.data.decoding import centre_crop
+from tests.data.directories import encoded, photograph, write_tfds
 
 
-def pixels(split, index):
-  """The image of an index: noise, so that no two are equal."""
-  seed = index + 1000 * (split == "test")
-  return np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
-
-
-def write_cifar10(directory):
-  """The stock builder's directory, with images of our own; PNG files need no TensorFlow."""
-  from tensorflow_datasets.image_classification.cifar import Cifar10
-
-  def examples(split):
-    for index in range(10 * PER_CLASS[split]):
-      png = io.BytesIO()
-      Image.fromarray(pixels(split, index)).save(png, "PNG")
-      png.seek(0)
-      yield index, {"image": png, "label": index % 10, "id": f"{split}_{index}"}
-
-  with tfds.core.registered.skip_registration():
-
-    class Local(Cifar10):
-      name = "cifar10"
-
-      def _split_generators(self, dl_manager):
-        self.info.features["label"].names = [str(label) for label in range(10)]
-        return {split: examples(split) for split in PER_CLASS}
-
-    builder = Local(data_dir=str(directory), file_format="array_record")
-  builder.download_and_prepare()
+def pixels(index):
+  return np.asarray(photograph(index, (32, 32)))
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
   path = tmp_path_factory.mktemp("tfds")
-  write_cifar10(path)
+  write_tfds("cifar10", path, (120, 30), num_classes=10)
+  write_tfds("imagenet2012", path, (30, 8), num_classes=2)
   return str(path)
 
 
+@pytest.fixture
+def copy(directory, tmp_path):
+  """A directory of the test's own, as if it had never been read."""
+  return shutil.copytree(
+    directory, tmp_path / "copy", ignore=shutil.ignore_patterns("labels-*.npy")
+  )
+
+
+def cifar10(directory, **sizes):
+  sizes = Sizes(**{"train": 0, "reward": 30, "select": 20, "test": 0} | sizes)
+  return DataConfig("cifar10", str(directory), sizes)
+
+
+def imagenet(directory, **changes):
+  config = DataConfig("imagenet2012", str(directory), Sizes(0, 8, 6, 0), image_size=24)
+  return dataclasses.replace(config, **changes)
+
+
+def damage(directory, name, split):
+  """Flips a byte of a record file, beyond its header."""
+  (path,) = glob.glob(os.path.join(directory, name, "*", f"{name}-{split}.array_record-*"))
+  with open(path, "r+b") as file:
+    file.seek(1000)
+    byte = file.read(1)[0]
+    file.seek(-1, os.SEEK_CUR)
+    file.write(bytes([byte ^ 255]))
+
+
 def test_images_and_labels_arrive_in_four_balanced_parts(directory):
-  data = load_dataset("cifar10", 0, directory, Sizes(train=0, reward=30, select=20, test=0))
+  data = load_dataset(cifar10(directory))
   assert [len(part.y) for part in data[2:6]] == [70, 30, 20, 30]
   assert data.num_classes == 10
-  stored = {pixels("train", i).tobytes(): i % 10 for i in range(120)}
+  stored = {pixels(i).tobytes(): i % 10 for i in range(120)}
   seen = set()
   for part in (data.train, data.reward, data.select):
     assert part.x.dtype == np.uint8
@@ -65,21 +67,18 @@ def test_images_and_labels_arrive_in_four_balanced_parts(directory):
       assert stored[image.tobytes()] == label
       seen.add(image.tobytes())
   assert len(seen) == 120
-  assert {x.tobytes() for x in data.test.x} == {pixels("test", i).tobytes() for i in range(30)}
+  assert {x.tobytes() for x in data.test.x} == {pixels(100_000 + i).tobytes() for i in range(30)}
 
 
 def test_smaller_parts(directory):
-  one, other = (
-    load_dataset("cifar10", seed, directory, Sizes(train=40, reward=30, select=20, test=20))
-    for seed in (0, 1)
-  )
+  one, other = (load_dataset(cifar10(directory, train=40, test=20), seed) for seed in (0, 1))
   assert [len(part.y) for part in one[2:6]] == [40, 30, 20, 20]
   assert not np.array_equal(one.reward.x, other.reward.x)
   np.testing.assert_array_equal(one.test.x, other.test.x)
 
 
 def test_pixels_are_scaled_as_the_published_networks_expect(directory):
-  data = load_dataset("cifar10", 0, directory, Sizes(train=0, reward=30, select=20, test=0))
+  data = load_dataset(cifar10(directory))
   x = data.test.x[:2]
   expected = (x / 255 - np.array([[[[0.485, 0.456, 0.406]]]])) / np.array(
     [[[[0.229, 0.224, 0.225]]]]
@@ -87,17 +86,102 @@ def test_pixels_are_scaled_as_the_published_networks_expect(directory):
   np.testing.assert_allclose(data.pixels(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_not_there_or_cannot_be_read_is_refused(tmp_path, directory):
-  sizes = Sizes(0, 30, 20, 0)
+def test_imagenet_is_read_when_it_is_needed(directory):
+  data = load_dataset(imagenet(directory))
+  assert data.num_classes == 1000
+  assert [len(part.y) for part in data[2:6]] == [16, 8, 6, 8]
+  for part in data[2:5]:
+    assert (np.bincount(part.y) == len(part.y) // 2).all()
+  assert isinstance(data.train.x, Photographs)
+  assert isinstance(data.test.x, Photographs)
+  file = lambda index: encoded(photograph(index), "JPEG")
+  stored = {centre_crop(file(i), 24).tobytes(): i % 2 for i in range(30)}
+  seen = set()
+  for part in data[2:5]:
+    for image, label in zip(part.x[:], part.y, strict=True):
+      assert stored[image.tobytes()] == label
+      seen.add(image.tobytes())
+  assert len(seen) == 30
+  expected = {centre_crop(file(100_000 + i), 24).tobytes() for i in range(8)}
+  assert {image.tobytes() for image in data.test.x[:]} == expected
+
+
+def test_labels_of_imagenet_are_read_once(copy):
+  first = load_dataset(imagenet(copy))
+  for path in glob.glob(os.path.join(copy, "imagenet2012", "*", "labels-*.npy")):
+    labels = np.load(path)
+    np.save(path, 1 - labels)
+  second = load_dataset(imagenet(copy))
+  file = lambda index: encoded(photograph(index), "JPEG")
+  stored = {centre_crop(file(i), 24).tobytes(): i % 2 for i in range(30)}
+  for data, sign in ((first, 0), (second, 1)):
+    assert [stored[x.tobytes()] ^ sign for x in data.reward.x] == data.reward.y.tolist()
+
+
+@pytest.mark.parametrize(("make", "name"), [(cifar10, "cifar10"), (imagenet, "imagenet2012")])
+def test_a_corrupt_record_is_named_and_counted(copy, make, name):
+  damage(copy, name, "train")
+  with pytest.raises(gp.InputError) as caught:
+    load_dataset(make(copy))
+  assert f"of split train in {copy}" in str(caught.value)
+  assert "That makes 1, and unreadable_images allows 0" in str(caught.value)
+  data = load_dataset(dataclasses.replace(make(copy), unreadable_images=1))
+  whole = {"cifar10": 120, "imagenet2012": 30}[name]
+  assert sum(len(part.y) for part in data[2:5]) == whole - 1
+
+
+def test_a_corrupt_photograph_is_replaced_by_one_of_its_class(copy):
+  # Its label is known from an earlier run, so that nothing is missed until it is read.
+  load_dataset(imagenet(copy))
+  path = glob.glob(os.path.join(copy, "imagenet2012", "*", "labels-train.npy"))[0]
+  labels = np.load(path)
+  damage(copy, "imagenet2012", "train")
+  os.remove(path)
+  load_dataset(imagenet(copy, unreadable_images=1))
+  (index,) = np.flatnonzero(np.load(path) < 0)
+  np.save(path, labels)
+  for seed in range(10):  # until the record is in the training part
+    data = load_dataset(imagenet(copy, unreadable_images=1), seed)
+    images = data.train.x[:]
+    file = lambda i: encoded(photograph(i), "JPEG")
+    whole = {centre_crop(file(i), 24).tobytes(): i for i in range(30)}
+    seen = [whole[image.tobytes()] for image in images]
+    if len(set(seen)) < len(seen):
+      break
+  assert len(seen) - len(set(seen)) == 1
+  assert [i % 2 for i in seen] == data.train.y.tolist()
+  with pytest.raises(gp.InputError, match=f"record {index} of split train"):
+    load_dataset(imagenet(copy), seed).train.x[:]
+
+
+def test_an_image_of_another_shape_is_named(tmp_path):
+  write_tfds("cifar10", tmp_path, (10, 10), num_classes=10, side=16)
+  with pytest.raises(
+    gp.InputError, match=r"record 0 of split train .* shape \(16, 16, 3\), not \(3"
+  ):
+    load_dataset(cifar10(tmp_path))
+
+
+def test_what_is_not_there_or_cannot_be_read_is_refused(copy, directory):
   with pytest.raises(gp.InputError, match="has no folder 'cifar100': prepare it with"):
-    load_dataset("cifar100", 0, directory, sizes)
-  with pytest.raises(gp.InputError, match="cannot cut 118 of 120 images off"):
-    load_dataset("cifar10", 0, directory, sizes._replace(select=118))
+    load_dataset(dataclasses.replace(cifar10(directory), dataset="cifar100"))
+  with pytest.raises(gp.InputError, match="cannot cut 120 of 120 images off"):
+    load_dataset(cifar10(directory, select=120))
+  with pytest.raises(gp.InputError, match="image_size is 64: images of cifar10 have 32"):
+    load_dataset(dataclasses.replace(cifar10(directory), image_size=64))
+  with pytest.raises(gp.InputError, match=r"images\.reward is -1: it must not be negative"):
+    cifar10(directory, reward=-1)
   # Writing TFRecord files needs TensorFlow; reading stops at what the description says.
-  shutil.copytree(directory, tmp_path / "copy")
-  description = tmp_path / "copy" / "cifar10" / "3.0.2" / "dataset_info.json"
-  told = description.read_text()
+  (description,) = glob.glob(os.path.join(copy, "cifar10", "*", "dataset_info.json"))
+  with open(description) as file:
+    told = file.read()
   assert '"array_record"' in told
-  description.write_text(told.replace('"array_record"', '"tfrecord"'))
+  with open(description, "w") as file:
+    file.write(told.replace('"array_record"', '"tfrecord"'))
   with pytest.raises(gp.InputError, match="in the format tfrecord, which needs TensorFlow"):
-    load_dataset("cifar10", 0, str(tmp_path / "copy"), sizes)
+    load_dataset(cifar10(copy))
+  (records,) = glob.glob(os.path.join(copy, "imagenet2012", "*", "*-train.array_record*"))
+  os.remove(records)
+  with pytest.raises(gp.InputError, match=r"record 0 of split train .* cannot be read: open"):
+    load_dataset(imagenet(copy))
+  assert not glob.glob(os.path.join(copy, "imagenet2012", "*", "labels-*.npy"))

@@ -24,7 +24,7 @@ from gatprune_jax.evaluation import (
 
 RECIPE = Recipe(
   epochs=3, batch_size=4, learning_rate=0.05, warmup_epochs=1.0, momentum=0.9, weight_decay=1e-3,
-  label_smoothing=0.1, shift=1, flip=True, mixup=0.0, average=0.0,
+  label_smoothing=0.1, shift=1, flip=True, crop_area=1.0, mixup=0.0, average=0.0,
   distillation=0.0, temperature=2.0,
 )  # fmt: skip
 
@@ -196,8 +196,8 @@ def test_schedule_warms_up_and_ends_at_zero():
 @pytest.mark.parametrize(
   ("field", "value"),
   [("epochs", 0), ("learning_rate", -0.1), ("momentum", 1.0), ("label_smoothing", 1.5),
-   ("shift", -1), ("mixup", -0.1), ("average", 1.0), ("batch_size", 0),
-   ("weight_decay", -1e-4), ("distillation", 1.1), ("temperature", 0.0),
+   ("shift", -1), ("mixup", -0.1), ("crop_area", 0.0), ("crop_area", 1.5), ("average", 1.0),
+   ("batch_size", 0), ("weight_decay", -1e-4), ("distillation", 1.1), ("temperature", 0.0),
    ("warmup_epochs", -1.0), ("warmup_epochs", 3.0)],
 )  # fmt: skip
 def test_impossible_recipes_are_refused(field, value):

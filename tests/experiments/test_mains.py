@@ -17,6 +17,7 @@ import gatprune_jax as gp
 from gatprune_jax.checkpoint import restore_variables, save_variables
 from gatprune_jax.data import load_dataset
 from gatprune_jax.models import cifar_resnet
+from tests.experiments.mains import run
 
 SMALL = [
   "--config.model.widths=(4,6,8)", "--config.dense.recipe.epochs=3", "--config.finetune.epochs=2",
@@ -24,13 +25,6 @@ SMALL = [
   "--config.search.shortlist=2", "--config.search.calibration_images=64",
   "--config.criteria=('random','l1','bn_scale')",
 ]  # fmt: skip
-
-
-def run(main, *arguments):
-  return subprocess.run(
-    [sys.executable, "-m", f"experiments.{main}", *arguments],
-    capture_output=True, text=True, timeout=600, check=False,
-  )  # fmt: skip
 
 
 def contents(directory):
@@ -42,6 +36,15 @@ def contents(directory):
       with open(path, "rb") as file:
         found[path] = file.read()
   return found
+
+
+def metrics(workdir):
+  """The lines of metrics.jsonl, without their times."""
+  with open(os.path.join(workdir, "metrics.jsonl")) as file:
+    lines = [json.loads(line) for line in file]
+  for line in lines:
+    del line["seconds"]
+  return lines
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ def test_the_pruned_network_runs_without_its_code(pruned):
   with open(os.path.join(workdir, "result.json")) as file:
     result = json.load(file)
   loaded = gp.load(os.path.join(workdir, "pruned"))
-  test = load_dataset("digits", 0).test
+  test = load_dataset().test
   logits = loaded.apply(loaded.variables, jnp.asarray(test.x))
   accuracy = float((np.asarray(logits).argmax(-1) == test.y).mean())
   assert accuracy == pytest.approx(result["pruned"]["test_accuracy"], abs=1e-6)
@@ -145,8 +148,14 @@ def test_an_interrupted_run_is_finished_by_the_same_command(pruned, tmp_path):
     with open(os.path.join(directory, "result.json")) as file:
       results.append(json.load(file))
   assert results[0]["methods"] == results[1]["methods"]
-  with open(stopped / "metrics.jsonl") as file:
-    assert len(file.readlines()) == 7
+  assert metrics(stopped) == metrics(workdir)
+
+
+def test_same_seed_same_bits(pruned, trained):
+  # Two processes train the same dense network; the test above runs the rest of a job twice.
+  dense = [line for line in metrics(pruned[0]) if line["phase"] == "dense"]
+  assert dense == metrics(trained[0])
+  assert len(dense) == 3
 
 
 def test_prune_starts_from_a_trained_network(trained, tmp_path):
@@ -181,7 +190,7 @@ REFUSED = {
   "no config": (["--config=/nowhere/config.py"], "/nowhere/config.py"),
   "no checkpoint": (["--config.dense.checkpoint=/nowhere"], "does not exist"),
   "batch too large": (["--config.finetune.batch_size=698"], "batch_size 698 exceeds the 697"),
-  "arena too small": (["--config.search.arena_share=0.01"], "cannot cut 4 of 400 images off"),
+  "arena too small": (["--config.search.arena_share=0.001"], "cannot cut 0 of 400 images off"),
   "no teacher": (["--config.dense.recipe.distillation=0.5"], "dense.recipe.distillation must be 0"),
   "stray argument": (["stray"], "'stray' is not a flag"),
 }

@@ -1,0 +1,55 @@
+"""From image files to pixels, with Pillow."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+# What Pillow raises on files that are damaged, cut short, or no images at all.
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+_CENTRE_SHARE = 0.875  # of the shorter side, kept by the crop for evaluation
+_ASPECT = 4 / 3  # largest aspect ratio of a random crop, either way
+
+
+def decode(file: bytes) -> np.ndarray:
+  """The whole image, uint8 `[H, W, 3]`."""
+  return np.asarray(_open(file))
+
+
+def centre_crop(file: bytes, side: int) -> np.ndarray:
+  """The centre square, 0.875 of the shorter side wide, resized to uint8 `[side, side, 3]`."""
+  image = _open(file)
+  width = _CENTRE_SHARE * min(image.size)
+  left, top = ((length - width) / 2 for length in image.size)
+  return _resized(image, side, (left, top, left + width, top + width))
+
+
+def random_crop(file: bytes, side: int, area: float, rng: np.random.Generator) -> np.ndarray:
+  """A random rectangle, resized to uint8 `[side, side, 3]`.
+
+  Its share of the image's area is uniform in [area, 1] and its aspect ratio log-uniform in
+  [3/4, 4/3]; a side that would be longer than the image's is cut to it (after Szegedy et al. 2015,
+  arXiv 1409.4842, section 6).
+
+  Args:
+    file: the encoded image.
+    side: pixels of the result's.
+    area: smallest share.
+    rng: draws the rectangle.
+  """
+  image = _open(file)
+  share = rng.uniform(area, 1) * image.width * image.height
+  aspect = np.exp(rng.uniform(-np.log(_ASPECT), np.log(_ASPECT)))
+  width = min(image.width, np.sqrt(share * aspect))
+  height = min(image.height, np.sqrt(share / aspect))
+  left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+  return _resized(image, side, (left, top, left + width, top + height))
+
+
+def _open(file: bytes) -> Image.Image:
+  return Image.open(io.BytesIO(file)).convert("RGB")
+
+
+def _resized(image: Image.Image, side: int, box: tuple[float, ...]) -> np.ndarray:
+  return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=box))

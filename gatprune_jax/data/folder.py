@@ -1,0 +1,113 @@
+"""Anyone's own image files, in one folder for each class."""
+
+from collections.abc import Sequence
+import os
+
+import numpy as np
+
+from gatprune_jax.data.config import DataConfig
+from gatprune_jax.data.files import Unreadable, read_all
+from gatprune_jax.data.photographs import Photographs
+from gatprune_jax.data.splits import (
+  IMAGENET_PIXELS,
+  Dataset,
+  Split,
+  cut_in_four,
+  measure_pixels,
+)
+from gatprune_jax.errors import InputError
+
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_TEST_FOLDERS = ("test", "val", "validation")
+
+
+class FolderFiles:
+  """Image files `DIRECTORY/CLASS/FILE`, in the order of their names."""
+
+  def __init__(self, directory: str, classes: Sequence[str]):
+    """Lists them.
+
+    Args:
+      directory: holds one folder a class.
+      classes: their names; the label is the place.
+
+    Raises:
+      InputError: for a folder of another class, or one without images.
+    """
+    if unknown := sorted(set(_folders(directory)) - set(classes)):
+      raise InputError(
+        f"{os.path.join(directory, unknown[0])} is a class without training images: the classes "
+        f"are {', '.join(classes)}"
+      )
+    self._files: list[tuple[str, int]] = []
+    for label, name in enumerate(classes):
+      folder = os.path.join(directory, name)
+      found = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+      paths = [os.path.join(folder, f) for f in found if f.lower().endswith(_EXTENSIONS)]
+      if not paths:
+        raise InputError(f"{folder} has no images: they end in {', '.join(_EXTENSIONS)}")
+      self._files += [(path, label) for path in paths]
+
+  @property
+  def labels(self) -> np.ndarray:
+    """Labels of all files, int32."""
+    return np.array([label for _, label in self._files], np.int32)
+
+  def __len__(self) -> int:
+    """How many files there are."""
+    return len(self._files)
+
+  def read(self, index: int) -> tuple[bytes, int]:
+    """The encoded image and its label."""
+    path, label = self._files[index]
+    with open(path, "rb") as file:
+      return file.read(), label
+
+  def name(self, index: int) -> str:
+    """The path."""
+    return self._files[index][0]
+
+
+def folder(config: DataConfig, seed: int) -> Dataset:
+  """Image files in one folder for each class, cut by the seed.
+
+  `data_dir` holds the class folders, or `train` and one of `test`, `val` and `validation` that do;
+  without the latter, test is cut from the training images. With an `image_size` the files are
+  photographs of any size, cropped when they are read and scaled by ImageNet's mean and deviation;
+  without, all have one size, are held in memory, and scaled by their own over the training part.
+
+  Raises:
+    InputError: where there are no such folders, or images of several sizes, or a class has too few
+      images for the parts.
+  """
+  directory = config.data_dir
+  if not os.path.isdir(directory):
+    raise InputError(f"data directory {directory!r} is missing: it holds a folder for each class")
+  inside = _folders(directory)
+  train_directory = os.path.join(directory, "train") if "train" in inside else directory
+  classes = _folders(train_directory)
+  if len(classes) < 2:
+    raise InputError(
+      f"{train_directory} has {len(classes)} folders: it needs one for each of two or more classes"
+    )
+  train = FolderFiles(train_directory, classes)
+  held_out = [name for name in _TEST_FOLDERS if "train" in inside and name in inside]
+  test = FolderFiles(os.path.join(directory, held_out[0]), classes) if held_out else None
+  unreadable = Unreadable(config.unreadable_images)
+  if config.image_size:
+    crops = lambda files: Split(
+      Photographs(files, files.labels, config.image_size, unreadable), files.labels
+    )
+    images, test_images = crops(train), crops(test) if test else None
+    parts = cut_in_four(images, test_images, config.images, seed, classes)
+    return Dataset("folder", len(classes), *parts, IMAGENET_PIXELS).with_scored_in_memory()
+  images = Split(*read_all(train, len(classes), unreadable))
+  shape = images.x.shape[1:]
+  test_images = Split(*read_all(test, len(classes), unreadable, shape)) if test else None
+  parts = cut_in_four(images, test_images, config.images, seed, classes)
+  return Dataset("folder", len(classes), *parts, measure_pixels(parts[0].x))
+
+
+def _folders(directory: str) -> list[str]:
+  with os.scandir(directory) as entries:
+    return sorted(entry.name for entry in entries if entry.is_dir())

@@ -1,0 +1,57 @@
+"""Every config runs as a whole in its `:runlocal` variant, from directories in stock formats."""
+
+import json
+
+import pytest
+
+from experiments.configs import (
+  cifar10_resnet20,
+  cifar10_resnet56,
+  cifar100_resnet56,
+  cifar100_vgg19,
+  digits_resnet8,
+  imagenet_resnet50,
+)
+from experiments.settings import make_settings
+from tests.data.directories import write_tfds
+from tests.experiments.mains import run
+
+CONFIGS = {
+  "digits_resnet8": digits_resnet8,
+  "cifar10_resnet20": cifar10_resnet20,
+  "cifar10_resnet56": cifar10_resnet56,
+  "cifar100_resnet56": cifar100_resnet56,
+  "cifar100_vgg19": cifar100_vgg19,
+  "imagenet_resnet50": imagenet_resnet50,
+}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+  path = tmp_path_factory.mktemp("tfds")
+  write_tfds("cifar10", path, (120, 30), num_classes=10)
+  write_tfds("cifar100", path, (120, 30), num_classes=10)
+  write_tfds("imagenet2012", path, (100, 20), num_classes=2)
+  return path
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_runlocal(name, directory, tmp_path):
+  done = run(
+    "prune", f"--workdir={tmp_path}", f"--config=experiments/configs/{name}.py:runlocal",
+    f"--config.data_dir={directory}",
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  with open(tmp_path / "result.json") as file:
+    result = json.load(file)
+  settings = make_settings(CONFIGS[name].get_config())
+  assert result["dataset"] == settings.data.dataset
+  assert result["network"].startswith(settings.model.name)
+  assert result["feasible"] is True
+  assert result["pruned"]["macs_ratio"] <= settings.budgets["macs"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_unknown_variants_are_refused(name):
+  with pytest.raises(ValueError, match=f"variant 'gpu' of {name} is unknown: choose .*runlocal"):
+    CONFIGS[name].get_config("gpu")
