@@ -3,7 +3,8 @@
 from gatprune_jax.evaluation.adaptation import AdaptationConfig, Lesson, adapt, make_lesson
 from gatprune_jax.evaluation.convolution import (
   candidate_convolution,
-  product_convolution,
+  canonical_convolution,
+  matrix_convolution,
   scoring_convolution,
 )
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate, running_momentum
@@ -38,11 +39,12 @@ __all__ = [
   "adapt",
   "candidate_accuracies",
   "candidate_convolution",
+  "canonical_convolution",
   "in_chunks",
   "init_train_state",
   "make_lesson",
   "make_optimizer",
-  "product_convolution",
+  "matrix_convolution",
   "recalibrate",
   "running_momentum",
   "score_logits",
