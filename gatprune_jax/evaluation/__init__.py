@@ -1,6 +1,11 @@
 """How good a masked network is, before and after training it."""
 
 from gatprune_jax.evaluation.adaptation import AdaptationConfig, Lesson, adapt, make_lesson
+from gatprune_jax.evaluation.batching import (
+  largest_activation,
+  masks_at_once,
+  over_candidates,
+)
 from gatprune_jax.evaluation.convolution import (
   candidate_convolution,
   canonical_convolution,
@@ -42,9 +47,12 @@ __all__ = [
   "canonical_convolution",
   "in_chunks",
   "init_train_state",
+  "largest_activation",
   "make_lesson",
   "make_optimizer",
+  "masks_at_once",
   "matrix_convolution",
+  "over_candidates",
   "recalibrate",
   "running_momentum",
   "score_logits",

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _FEW_POSITIONS = 16
+_LARGEST_MATRIX = 2**24  # elements, generously counted; a wide network has hundreds of such layers
 
 
 class _Window(NamedTuple):
@@ -88,12 +89,13 @@ def candidate_convolution() -> Callable | None:
 def scoring_convolution() -> Callable | None:
   """The convolution for many masks on shared weights; None means XLA's.
 
-  On CPU, images of few positions go through one matrix.
+  On CPU, images of few positions go through one matrix, where it is small.
   """
 
   def convolution(lhs, rhs, **params):
     space = [lhs.shape[axis] for axis in params["dimension_numbers"].lhs_spec[2:]]
-    if math.prod(space) <= _FEW_POSITIONS:
+    positions = math.prod(space)
+    if positions <= _FEW_POSITIONS and positions**2 * rhs.size <= _LARGEST_MATRIX:
       return matrix_convolution(lhs, rhs, **params)
     return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
 

@@ -1,0 +1,42 @@
+"""How many candidates at once, by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gatprune_jax.evaluation import largest_activation, masks_at_once, over_candidates
+
+
+def test_the_largest_activation_is_found_in_every_body():
+  # The input has 3 elements and is not computed; the largest result is [5, 3] in a scan's body.
+  def fn(x):
+    step = lambda total, y: (total + jnp.broadcast_to(y[None], (5, 3)).max(0), y[0])
+    return jax.jit(lambda x: jax.lax.scan(step, x, jnp.stack([x, x])))(x)
+
+  assert largest_activation(fn, jax.ShapeDtypeStruct((3,), jnp.float32)) == 4 * 5 * 3
+  assert largest_activation(fn, jax.ShapeDtypeStruct((3,), jnp.bfloat16)) == 2 * 5 * 3
+  assert largest_activation(lambda x: x, jnp.ones(3)) == 1
+
+
+@pytest.mark.parametrize(
+  ("bytes_each", "own_weights", "backend", "expected"),
+  [
+    (10**6, False, "cpu", 3),
+    (10**6, True, "cpu", 1),
+    (10**8, False, "cpu", 1),
+    (2**25, False, "gpu", 32),
+    (2**25, True, "gpu", 32),
+    (2**31, False, "tpu", 1),
+  ],
+)
+def test_masks_at_once(bytes_each, own_weights, backend, expected):
+  assert masks_at_once(bytes_each, own_weights, backend) == expected
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_candidates_in_either_way_are_the_same(backend, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  candidates = {"a": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3.0)}
+  out = over_candidates(lambda c: c["a"] * c["b"], candidates)
+  np.testing.assert_array_equal(out, [[0, 0], [2, 3], [8, 10]])
