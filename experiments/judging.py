@@ -15,6 +15,8 @@ from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
   candidate_accuracies,
   in_chunks,
+  largest_activation,
+  masks_at_once,
   running_momentum,
   score_mask,
   train,
@@ -53,7 +55,10 @@ class Judge:
       score = lambda mask: score_mask(
         graph, network.eval_fn, network.train_fn, momentum, variables, mask, calibration, x, y
       )
-      return in_chunks(lambda mask: score(mask).correct.mean(), masks, settings.search.chunk)
+      chunk = settings.search.chunk or masks_at_once(
+        largest_activation(network.eval_fn, variables, x), False, jax.default_backend()
+      )
+      return in_chunks(lambda mask: score(mask).correct.mean(), masks, chunk)
 
     self._before = lambda split: before(jnp.asarray(masks), variables, calibration, *split)
 

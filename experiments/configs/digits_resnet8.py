@@ -75,7 +75,7 @@ def get_config() -> ConfigDict:
   config.search.refinement = 192  # masks scored at the end, exchanges around the best one
   config.search.elites = 12  # best feasible masks among the candidates
   config.search.shortlist = 8  # candidates that are fine-tuned
-  config.search.chunk = 4  # masks scored at once; few stay in the cache of a CPU
+  config.search.chunk = 0  # masks scored at once; 0: chosen from network, images and backend
   config.search.policy = ConfigDict()
   config.search.policy.layers = 2  # graph attention
   config.search.policy.heads = 4

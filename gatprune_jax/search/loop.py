@@ -58,7 +58,7 @@ def search(
   start = time.monotonic()
   scorer = Scorer(task, config)
   policy, problem, state = prepare(task, config, scorer, seed)
-  step = compile_update(config, policy, scorer.score_fn)
+  step = compile_update(scorer.config, policy, scorer.score_fn)
   for index in range(config.updates):
     state, metrics = step(state, problem)
     on_update(Progress(index + 1, jax.device_get(metrics)))

@@ -50,7 +50,7 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
   ("limits", "change"),
   [
     ({"macs": 0.3}, {}),
-    ({"params": 0.4}, {"constraint": "projection"}),
+    ({"params": 0.4}, {"constraint": "projection", "chunk": 0}),
     ({"macs": 0.4}, {"policy": PolicyConfig(0, 2, 4), "critic": CriticConfig(0, 0.0, 0.0)}),
     ({"macs": 0.5, "params": 0.3}, {"schedule": "layerwise"}),
   ],
