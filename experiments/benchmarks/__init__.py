@@ -2,12 +2,21 @@
 
 from collections.abc import Callable
 
+from experiments.benchmarks.ceiling import ceiling
 from experiments.benchmarks.compression import half_width_speed, tracing
+from experiments.benchmarks.finetuning import finetuning, finetuning_against_torch
 from experiments.benchmarks.measuring import Row
+from experiments.benchmarks.peers import PEERS, Skipped, overview
+from experiments.benchmarks.scoring import scoring, scoring_against_torch
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
   "tracing": tracing,
   "half_width_speed": half_width_speed,
+  "scoring": scoring,
+  "scoring_against_torch": scoring_against_torch,
+  "finetuning": finetuning,
+  "finetuning_against_torch": finetuning_against_torch,
+  "ceiling": ceiling,
 }
 
-__all__ = ["BENCHMARKS", "Row"]
+__all__ = ["BENCHMARKS", "PEERS", "Row", "Skipped", "overview"]
