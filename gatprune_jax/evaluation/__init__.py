@@ -2,6 +2,8 @@
 
 from gatprune_jax.evaluation.adaptation import AdaptationConfig, Lesson, adapt, make_lesson
 from gatprune_jax.evaluation.batching import (
+  images_at_once,
+  in_blocks,
   largest_activation,
   masks_at_once,
   over_candidates,
@@ -45,6 +47,8 @@ __all__ = [
   "candidate_accuracies",
   "candidate_convolution",
   "canonical_convolution",
+  "images_at_once",
+  "in_blocks",
   "in_chunks",
   "init_train_state",
   "largest_activation",

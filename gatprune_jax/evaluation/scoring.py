@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gatprune_jax.channels import ChannelGraph, masked
 from gatprune_jax.evaluation.adaptation import Lesson, adapt
+from gatprune_jax.evaluation.batching import images_at_once, in_blocks, largest_activation
 from gatprune_jax.evaluation.convolution import candidate_convolution, scoring_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate
 
@@ -63,7 +64,9 @@ def score_mask(
   recalibrated = recalibrate(
     lambda v, batch: masked_train(v, mask, batch), momentum, variables, calibration
   )
-  return score_logits(masked_eval(recalibrated, mask, x), y)
+  each = largest_activation(eval_fn, variables, x) // len(x)
+  size = images_at_once(each, jax.default_backend())
+  return score_logits(in_blocks(lambda rows: masked_eval(recalibrated, mask, rows), x, size), y)
 
 
 def in_chunks(fn: Callable[[Any], Any], candidates: Any, chunk: int) -> Any:
