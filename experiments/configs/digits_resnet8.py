@@ -80,6 +80,7 @@ def get_config() -> ConfigDict:
   config.search.policy.layers = 2  # graph attention
   config.search.policy.heads = 4
   config.search.policy.head_features = 8  # per head
+  config.search.policy.edge_norms = True  # does attention see the kernel between two channels?
   config.search.ppo = ConfigDict()
   config.search.ppo.epochs = 4  # passes over each batch
   config.search.ppo.clip = 0.2  # per-channel ratio

@@ -33,7 +33,7 @@ class SearchConfig:
     elites: best feasible masks among the candidates.
     shortlist: candidates returned for fine-tuning.
     chunk: masks scored at once; bounds memory.
-    policy: sizes of the encoder.
+    policy: the encoder.
     ppo: the policy update.
     dual: the multipliers' controller.
     critic: the surrogate of the reward.
