@@ -11,7 +11,7 @@ import sys
 from absl import app, flags, logging
 import jax
 
-from experiments.benchmarks import BENCHMARKS
+from experiments.benchmarks import BENCHMARKS, Row, Skipped
 from gatprune_jax import workdir as runs
 from gatprune_jax.report import benchmark_table
 
@@ -33,11 +33,20 @@ def main(argv: list[str]) -> None:
   if problem:
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(1)
-  rows = [row for name in _ONLY.value or BENCHMARKS for row in BENCHMARKS[name]()]
+  rows = [row for name in _ONLY.value or BENCHMARKS for row in rows_of(name)]
   device = f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
   print(f"{device}\n\n{benchmark_table(rows)}")
   content = {"device": device, "versions": runs.versions(), "rows": [r._asdict() for r in rows]}
   runs.write_json(_OUT.value, content)
+
+
+def rows_of(name: str) -> list[Row]:
+  """The rows of one benchmark; none, and a line that says why, where it is skipped."""
+  try:
+    return BENCHMARKS[name]()
+  except Skipped as reason:
+    print(f"{name} skipped: {reason}", file=sys.stderr)
+    return []
 
 
 if __name__ == "__main__":

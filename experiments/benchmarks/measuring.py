@@ -23,6 +23,10 @@ class Row(NamedTuple):
   note: str
 
 
+class Skipped(Exception):
+  """A measurement that cannot be made here; the message says what it needs."""
+
+
 def timed(fn: Callable[[], Any]) -> tuple[Any, float]:
   """The result of one call, and its seconds."""
   start = time.perf_counter()
