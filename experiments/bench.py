@@ -2,7 +2,8 @@
 
 Prints a table and writes the same rows as JSON. Timings of one row alternate, so that a busy
 machine slows both sides alike. A new measurement is a function in `BENCHMARKS` of
-`experiments.benchmarks`.
+`experiments.benchmarks`; one whose peer is not installed is skipped, and `--peers` says what to
+install.
 """
 
 import os
@@ -11,16 +12,20 @@ import sys
 from absl import app, flags, logging
 import jax
 
-from experiments.benchmarks import BENCHMARKS, Skipped
+from experiments.benchmarks import BENCHMARKS, Row, Skipped, overview
 from gatprune_jax import workdir as runs
 from gatprune_jax.report import benchmark_table
 
 _OUT = flags.DEFINE_string("out", None, "File for the rows as JSON; it must not exist yet.")
 _ONLY = flags.DEFINE_list("only", None, "Names of the benchmarks to run; all unless given.")
+_PEERS = flags.DEFINE_bool("peers", False, "Lists the libraries measured against, and ends.")
 
 
 def main(argv: list[str]) -> None:
   """Runs the benchmarks."""
+  if _PEERS.value:
+    print(overview())
+    return
   logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
   unknown = set(_ONLY.value or ()) - BENCHMARKS.keys()
   problem = None
@@ -33,16 +38,20 @@ def main(argv: list[str]) -> None:
   if problem:
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(1)
-  rows = []
-  for name in _ONLY.value or BENCHMARKS:
-    try:
-      rows += BENCHMARKS[name]()
-    except Skipped as missing:
-      print(f"{name} is skipped: it compares with {missing}, which is not installed")
+  rows = [row for name in _ONLY.value or BENCHMARKS for row in rows_of(name)]
   device = f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
   print(f"{device}\n\n{benchmark_table(rows)}")
   content = {"device": device, "versions": runs.versions(), "rows": [r._asdict() for r in rows]}
   runs.write_json(_OUT.value, content)
+
+
+def rows_of(name: str) -> list[Row]:
+  """The rows of one benchmark; none, and a line that says why, where it is skipped."""
+  try:
+    return BENCHMARKS[name]()
+  except Skipped as reason:
+    print(f"{name} skipped: {reason}", file=sys.stderr)
+    return []
 
 
 if __name__ == "__main__":

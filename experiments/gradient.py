@@ -49,7 +49,7 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
   scorer = Scorer(task, settings.search)
   best = best_classical(task, scorer)
   probabilities = jax.nn.sigmoid(warm_logits(best.order, settings.search.warm_start, budgets))
-  observation = observe(graph, variables, task.saliency, budgets)
+  observation = observe(graph, variables, task.saliency, budgets, settings.search.policy.edge_norms)
 
   rng = np.random.default_rng(settings.seed)
   batch = settings.search.samples

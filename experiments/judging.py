@@ -15,10 +15,12 @@ from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
   candidate_accuracies,
   in_chunks,
+  largest_activation,
+  masked_logits,
+  masks_at_once,
   recalibrate_mask,
   running_momentum,
   score_logits,
-  scoring_convolution,
   train,
   train_candidates,
 )
@@ -47,7 +49,9 @@ class Judge:
     self._settings, self._network, self._graph = settings, network, graph
     self._variables, self._train, self._masks = variables, train_split, masks
     momentum = running_momentum(network.train_fn, variables, jnp.asarray(train_split.x[:64]))
-    chunk = settings.search.chunk
+    calibration = jnp.asarray(train_split.x[: settings.search.calibration_images])
+    bytes_each = largest_activation(network.eval_fn, variables, calibration)
+    chunk = settings.search.chunk or masks_at_once(bytes_each, False, jax.default_backend())
 
     @jax.jit
     def statistics(masks, variables, calibration):
@@ -61,15 +65,13 @@ class Judge:
 
     @jax.jit
     def num_correct(masks, variables, statistics, x, y):
-      masked_eval = gp.masked(graph, network.eval_fn, scoring_convolution())
-
       def of_mask(mask_and_statistics):
         mask, own = mask_and_statistics
-        return score_logits(masked_eval({**variables, **own}, mask, x), y).correct.sum()
+        logits = masked_logits(graph, network.eval_fn, {**variables, **own}, mask, x)
+        return score_logits(logits, y).correct.sum()
 
       return in_chunks(of_mask, (masks, statistics), chunk)
 
-    calibration = jnp.asarray(train_split.x[: settings.search.calibration_images])
     self._statistics = statistics(jnp.asarray(masks), variables, calibration)
     self._num_correct = num_correct
 

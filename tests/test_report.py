@@ -9,7 +9,9 @@ from flax import linen as nn
 import numpy as np
 import pytest
 
+from experiments import bench as bench_main
 from experiments import summary as summary_main
+from experiments.benchmarks import overview
 import gatprune_jax as gp
 from gatprune_jax import workdir
 from gatprune_jax.report import CompareRow, Row, comparison, comparison_over_seeds, summary
@@ -113,6 +115,21 @@ def test_the_benchmark_writes_what_it_prints(tmp_path):
   for row in rows:
     assert row["ratio"] == row["reference_seconds"] / row["seconds"] > 0
     assert f"{row['ratio']:.2f}" in done.stdout
+
+
+def test_a_benchmark_without_its_peer_is_skipped(monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "torch", None)  # how Python marks a module that is not there
+  assert bench_main.rows_of("scoring_against_torch") == []
+  reason = "scoring_against_torch skipped: torch is not installed: pip install torch"
+  assert capsys.readouterr().err.startswith(reason)
+  assert overview().startswith("torch: missing, pip install torch")
+
+
+def test_peers_are_listed(tmp_path):
+  done = run_bench(tmp_path, "--peers")
+  assert done.returncode == 0, done.stderr
+  assert "pip install torch" in done.stdout
+  assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

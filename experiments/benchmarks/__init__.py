@@ -2,14 +2,33 @@
 
 from collections.abc import Callable
 
+from experiments.benchmarks.attention import (
+  attention_against_jraph,
+  attention_against_torch,
+  attention_compilation,
+  attention_size,
+)
+from experiments.benchmarks.ceiling import ceiling
 from experiments.benchmarks.compression import half_width_speed, tracing
-from experiments.benchmarks.measuring import Row, Skipped
+from experiments.benchmarks.finetuning import finetuning, finetuning_against_torch
+from experiments.benchmarks.measuring import Row
+from experiments.benchmarks.peers import PEERS, Skipped, overview
 from experiments.benchmarks.reading import reading
+from experiments.benchmarks.scoring import scoring, scoring_against_torch
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
   "tracing": tracing,
   "half_width_speed": half_width_speed,
+  "scoring": scoring,
+  "scoring_against_torch": scoring_against_torch,
+  "finetuning": finetuning,
+  "finetuning_against_torch": finetuning_against_torch,
   "reading": reading,
+  "ceiling": ceiling,
+  "attention_against_jraph": attention_against_jraph,
+  "attention_against_torch": attention_against_torch,
+  "attention_size": attention_size,
+  "attention_compilation": attention_compilation,
 }
 
-__all__ = ["BENCHMARKS", "Row", "Skipped"]
+__all__ = ["BENCHMARKS", "PEERS", "Row", "Skipped", "overview"]

@@ -12,10 +12,6 @@ import gatprune_jax as gp
 from gatprune_jax import models
 
 
-class Skipped(Exception):
-  """A benchmark cannot run here: its argument is the package that it lacks."""
-
-
 class Row(NamedTuple):
   """One comparison."""
 

@@ -1,7 +1,6 @@
 """How fast photographs become training batches, against PyTorch's DataLoader with Pillow."""
 
 import functools
-import importlib.util
 import io
 import itertools
 import os
@@ -10,7 +9,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from experiments.benchmarks.measuring import Row, Skipped, alternating
+from experiments.benchmarks.measuring import Row, alternating
+from experiments.benchmarks.peers import require
 from gatprune_jax.data import Photographs
 from gatprune_jax.data.decoding import random_crop
 from gatprune_jax.data.files import Unreadable
@@ -37,8 +37,7 @@ class _InMemory:
 
 def reading() -> list[Row]:
   """Random crops of 224 x 224 pixels in batches of 64, images a second and core."""
-  if importlib.util.find_spec("torch") is None:
-    raise Skipped("torch")
+  require("torch")
   files, cores = _photographs(), os.cpu_count() or 1
   photographs = Photographs(_InMemory(files), np.zeros(_NUM, np.int32), _SIDE, Unreadable(0))
   order = np.arange(_NUM).reshape(-1, _BATCH)

@@ -28,7 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
     {"epochs": 200, "batch_size": 128, "weight_decay": 1e-4, "shift": 4, "flip": True}
   )
   config.budgets.macs = 0.5
-  config.search.update({"chunk": 16, "calibration_images": 512, "updates": 200})
+  config.search.update({"calibration_images": 512, "updates": 200})
   config.finetune.update({"batch_size": 128, "learning_rate": 0.01, "shift": 4, "flip": True})
   config.compare.update({"seeds": (0, 1, 2), "budgets": (0.5,)})
   return variants.apply("cifar10_resnet20", config, variant, {"cpu": _for_cpu})
@@ -39,7 +39,7 @@ def _for_cpu(config: ConfigDict) -> None:
   config.dense.recipe.update(
     {"epochs": 4, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 0.5}
   )
-  config.search.update({"updates": 8, "samples": 32, "refinement": 48, "shortlist": 1, "chunk": 1})
+  config.search.update({"updates": 8, "samples": 32, "refinement": 48, "shortlist": 1})
   config.search.update({"calibration_images": 128, "arena_share": 0.2})
   config.finetune.update({"epochs": 1, "batch_size": 64, "warmup_epochs": 0.1})
   config.finetune_side_by_side = False

@@ -25,7 +25,7 @@ def run_locally(config: ConfigDict) -> None:
   for recipe in (config.dense.recipe, config.finetune):
     recipe.update({"epochs": 1, "batch_size": 16, "warmup_epochs": 0.0})
   config.criteria = ("l1",)
-  config.search.update({"updates": 2, "samples": 4, "refinement": 4, "shortlist": 1, "chunk": 1})
+  config.search.update({"updates": 2, "samples": 4, "refinement": 4, "shortlist": 1})
   config.search.calibration_images = 16
   config.search.policy.update({"layers": 1, "heads": 1})
   config.search.ppo.epochs = 1

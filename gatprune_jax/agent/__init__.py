@@ -1,5 +1,6 @@
 """The learner's parts. They know channels and criteria, nothing of how a mask is scored."""
 
+from gatprune_jax.agent.blocks import Bipartite, Block, stack_blocks
 from gatprune_jax.agent.critic import (
   CriticConfig,
   Surrogate,
@@ -7,7 +8,6 @@ from gatprune_jax.agent.critic import (
   fit_surrogate,
 )
 from gatprune_jax.agent.features import (
-  Block,
   Observation,
   dynamic_features,
   observe,
@@ -40,6 +40,7 @@ from gatprune_jax.agent.self_competition import MODES, PastScores, compete, init
 
 __all__ = [
   "MODES",
+  "Bipartite",
   "Block",
   "CriticConfig",
   "DualConfig",
@@ -68,6 +69,7 @@ __all__ = [
   "rank_among_all",
   "remember",
   "sample",
+  "stack_blocks",
   "to_graphs_tuple",
   "update_multipliers",
   "utility",

@@ -5,12 +5,13 @@ complete bipartite block between its channels, once in each direction, and a sta
 node and its channels. Every node has an edge to itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from gatprune_jax.agent.blocks import Bipartite, Block, flags, stack_blocks
 from gatprune_jax.channels import (
   FROZEN,
   Budgets,
@@ -22,22 +23,8 @@ from gatprune_jax.channels import (
 from gatprune_jax.channels import Layer as ChannelLayer
 from gatprune_jax.criteria import mean_by_channel, vector_statistics
 
-# Edge features: the standardised log norm of the kernel between two channels, then flags.
-EDGE_FEATURES = ("log_norm", "forward", "backward", "dense", "layer", "self")
 _KINDS = ("conv", "depthwise", "dense")
-_NOWHERE = np.iinfo(np.int32).max  # an id that no node has
 _VECTORS = ("scale", "bias", "mean", "var")
-
-
-class Block(NamedTuple):
-  """K complete bipartite sets of edges of one shape: in each, every sender to every receiver.
-
-  Ids at or above the number of nodes fill up the shape; their edges do not exist.
-  """
-
-  senders: np.ndarray  # [K, S] int32 node ids, distinct within a row
-  receivers: np.ndarray  # [K, R] int32 node ids, distinct within a row
-  edges: np.ndarray  # [K, S, R, E] float32
 
 
 class Observation(NamedTuple):
@@ -50,7 +37,11 @@ class Observation(NamedTuple):
 
 
 def observe(
-  graph: ChannelGraph, variables: Any, saliency: Mapping[str, np.ndarray], budgets: Budgets
+  graph: ChannelGraph,
+  variables: Any,
+  saliency: Mapping[str, np.ndarray],
+  budgets: Budgets,
+  edge_norms: bool,
 ) -> Observation:
   """Reads the observation off the graph and the weights.
 
@@ -64,6 +55,8 @@ def observe(
     variables: its weights.
     saliency: {criterion: scores `[N]`}.
     budgets: the constraints.
+    edge_norms: whether an edge has the norm of the kernel between its two channels as a feature,
+      or only what it shares with all edges of its layer.
   """
   arrays = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(variables)]
   num = graph.num_channels
@@ -94,7 +87,7 @@ def observe(
   return Observation(
     channels=_standardised(np.stack(columns, axis=1)),
     layers=_layer_features(graph),
-    blocks=_blocks(graph, norms),
+    blocks=_blocks(graph, norms, edge_norms),
     group_of=graph.group_of.astype(np.int32),
   )
 
@@ -133,57 +126,26 @@ def _kernel_norms(layer: ChannelLayer, arrays: list[np.ndarray]) -> _Norms | Non
   return _Norms(in_ids[live_in], out_ids[live_out], np.sqrt(summed[np.ix_(live_in, live_out)]))
 
 
-def _blocks(graph: ChannelGraph, norms: list[_Norms | None]) -> tuple[Block, ...]:
+def _blocks(graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool) -> tuple[Block, ...]:
   logs = [np.log(n.values + 1e-6).ravel() for n in norms if n is not None]
   everything = np.concatenate([*logs, np.zeros(1)])
   mean, std = everything.mean(), everything.std() + 1e-6
-  widest = max((len(np.union1d(y.inputs, y.outputs)) for y in graph.layers), default=0)
-  blocks = []
+  sets = []
   for index, (layer, norm) in enumerate(zip(graph.layers, norms, strict=True)):
     if norm is not None and norm.values.size:
-      strength = (np.log(norm.values + 1e-6) - mean) / std
-      kind = {"dense": layer.kind == "dense"}
-      forward = _edges(strength, forward=True, **kind)
-      backward = _edges(strength.T, backward=True, **kind)
-      blocks.append(Block(norm.inputs, norm.outputs, forward))
-      blocks.append(Block(norm.outputs, norm.inputs, backward))
+      strength = (np.log(norm.values + 1e-6) - mean) / std if edge_norms else None
+      reverse = None if strength is None else strength.T
+      dense = layer.kind == "dense"
+      forward, backward = flags(forward=True, dense=dense), flags(backward=True, dense=dense)
+      sets.append(Bipartite(norm.inputs, norm.outputs, forward, strength))
+      sets.append(Bipartite(norm.outputs, norm.inputs, backward, reverse))
     members = np.unique(np.concatenate([layer.inputs, layer.outputs]))
     members = members[members != FROZEN]
     if len(members):
       node = np.array([graph.num_channels + index])
-      # Stars of all layers get one shape; a kernel's blocks are larger and keep theirs.
-      members = np.pad(members, (0, widest - len(members)), constant_values=_NOWHERE)
-      star = _edges(np.zeros((1, len(members))), layer=True)
-      blocks.append(Block(node, members, star))
-      blocks.append(Block(members, node, star.transpose(1, 0, 2)))
-  return stack_blocks(blocks)
-
-
-def stack_blocks(blocks: Sequence[Block]) -> tuple[Block, ...]:
-  """Stacks single blocks (`[S]`, `[R]`, `[S, R, E]`) of equal shapes.
-
-  Each shape is compiled once, so that compile time does not grow with a network's depth.
-  """
-  by_shape = {}
-  for block in blocks:
-    by_shape.setdefault(block.edges.shape, []).append(block)
-  return tuple(
-    Block(
-      np.stack([b.senders for b in same]).astype(np.int32),
-      np.stack([b.receivers for b in same]).astype(np.int32),
-      np.stack([b.edges for b in same]),
-    )
-    for same in by_shape.values()
-  )
-
-
-def _edges(log_norm: np.ndarray, **flags: bool) -> np.ndarray:
-  """Edge features `[S, R, E]` in the order of EDGE_FEATURES."""
-  edges = np.zeros((*log_norm.shape, len(EDGE_FEATURES)), np.float32)
-  edges[..., 0] = log_norm
-  for name, value in flags.items():
-    edges[..., EDGE_FEATURES.index(name)] = value
-  return edges
+      sets.append(Bipartite(node, members, flags(layer=True), None))
+      sets.append(Bipartite(members, node, flags(layer=True), None))
+  return stack_blocks(sets)
 
 
 def _layer_features(graph: ChannelGraph) -> np.ndarray:

@@ -5,8 +5,9 @@ For receiver r with incoming edges e: s -> r, head h:
   logit_eh = LeakyReLU(a_send_h . W_h x_s + a_recv_h . W_h x_r + a_edge_h . f_e)
   y_rh     = sum_e softmax_e(logit_eh) W_h x_s
 
-`attend_blocks` evaluates it on complete bipartite blocks without a gathered copy of the endpoints
-per edge; `attend_edges` is the reference, `jraph.GAT` on an edge list. They agree to rounding.
+f_e holds the norm of the kernel between two channels and flags that a block's edges share.
+`attend_blocks` evaluates it on complete bipartite blocks, without a feature vector per edge;
+`attend_edges` is the reference, `jraph.GAT` on an edge list. They agree to rounding.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from gatprune_jax.agent.features import EDGE_FEATURES, Block
+from gatprune_jax.agent.attention import SLOPE, Partial, by_edge, by_sorting, merge
+from gatprune_jax.agent.blocks import EDGE_FEATURES, Block, sorts
 
 
 class Attention(NamedTuple):
@@ -33,50 +35,45 @@ class Attention(NamedTuple):
 def attend_blocks(params: Attention, nodes: jax.Array, blocks: Sequence[Block]) -> jax.Array:
   """One attention layer on blocks and an edge from every node to itself.
 
-  The softmax over a receiver's edges spans blocks: each block adds to a running sum of
-  exponentials, taken relative to the receiver's largest logit.
+  Nothing of an edge's size outlives its slice of a block, in the backward pass either: a slice's
+  logits are computed again there.
 
   Args:
     params: the layer's parameters.
     nodes: `[n, F]`.
-    blocks: bipartite blocks over the n nodes.
+    blocks: bipartite blocks over the n nodes; pass them as arguments of the compiled function,
+      since XLA evaluates what depends on constants alone, index arrays above all, for seconds.
 
   Returns:
     `[n, H * D]`, heads side by side.
   """
-  num = nodes.shape[0]
   x = jnp.einsum("nf,fhd->nhd", nodes, params.query)
   send = jnp.einsum("nhd,hd->nh", x, params.send)
   receive = jnp.einsum("nhd,hd->nh", x, params.receive)
   self_edge = params.edge[EDGE_FEATURES.index("self")]
-  self_logits = nn.leaky_relu(send + receive + self_edge[None])  # [n, H]
-
-  def block_logits(block):  # [K, S, R, H], -inf where there is no edge
-    real = (block.senders < num)[:, :, None] & (block.receivers < num)[:, None]
-    sent = _take(send, block.senders)[:, :, None]
-    received = _take(receive, block.receivers)[:, None]
-    logits = nn.leaky_relu(sent + received + jnp.asarray(block.edges) @ params.edge)
-    return jnp.where(real[..., None], logits, -jnp.inf)
-
-  logits = [block_logits(block) for block in blocks]
-  largest = self_logits
-  for block, values in zip(blocks, logits, strict=True):
-    largest = largest.at[block.receivers].max(values.max(1), mode="drop")
-  largest = jax.lax.stop_gradient(largest)  # softmax is invariant to it
-
-  weight = jnp.exp(self_logits - largest)
-  total, out = weight, weight[..., None] * x
-  for block, values in zip(blocks, logits, strict=True):
-    weight = jnp.exp(values - _take(largest, block.receivers)[:, None])
-    message = jnp.einsum("ksrh,kshd->krhd", weight, _take(x, block.senders))
-    total = total.at[block.receivers].add(weight.sum(1), mode="drop")
-    out = out.at[block.receivers].add(message, mode="drop")
-  return (out / total[..., None]).reshape(num, -1)
+  own = Partial(jax.nn.leaky_relu(send + receive + self_edge[None], SLOPE), jnp.ones_like(send), x)
+  parts = [(b.receivers, _attend_block(params.edge, send, receive, x, b)) for b in blocks]
+  return merge(own, parts).reshape(nodes.shape[0], -1)
 
 
-def _take(values: jax.Array, ids: jax.Array) -> jax.Array:
-  """Rows by node id; any row for an id that does not exist."""
-  return values.at[ids].get(mode="clip")
+def _attend_block(
+  edge: jax.Array, send: jax.Array, receive: jax.Array, x: jax.Array, block: Block
+) -> Partial:
+  """The sums over a block's edges for its receivers, `[M, K, R, ...]`."""
+  sent = send.at[block.senders].get(mode="fill", fill_value=-jnp.inf)  # [M, K, S, H]
+  shared = jnp.asarray(block.flags) @ edge[1:]
+  received = receive.at[block.receivers].get(mode="clip") + shared[:, :, None]
+  ends = sent, received, x.at[block.senders].get(mode="clip")
+  if sorts(sent.shape[2], received.shape[2], block.norms is not None):
+    on_set = lambda ends, _: by_sorting(*ends)
+  else:
+    on_set = lambda ends, norms: by_edge(*ends, edge[0], norms)
+  on_slice = jax.vmap(on_set)
+  if len(block.senders) == 1:
+    only = jax.tree.map(lambda a: a[0], (ends, block.norms))
+    return jax.tree.map(lambda a: a[None], on_slice(*only))
+  again = jax.checkpoint(on_slice, prevent_cse=False)  # in a loop there is nothing to share
+  return jax.lax.map(lambda slices: again(*slices), (ends, block.norms))
 
 
 def attend_edges(params: Attention, graph: jraph.GraphsTuple) -> jax.Array:
@@ -84,7 +81,7 @@ def attend_edges(params: Attention, graph: jraph.GraphsTuple) -> jax.Array:
 
   def logits(sent, received, edges):
     raw = (sent * params.send).sum(-1) + (received * params.receive).sum(-1) + edges @ params.edge
-    return nn.leaky_relu(raw)[..., None]
+    return jax.nn.leaky_relu(raw, SLOPE)[..., None]
 
   layer = jraph.GAT(
     attention_query_fn=lambda nodes: jnp.einsum("nf,fhd->nhd", nodes, params.query),
@@ -101,13 +98,15 @@ def to_graphs_tuple(nodes: jax.Array, blocks: Sequence[Block]) -> jraph.GraphsTu
   own[:, EDGE_FEATURES.index("self")] = 1.0
   senders, receivers, edges = [], [], []
   for block in blocks:
-    shape = block.edges.shape[:-1]
-    sent = np.broadcast_to(block.senders[:, :, None], shape)
-    received = np.broadcast_to(block.receivers[:, None], shape)
+    shape = (*block.senders.shape, block.receivers.shape[-1])
+    sent = np.broadcast_to(block.senders[..., None], shape)
+    received = np.broadcast_to(block.receivers[..., None, :], shape)
+    shared = np.broadcast_to(block.flags[..., None, None, :], (*shape, block.flags.shape[-1]))
+    norms = np.zeros(shape, np.float32) if block.norms is None else block.norms
     real = (sent < num) & (received < num)
     senders.append(sent[real])
     receivers.append(received[real])
-    edges.append(block.edges[real])
+    edges.append(np.concatenate([norms[real][:, None], shared[real]], axis=1))
   senders = np.concatenate([*senders, np.arange(num)])
   return jraph.GraphsTuple(
     nodes=nodes,

@@ -17,24 +17,26 @@ _MAX_LOGIT = 8.0  # a bit that is never sampled again has no gradient
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-  """Sizes of the encoder.
+  """The encoder.
 
   Attributes:
     layers: graph-attention layers; 0 passes no messages, each channel sees its own features.
     heads: attention heads.
     head_features: features per head; the hidden width is heads * head_features.
+    edge_norms: whether attention sees the norm of the kernel between two channels. Without them
+      it costs O((n + m) log n) for a layer of n inputs and m outputs, not O(n m).
   """
 
   layers: int
   heads: int
   head_features: int
+  edge_norms: bool
 
   def __post_init__(self):
     """Refuses sizes that are not positive."""
-    for field in dataclasses.fields(self):
-      least = 0 if field.name == "layers" else 1
-      if (value := getattr(self, field.name)) < least:
-        raise InputError(f"policy {field.name} is {value}: it must be at least {least}")
+    for name, least in (("layers", 0), ("heads", 1), ("head_features", 1)):
+      if (value := getattr(self, name)) < least:
+        raise InputError(f"policy {name} is {value}: it must be at least {least}")
 
 
 class Policy(nn.Module):
@@ -44,7 +46,7 @@ class Policy(nn.Module):
   The head starts at zero, so that the first logits are the embeddings.
 
   Attributes:
-    config: sizes of the encoder.
+    config: the encoder.
     num_groups: groups of channels.
   """
 

@@ -1,9 +1,17 @@
 """How good a masked network is, before and after training it."""
 
 from gatprune_jax.evaluation.adaptation import AdaptationConfig, Lesson, adapt, make_lesson
+from gatprune_jax.evaluation.batching import (
+  images_at_once,
+  in_blocks,
+  largest_activation,
+  masks_at_once,
+  over_candidates,
+)
 from gatprune_jax.evaluation.convolution import (
   candidate_convolution,
-  product_convolution,
+  canonical_convolution,
+  matrix_convolution,
   scoring_convolution,
 )
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate, running_momentum
@@ -11,6 +19,7 @@ from gatprune_jax.evaluation.scoring import (
   Score,
   candidate_accuracies,
   in_chunks,
+  masked_logits,
   recalibrate_mask,
   score_logits,
   score_mask,
@@ -39,11 +48,18 @@ __all__ = [
   "adapt",
   "candidate_accuracies",
   "candidate_convolution",
+  "canonical_convolution",
+  "images_at_once",
+  "in_blocks",
   "in_chunks",
   "init_train_state",
+  "largest_activation",
   "make_lesson",
   "make_optimizer",
-  "product_convolution",
+  "masked_logits",
+  "masks_at_once",
+  "matrix_convolution",
+  "over_candidates",
   "recalibrate",
   "recalibrate_mask",
   "running_momentum",

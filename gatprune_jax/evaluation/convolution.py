@@ -1,15 +1,17 @@
-"""Convolution as a matrix product, where XLA's own is slow on CPU.
+"""Convolutions in the forms that XLA's CPU backend runs fast.
 
-XLA turns the vmap of a convolution over its weights into a grouped convolution, which its CPU
-backend runs much more slowly, as it does a weight gradient inside a loop; and over a few positions
-its convolution spends its time on the border. A matrix product has none of these weaknesses.
+It is slow in three places: a convolution vmapped over its inputs and weights, which becomes a
+grouped one; a gradient inside a loop, whose layout no fast kernel takes; and a convolution over few
+positions, which spends its time on the border.
 """
 
-from collections.abc import Callable, Sequence
-import itertools
+from collections.abc import Callable
+import functools
 import math
+from typing import Any, NamedTuple
 
 import jax
+from jax.custom_batching import custom_vmap
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,17 +19,50 @@ _FEW_POSITIONS = 16
 _LARGEST_MATRIX = 2**24  # elements, generously counted; a wide network has hundreds of such layers
 
 
-def product_convolution(
-  lhs: jax.Array, rhs: jax.Array, dense: Sequence[int] = (), **params
-) -> jax.Array:
-  """Computes `conv_general_dilated(lhs, rhs, **params)` as a matrix product.
+class _Window(NamedTuple):
+  """How a window moves over `[B, p..., I]`; the parameters of `conv_general_dilated`."""
 
-  Along most axes the input is gathered into patches, one for each offset k of the window:
+  strides: tuple[int, ...]
+  padding: tuple[tuple[int, int], ...]
+  lhs_dilation: tuple[int, ...]
+  rhs_dilation: tuple[int, ...]
+  precision: Any
+  preferred_element_type: Any
 
-    out[b, q, o] = sum_{k, i} padded[b, stride q + dilation k, i] rhs[k, i, o]
 
-  Along a dense axis a matrix takes all input positions p to all output positions q instead. It
-  holds more zeros the longer the axis is, but nothing is gathered:
+def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
+  """Computes `conv_general_dilated(lhs, rhs, **params)`, fast on CPU in loops and under vmap.
+
+  Every convolution, those of the gradients too, is a forward one over operands laid out as
+  `[B, p..., I]` and `[k..., I, O]`, to which they are transposed. With g = dL/dout, stride s,
+  dilations l of the input and d of the kernel, and C a convolution with
+
+    out = C(x, w; stride s, dilations l, d)
+
+  the gradients are (batch and channels exchanged where marked by T)
+
+    dL/dx = C(g, flip(w)^T; stride l, dilations s, d)
+    dL/dw = C(x^T, g^T; stride d, dilations l, s)^T
+
+  vmap folds into the batch where the inputs differ only, into the output channels where the weights
+  do, and runs one convolution after the other where both do. Reverse-mode gradients of any order;
+  no forward mode. Grouped convolutions and dilated inputs are left to XLA.
+
+  Args:
+    lhs: input, laid out as `dimension_numbers` says.
+    rhs: kernel.
+    **params: parameters of the primitive `conv_general_dilated`.
+  """
+  if not _is_plain(params):
+    return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
+  return _laid_out(_convolve, lhs, rhs, params)
+
+
+def matrix_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
+  """Computes `conv_general_dilated(lhs, rhs, **params)` as one matrix product.
+
+  A matrix takes all input positions p to all output positions q. It holds more zeros the more
+  positions there are, but nothing is padded or gathered:
 
     out[b, q, o] = sum_{p, i} in[b, p, i] M[p, i, q, o]
     M[p, i, q, o] = sum_k S[k, p, q] rhs[k, i, o]
@@ -39,50 +74,16 @@ def product_convolution(
   Args:
     lhs: input, laid out as `dimension_numbers` says.
     rhs: kernel.
-    dense: spatial axes, numbered as in the window.
     **params: parameters of the primitive `conv_general_dilated`.
   """
   if not _is_plain(params):
     return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
-  dims = params["dimension_numbers"]
-  axes = range(len(dims.lhs_spec) - 2)
-  gathered = [axis for axis in axes if axis not in dense]
-  num_gathered = len(gathered)
-  order = [*gathered, *dense]
-  spatial = lambda spec: [spec[2 + axis] for axis in order]
-  x = jnp.transpose(lhs, (dims.lhs_spec[0], *spatial(dims.lhs_spec), dims.lhs_spec[1]))
-  matrix = jnp.transpose(rhs, (*spatial(dims.rhs_spec), dims.rhs_spec[1], dims.rhs_spec[0]))
-
-  window = matrix.shape[:num_gathered]
-  for place, axis in enumerate(gathered):
-    x = _padded(x, 1 + place, params["padding"][axis])
-  offsets = list(itertools.product(*map(range, window)))
-  patches = [_shifted(x, offset, window, gathered, params) for offset in offsets]
-  x = jnp.stack(patches, axis=1 + num_gathered)  # [B, q gathered..., offsets, p dense..., I]
-
-  matrix = matrix.reshape(len(offsets), *matrix.shape[num_gathered:])
-  for place, axis in enumerate(dense):
-    reads = _reads(lhs.shape[dims.lhs_spec[2 + axis]], matrix.shape[1 + place], axis, params)
-    matrix = jnp.tensordot(matrix, jnp.asarray(reads, matrix.dtype), ((1 + place,), (0,)))
-    # From [..., O, p, q] with the offset gone: p takes its place, q stands before O.
-    matrix = jnp.moveaxis(matrix, (-2, -1), (1 + place, -2))
-  contracted = 2 + len(dense)  # offsets, p dense..., I
-  out = jax.lax.dot_general(
-    x,
-    matrix,
-    ((range(x.ndim - contracted, x.ndim), range(contracted)), ((), ())),
-    precision=params["precision"],
-    preferred_element_type=params["preferred_element_type"],
-  )  # [B, q gathered..., q dense..., O]
-  back = [0] * out.ndim
-  for axis, where in enumerate((dims.out_spec[0], *spatial(dims.out_spec), dims.out_spec[1])):
-    back[where] = axis
-  return jnp.transpose(out, back)
+  return _laid_out(_multiply, lhs, rhs, params)
 
 
 def candidate_convolution() -> Callable | None:
-  """The convolution for vmapped candidates with weights of their own; None means XLA's."""
-  return product_convolution if jax.default_backend() == "cpu" else None
+  """The convolution for candidates with weights of their own; None means XLA's."""
+  return canonical_convolution if jax.default_backend() == "cpu" else None
 
 
 def scoring_convolution() -> Callable | None:
@@ -92,10 +93,10 @@ def scoring_convolution() -> Callable | None:
   """
 
   def convolution(lhs, rhs, **params):
-    space = _space(lhs, params)
+    space = [lhs.shape[axis] for axis in params["dimension_numbers"].lhs_spec[2:]]
     positions = math.prod(space)
     if positions <= _FEW_POSITIONS and positions**2 * rhs.size <= _LARGEST_MATRIX:
-      return product_convolution(lhs, rhs, range(len(space)), **params)
+      return matrix_convolution(lhs, rhs, **params)
     return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
 
   return convolution if jax.default_backend() == "cpu" else None
@@ -106,34 +107,110 @@ def _is_plain(params) -> bool:
   return groups == (1, 1) and all(dilation == 1 for dilation in params["lhs_dilation"])
 
 
-def _space(lhs: jax.Array, params) -> list[int]:
-  return [lhs.shape[axis] for axis in params["dimension_numbers"].lhs_spec[2:]]
+def _laid_out(fn, lhs: jax.Array, rhs: jax.Array, params) -> jax.Array:
+  """`fn(window, x, w)` on x `[B, p..., I]` and w `[k..., I, O]`, its result laid out as asked."""
+  dims = params["dimension_numbers"]
+  batch, channels, *space = dims.lhs_spec
+  x = jnp.transpose(lhs, (batch, *space, channels))
+  channels_out, channels_in, *space = dims.rhs_spec
+  w = jnp.transpose(rhs, (*space, channels_in, channels_out))
+  window = _Window(
+    tuple(params["window_strides"]),
+    tuple(map(tuple, params["padding"])),
+    tuple(params["lhs_dilation"]),
+    tuple(params["rhs_dilation"]),
+    params["precision"],
+    params["preferred_element_type"],
+  )
+  batch, channels, *space = dims.out_spec
+  return jnp.transpose(fn(window, x, w), np.argsort((batch, *space, channels)))
 
 
-def _padded(x: jax.Array, place: int, padding: tuple[int, int]) -> jax.Array:
-  config = [(0, 0, 0)] * x.ndim
-  config[place] = (*padding, 0)
-  return jax.lax.pad(x, jnp.zeros((), x.dtype), config)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolve(window: _Window, x: jax.Array, w: jax.Array) -> jax.Array:
+  """C(x, w): `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`."""
+  return _batchable(window)(x, w)
 
 
-def _shifted(
-  x: jax.Array, offset: Sequence[int], window: Sequence[int], gathered: Sequence[int], params
-) -> jax.Array:
-  """What one offset of the window reads along the gathered axes, which follow the batch's."""
-  start, limit, strides = [0] * x.ndim, list(x.shape), [1] * x.ndim
-  for place, (k, width, axis) in enumerate(zip(offset, window, gathered, strict=True), start=1):
-    dilation, stride = params["rhs_dilation"][axis], params["window_strides"][axis]
-    positions = (x.shape[place] - (width - 1) * dilation - 1) // stride + 1
-    start[place] = k * dilation
-    limit[place] = k * dilation + (positions - 1) * stride + 1
-    strides[place] = stride
-  return jax.lax.slice(x, start, limit, strides)
+def _forward(window: _Window, x: jax.Array, w: jax.Array):
+  return _convolve(window, x, w), (x, w)
 
 
-def _reads(size: int, width: int, axis: int, params) -> np.ndarray:
-  """S[k, p, q] along one axis: whether output q reads input p at offset k, bool."""
-  low, high = params["padding"][axis]
-  dilation, stride = params["rhs_dilation"][axis], params["window_strides"][axis]
-  positions = (size + low + high - (width - 1) * dilation - 1) // stride + 1
-  k, p, q = np.ogrid[:width, :size, :positions]
-  return p == stride * q + dilation * k - low
+def _backward(window: _Window, operands, g: jax.Array):
+  x, w = operands
+  x_padding, w_padding = [], []
+  for axis, (stride, (low, _), dilation, d) in enumerate(zip(*window[:4], strict=True)):
+    reach = d * (w.shape[axis] - 1)  # of the window beyond its first position
+    x_size, g_size = _dilated(x.shape[1 + axis], dilation), _dilated(g.shape[1 + axis], stride)
+    x_padding.append((reach - low, x_size - g_size + low))
+    w_padding.append((low, g_size + reach - x_size - low))
+  to_x = window._replace(
+    strides=window.lhs_dilation, padding=tuple(x_padding), lhs_dilation=window.strides
+  )
+  to_w = window._replace(
+    strides=window.rhs_dilation, padding=tuple(w_padding), rhs_dilation=window.strides
+  )
+  space = range(w.ndim - 2)
+  # g may be of a wider type than the operands: `preferred_element_type`.
+  dx = _convolve(to_x, g, jnp.flip(w, space).swapaxes(-1, -2).astype(g.dtype))
+  dw = _convolve(to_w, x.swapaxes(0, -1).astype(g.dtype), jnp.moveaxis(g, 0, -2))
+  return dx.astype(x.dtype), jnp.moveaxis(dw, 0, -2).astype(w.dtype)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _batchable(window: _Window) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """C of one window with its rule for vmap, which holds under further vmaps."""
+
+  @custom_vmap
+  def convolve(x, w):
+    num_axes = x.ndim - 2
+    space = tuple(range(1, 1 + num_axes))
+    dims = jax.lax.ConvDimensionNumbers(
+      (0, 1 + num_axes, *space),
+      (1 + num_axes, num_axes, *range(num_axes)),
+      (0, 1 + num_axes, *space),
+    )
+    return jax.lax.conv_general_dilated(
+      x, w, *window[:4], dims, precision=window.precision,
+      preferred_element_type=window.preferred_element_type,
+    )  # fmt: skip
+
+  @convolve.def_vmap
+  def rule(size, batched, x, w):
+    if all(batched):
+      return jax.lax.map(lambda operands: convolve(*operands), (x, w)), True
+    if batched[0]:
+      out = convolve(x.reshape(-1, *x.shape[2:]), w)
+      return out.reshape(size, -1, *out.shape[1:]), True
+    w = jnp.moveaxis(w, 0, -2)
+    out = convolve(x, w.reshape(*w.shape[:-2], -1))
+    return jnp.moveaxis(out.reshape(*out.shape[:-1], size, -1), -2, 0), True
+
+  return convolve
+
+
+def _multiply(window: _Window, x: jax.Array, w: jax.Array) -> jax.Array:
+  """C(x, w) by the matrix M, for inputs that are not dilated."""
+  num_axes = x.ndim - 2
+  matrix = w
+  for axis, (stride, (low, high), _, d) in enumerate(zip(*window[:4], strict=True)):
+    size, width = x.shape[1 + axis], w.shape[axis]
+    positions = (size + low + high - d * (width - 1) - 1) // stride + 1
+    k, p, q = np.ogrid[:width, :size, :positions]
+    reads = jnp.asarray(p == stride * q + d * k - low, w.dtype)
+    matrix = jnp.tensordot(matrix, reads, ((0,), (0,)))  # the offset goes, [..., p, q] come
+  # From [I, O, p, q, p, q, ...] to [p..., I, q..., O].
+  order = (*range(2, matrix.ndim, 2), 0, *range(3, matrix.ndim, 2), 1)
+  return jax.lax.dot_general(
+    x,
+    matrix.transpose(order),
+    ((range(1, 2 + num_axes), range(1 + num_axes)), ((), ())),
+    precision=window.precision,
+    preferred_element_type=window.preferred_element_type,
+  )
+
+
+def _dilated(size: int, dilation: int) -> int:
+  return max(0, dilation * (size - 1) + 1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gatprune_jax.channels import ChannelGraph, masked
 from gatprune_jax.evaluation.adaptation import Lesson, adapt
+from gatprune_jax.evaluation.batching import images_at_once, in_blocks, largest_activation
 from gatprune_jax.evaluation.convolution import candidate_convolution, scoring_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate
 
@@ -59,8 +60,21 @@ def score_mask(
     learner = masked(graph, train_fn, candidate_convolution())
     variables = adapt(lambda v, batch: learner(v, mask, batch), variables, lesson)
   recalibrated = recalibrate_mask(graph, train_fn, momentum, variables, mask, calibration)
+  return score_logits(masked_logits(graph, eval_fn, recalibrated, mask, x), y)
+
+
+def masked_logits(
+  graph: ChannelGraph,
+  eval_fn: Callable[[Any, jax.Array], jax.Array],
+  variables: Any,
+  mask: jax.Array,
+  x: jax.Array,
+) -> jax.Array:
+  """Logits `[n, classes]` of a network under a mask, in blocks of images; see `images_at_once`."""
   masked_eval = masked(graph, eval_fn, scoring_convolution())
-  return score_logits(masked_eval(recalibrated, mask, x), y)
+  each = largest_activation(eval_fn, variables, x) // len(x)
+  size = images_at_once(each, jax.default_backend())
+  return in_blocks(lambda rows: masked_eval(variables, mask, rows), x, size)
 
 
 def recalibrate_mask(

@@ -14,6 +14,7 @@ import optax
 from gatprune_jax.channels import ChannelGraph, masked
 from gatprune_jax.data import Split, check_feed, make_feed, random_flip, random_shift
 from gatprune_jax.errors import InputError
+from gatprune_jax.evaluation.batching import over_candidates
 from gatprune_jax.evaluation.convolution import candidate_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction
 from gatprune_jax.evaluation.scoring import score_logits
@@ -253,7 +254,7 @@ def train_candidates(
       masked_train = lambda v, x: masked_fn(v, mask, x)
       return train_step(masked_train, optimizer, recipe, state, batch)
 
-    return lambda state, batch: jax.vmap(one, in_axes=(0, 0, None))(state, masks, batch)
+    return lambda state, batch: over_candidates(lambda both: one(*both, batch), (state, masks))
 
   def start(init):
     stacked = jax.tree.map(lambda a: jnp.repeat(a[None], len(masks), axis=0), variables)

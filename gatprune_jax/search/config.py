@@ -32,8 +32,8 @@ class SearchConfig:
       many more as samples were known already.
     elites: best feasible masks among the candidates.
     shortlist: candidates returned for fine-tuning.
-    chunk: masks scored at once; bounds memory.
-    policy: sizes of the encoder.
+    chunk: masks scored at once; bounds memory. 0: chosen by `masks_at_once`.
+    policy: the encoder.
     ppo: the policy update.
     dual: the multipliers' controller.
     critic: the surrogate of the reward.
@@ -64,7 +64,7 @@ class SearchConfig:
 
   def __post_init__(self):
     """Refuses values that cannot search."""
-    for name in ("updates", "calibration_images", "elites", "shortlist", "chunk"):
+    for name in ("updates", "calibration_images", "elites", "shortlist"):
       if getattr(self, name) < 1:
         raise InputError(f"search {name} is {getattr(self, name)}: it must be at least 1")
     if self.samples < 2:
@@ -74,7 +74,7 @@ class SearchConfig:
         f"search past_scores is {self.past_scores}: it must hold at least one update's "
         f"{self.samples} samples"
       )
-    for name in ("likelihood_weight", "likelihood_bound", "warm_start", "refinement"):
+    for name in ("likelihood_weight", "likelihood_bound", "warm_start", "refinement", "chunk"):
       if getattr(self, name) < 0:
         raise InputError(f"search {name} is {getattr(self, name)}: it must not be negative")
     if not 0 < self.arena_share < 1:

@@ -58,7 +58,7 @@ def search(
   start = time.monotonic()
   scorer = Scorer(task, config)
   policy, problem, state = prepare(task, config, scorer, seed)
-  step = compile_update(config, policy, scorer.score_fn)
+  step = compile_update(scorer.config, policy, scorer.score_fn)
   for index in range(config.updates):
     state, metrics = step(state, problem)
     on_update(Progress(index + 1, jax.device_get(metrics)))
@@ -86,7 +86,7 @@ def prepare(
     jnp.asarray(scorer(best.mask[None])[0][0], jnp.float32),
     jnp.asarray(scorer.on_arena(best.mask[None])[0]),
   )
-  observation = observe(graph, task.variables, task.saliency, budgets)
+  observation = observe(graph, task.variables, task.saliency, budgets, config.policy.edge_norms)
   decisions = make_decisions(graph, config.schedule)
   environment = make_environment(graph, decisions, budgets, floors, -best.order, config.constraint)
   policy_key, sample_key = jax.random.split(jax.random.key(seed))
@@ -150,7 +150,7 @@ def compile_update(config: SearchConfig, policy: Policy, score_fn: ScoreFn) -> C
 
 def final_logits(policy: Policy, state: SearchState, problem: Problem) -> np.ndarray:
   """The trained policy's logits where every bit is the likelier one, `[N]`."""
-  logits_of = lambda params: greedy_logits(
+  logits_of = lambda params, problem: greedy_logits(
     problem.environment, policy_logits(policy, params, problem)
   )
-  return np.asarray(jax.jit(logits_of)(state.params))
+  return np.asarray(jax.jit(logits_of)(state.params, problem))

@@ -77,7 +77,7 @@ def search_ratios(task: Task, config: SearchConfig, evaluations: int, seed: int)
   graph, scorer = task.graph, Scorer(task, config)
   best_classical(task, scorer)
   within = channel_order(graph, task.saliency[_CRITERION], "global")
-  channels = observe(graph, task.variables, task.saliency, task.budgets).channels
+  channels = observe(graph, task.variables, task.saliency, task.budgets, edge_norms=False).channels
   groups = jnp.asarray(np.stack([channels[group.channels].mean(0) for group in graph.groups]))
 
   policy = RatioPolicy(config.policy.heads * config.policy.head_features)

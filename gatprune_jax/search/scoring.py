@@ -1,6 +1,7 @@
 """The task of a search, and the scoring of its masks."""
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import itertools
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ from gatprune_jax.evaluation import (
   Lesson,
   Score,
   TrainFunction,
+  largest_activation,
   make_lesson,
+  masks_at_once,
   running_momentum,
   score_mask,
 )
@@ -85,6 +88,7 @@ class Scorer:
   """Scores masks of a task, each once.
 
   Attributes:
+    config: the settings, with the number of masks scored at once chosen.
     images: what masks are scored on.
     score_fn: scores one mask.
     known: {bytes of a mask: (score, accuracy) on the reward images}.
@@ -110,7 +114,8 @@ class Scorer:
 
     self.score_fn: ScoreFn = score_fn
     self.known: dict[bytes, tuple[float, float]] = {}
-    self._config, self._budgets = config, task.budgets
+    chunk = config.chunk or chosen_chunk(config, task)
+    self.config, self._budgets = dataclasses.replace(config, chunk=chunk), task.budgets
     self._score_chunk = jax.jit(jax.vmap(score_fn, (None, 0, None, None)))
 
   def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +123,7 @@ class Scorer:
     new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in self.known}
     if new:
       score = self._score(np.stack(list(new.values())), self.images.reward_x, self.images.reward_y)
-      scores = image_scores(self._config, score).mean(-1)
+      scores = image_scores(self.config, score).mean(-1)
       self.remember(new.values(), np.asarray(scores), score.correct.mean(-1))
     return tuple(np.array([self.known[mask.tobytes()] for mask in masks]).T)
 
@@ -130,7 +135,7 @@ class Scorer:
   def on_arena(self, masks: np.ndarray) -> np.ndarray:
     """Scores `[C, a]` of masks `[C, N]` on each arena image."""
     score = self._score(masks, self.images.arena_x, self.images.arena_y)
-    return np.asarray(image_scores(self._config, score))
+    return np.asarray(image_scores(self.config, score))
 
   def best(self, num: int) -> np.ndarray:
     """At most `num` of the masks known, feasible by exact count, best score first `[C, N]`."""
@@ -142,18 +147,25 @@ class Scorer:
     """The configured number of best masks, and their scores on reward and arena together."""
     share = len(self.images.arena_y) / (len(self.images.arena_y) + len(self.images.reward_y))
     scores = (1 - share) * self(masks)[0] + share * self.on_arena(masks).mean(-1)
-    order = np.argsort(-scores, kind="stable")[: self._config.shortlist]
+    order = np.argsort(-scores, kind="stable")[: self.config.shortlist]
     return masks[order], scores[order]
 
   def _score(self, masks: np.ndarray, x: jax.Array, y: jax.Array) -> Score:
     """In chunks of one size, so that one call is compiled; the last is filled up."""
-    chunk, num = self._config.chunk, len(masks)
+    chunk, num = self.config.chunk, len(masks)
     queue = masks[np.arange(-(-num // chunk) * chunk) % num]
     parts = [
       self._score_chunk(self.images, jnp.asarray(some), x, y)
       for some in np.split(queue, len(queue) // chunk)
     ]
     return jax.tree.map(lambda *rows: np.concatenate(rows)[:num], *parts)
+
+
+def chosen_chunk(config: SearchConfig, task: Task) -> int:
+  """How many masks of the task to score at once, at most an update's samples."""
+  bytes_each = largest_activation(task.eval_fn, task.variables, task.reward.x)
+  own_weights = config.adaptation.steps > 0
+  return min(config.samples, masks_at_once(bytes_each, own_weights, jax.default_backend()))
 
 
 def best_classical(task: Task, scorer: Scorer) -> Classical:

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.agent import Observation, observe
-from gatprune_jax.agent.features import EDGE_FEATURES, Block
+from gatprune_jax.agent import Bipartite, observe, stack_blocks
+from gatprune_jax.agent import blocks as blocks_module
+from gatprune_jax.agent.blocks import EDGE_FEATURES, FLAGS, TILE
 from gatprune_jax.agent.gat import (
   Attention,
   GraphAttention,
@@ -25,34 +27,37 @@ def random_attention(rng, features=5, heads=3, width=4):
   )  # fmt: skip
 
 
-def random_blocks(rng, num_nodes):
+def random_blocks(rng, num_nodes, largest=6, has_norms=(True, False)):
   """Blocks that overlap in senders and receivers; ids above the nodes' are edges of no one."""
-  blocks = []
+  sets = []
   for _ in range(4):
-    sizes = rng.integers(1, 6, 3)
-    draw = lambda size, sizes=sizes: np.stack(
-      [rng.permutation(num_nodes + 2)[:size] for _ in range(sizes[0])]
-    ).astype(np.int32)
-    edges = rng.standard_normal((*sizes, len(EDGE_FEATURES))).astype(np.float32)
-    blocks.append(Block(draw(sizes[1]), draw(sizes[2]), edges))
-  return tuple(blocks)
+    sizes = rng.integers(1, largest, 2)
+    senders, receivers = (rng.permutation(num_nodes + 2)[:size] for size in sizes)
+    flags = rng.standard_normal(len(FLAGS)).astype(np.float32)
+    norms = rng.standard_normal(sizes).astype(np.float32) if rng.choice(has_norms) else None
+    sets.append(Bipartite(senders, receivers, flags, norms))
+  return stack_blocks(sets)
 
 
 def assert_equal_to_jraph(params, nodes, blocks):
   weight = jnp.asarray(np.random.default_rng(9).standard_normal((len(nodes), 12)), jnp.float32)
+  graph = to_graphs_tuple(nodes, blocks)
 
-  def by_blocks(params, nodes):
-    return attend_blocks(params, nodes, blocks)
+  def by_edges(params, nodes, graph):
+    return attend_edges(params, graph._replace(nodes=nodes))
 
-  def by_edges(params, nodes):
-    return attend_edges(params, to_graphs_tuple(nodes, blocks))
+  def value_and_gradients(fn, edges):
+    loss = lambda *args: (fn(*args) * weight).sum()
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, nodes, edges)
+    return jax.jit(fn)(params, nodes, edges), gradients
 
   with jax.numpy_rank_promotion("allow"):  # inside jraph
-    loss = lambda fn: jax.grad(lambda *args: (fn(*args) * weight).sum(), argnums=(0, 1))
-    ours, theirs = jax.jit(by_blocks)(params, nodes), jax.jit(by_edges)(params, nodes)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    ours, theirs = (jax.jit(loss(fn))(params, nodes) for fn in (by_blocks, by_edges))
-  for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+    ours, our_gradients = value_and_gradients(attend_blocks, blocks)
+    theirs, their_gradients = value_and_gradients(by_edges, graph)
+  np.testing.assert_allclose(ours, theirs, atol=1e-5)
+  for one, other in zip(
+    jax.tree.leaves(our_gradients), jax.tree.leaves(their_gradients), strict=True
+  ):
     np.testing.assert_allclose(one, other, atol=1e-5 * max(1.0, float(np.abs(other).max())))
 
 
@@ -63,12 +68,25 @@ def test_equal_to_jraph_on_random_blocks():
     assert_equal_to_jraph(random_attention(rng), nodes, random_blocks(rng, 8))
 
 
-def test_equal_to_jraph_on_a_network(example_b):
+@pytest.mark.parametrize("has_norms", [True, False])
+def test_equal_to_jraph_on_large_blocks(has_norms, monkeypatch):
+  monkeypatch.setattr(blocks_module, "_SLICE", 2**15)  # two tiles: every stack has many slices
+  rng = np.random.default_rng(5)
+  nodes = jnp.asarray(0.3 * rng.standard_normal((320, 5)), jnp.float32)
+  blocks = random_blocks(rng, 320, largest=300, has_norms=(has_norms,))
+  assert any(len(block.senders) > 1 for block in blocks) or not has_norms
+  large = any(min(b.senders.shape[2], b.receivers.shape[2]) > TILE for b in blocks)
+  assert large != has_norms  # without norms, some sets sort
+  assert_equal_to_jraph(random_attention(rng), nodes, blocks)
+
+
+@pytest.mark.parametrize("edge_norms", [True, False])
+def test_equal_to_jraph_on_a_network(example_b, edge_norms):
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   budgets = make_budgets(graph, {"macs": 0.5}, keep_floors(graph, 0.1))
   saliency = {"index": np.arange(graph.num_channels)}
-  observation = observe(graph, e.variables, saliency, budgets)
+  observation = observe(graph, e.variables, saliency, budgets, edge_norms)
   rng = np.random.default_rng(0)
   num_nodes = graph.num_channels + len(graph.layers)
   nodes = jnp.asarray(rng.standard_normal((num_nodes, 5)), jnp.float32)
@@ -106,20 +124,23 @@ def test_edges_hold_kernel_norms(example_b):
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   budgets = make_budgets(graph, {"macs": 0.5}, keep_floors(graph, 0.1))
-  observation: Observation = observe(
-    graph, e.variables, {"i": np.arange(graph.num_channels)}, budgets
+  observation = observe(
+    graph, e.variables, {"i": np.arange(graph.num_channels)}, budgets, edge_norms=True
   )
   kernel = np.asarray(e.variables["params"]["stage1_0"]["conv1"]["kernel"])
   norms = np.log(np.sqrt((kernel**2).sum((0, 1))))  # [in, out]
   stream, inner = graph.groups[0].channels, graph.groups[1].channels
-  between = [
-    edges
+  num_in, num_out = norms.shape
+  forward = next(
+    block.norms[index][:num_in, :num_out]
     for block in observation.blocks
-    for senders, receivers, edges in zip(*block, strict=True)
-    if np.array_equal(senders, stream) and np.array_equal(receivers, inner)
-  ]
-  forward = next(e for e in between if e[0, 0, EDGE_FEATURES.index("forward")] == 1)
+    if block.norms is not None
+    for index in np.ndindex(block.senders.shape[:2])
+    if block.flags[index][FLAGS.index("forward")]
+    and np.array_equal(block.senders[index][:num_in], stream)
+    and np.array_equal(block.receivers[index][:num_out], inner)
+  )
   # Standardised over the whole network: one affine map takes norms to features.
-  slope, offset = np.polyfit(norms.ravel(), forward[..., 0].ravel(), 1)
+  slope, offset = np.polyfit(norms.ravel(), forward.ravel(), 1)
   assert slope > 0
-  np.testing.assert_allclose(slope * norms + offset, forward[..., 0], atol=1e-4)
+  np.testing.assert_allclose(slope * norms + offset, forward, atol=1e-4)

@@ -17,18 +17,18 @@ from gatprune_jax.agent import (
   sample,
   with_embedding,
 )
-from gatprune_jax.agent.features import EDGE_FEATURES, Block
+from gatprune_jax.agent.blocks import FLAGS, Bipartite, stack_blocks
 
 
 def random_observation(rng, channels=7, layers=2):
   normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
-  blocks = []
+  sets = []
   for senders, receivers in [([0, 1, 2], [3, 4, 5, 6]), ([3, 4, 5, 6], [0, 1, 2]), ([7], [0, 1]),
                              ([8], [3, 6]), ([3, 6], [8])]:  # fmt: skip
-    edges = normal(1, len(senders), len(receivers), len(EDGE_FEATURES))
-    blocks.append(Block(np.array([senders], np.int32), np.array([receivers], np.int32), edges))
+    norms = normal(len(senders), len(receivers))
+    sets.append(Bipartite(np.array(senders), np.array(receivers), normal(len(FLAGS)), norms))
   group_of = np.array([0, 0, 0, 1, 1, 1, 1], np.int32)
-  return Observation(normal(channels, 6), normal(layers, 5), tuple(blocks), group_of)
+  return Observation(normal(channels, 6), normal(layers, 5), stack_blocks(sets), group_of)
 
 
 def randomised(variables, rng):
@@ -40,7 +40,7 @@ def randomised(variables, rng):
 
 def test_channels_may_be_renumbered():
   rng = np.random.default_rng(0)
-  policy = Policy(PolicyConfig(layers=2, heads=2, head_features=4), num_groups=2)
+  policy = Policy(PolicyConfig(layers=2, heads=2, head_features=4, edge_norms=True), num_groups=2)
   observation = random_observation(rng)
   dynamic = rng.standard_normal((7, 3)).astype(np.float32)
   variables = randomised(policy.init(jax.random.key(0), observation, dynamic), rng)
@@ -48,11 +48,14 @@ def test_channels_may_be_renumbered():
 
   new_id = rng.permutation(7)  # channel c becomes new_id[c]
   old_of = np.argsort(new_id)
-  renumber = lambda ids: np.where(ids < 7, np.append(new_id, [0, 0])[ids], ids).astype(np.int32)
+  renumber = lambda ids: np.where(ids < 7, new_id[np.minimum(ids, 6)], ids).astype(np.int32)
   moved = Observation(
     observation.channels[old_of],
     observation.layers,
-    tuple(Block(renumber(b.senders), renumber(b.receivers), b.edges) for b in observation.blocks),
+    tuple(
+      b._replace(senders=renumber(b.senders), receivers=renumber(b.receivers))
+      for b in observation.blocks
+    ),
     observation.group_of[old_of],
   )
   variables = with_embedding(variables, variables["params"]["embedding"][old_of])
@@ -62,7 +65,7 @@ def test_channels_may_be_renumbered():
 
 def test_first_logits_are_the_embedding_within_bounds():
   rng = np.random.default_rng(1)
-  policy = Policy(PolicyConfig(1, 2, 4), num_groups=2)
+  policy = Policy(PolicyConfig(1, 2, 4, True), num_groups=2)
   observation, dynamic = random_observation(rng), np.zeros((7, 3), np.float32)
   variables = policy.init(jax.random.key(0), observation, dynamic)
   embedding = jnp.array([-20.0, -8, -1, 0, 1, 8, 20])
@@ -72,11 +75,11 @@ def test_first_logits_are_the_embedding_within_bounds():
 
 def test_the_graph_matters():
   rng = np.random.default_rng(2)
-  policy = Policy(PolicyConfig(2, 2, 4), num_groups=2)
+  policy = Policy(PolicyConfig(2, 2, 4, True), num_groups=2)
   observation, dynamic = random_observation(rng), np.zeros((7, 3), np.float32)
   variables = randomised(policy.init(jax.random.key(0), observation, dynamic), rng)
   changed = observation._replace(
-    blocks=tuple(b._replace(edges=b.edges + 1.0) for b in observation.blocks)
+    blocks=tuple(b._replace(norms=2 * b.norms) for b in observation.blocks)
   )
   difference = policy.apply(variables, changed, dynamic) - policy.apply(
     variables, observation, dynamic
@@ -107,4 +110,4 @@ def test_dynamic_features_by_hand():
 
 def test_sizes_must_be_positive():
   with pytest.raises(gp.InputError, match="policy heads is 0"):
-    PolicyConfig(1, 0, 4)
+    PolicyConfig(1, 0, 4, True)

@@ -1,4 +1,4 @@
-"""Convolutions as matrix products against XLA's, gradients included."""
+"""Convolutions in other forms against XLA's: values, gradients, and under transformations."""
 
 import jax
 from jax import lax
@@ -6,51 +6,159 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gatprune_jax.evaluation import candidate_convolution, product_convolution, scoring_convolution
+from gatprune_jax.evaluation import (
+  candidate_convolution,
+  canonical_convolution,
+  matrix_convolution,
+  scoring_convolution,
+)
 
 CASES = {
   "same": {"padding": "SAME"},
   "strided": {"padding": ((1, 1), (1, 1)), "window_strides": (2, 2)},
   "uneven": {"padding": ((2, 0), (0, 3)), "window_strides": (1, 3)},
+  "cropped": {"padding": ((-1, 2), (1, -1))},
   "dilated": {"padding": "VALID", "rhs_dilation": (2, 1)},
+  "strided and dilated": {
+    "padding": ((2, 1), (3, 2)), "window_strides": (2, 3), "rhs_dilation": (2, 2)
+  },
   "nchw": {"padding": "SAME", "dimension_numbers": ("NCHW", "OIHW", "NHWC")},
+  "mixed layout": {"padding": ((1, 0), (0, 2)), "dimension_numbers": ("HNCW", "OHIW", "NCWH")},
   "grouped": {"padding": "SAME", "feature_group_count": 2},
-}
+  "dilated input": {"padding": ((1, 1), (0, 2)), "lhs_dilation": (1, 2)},
+}  # fmt: skip
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def problem(case, window=(3, 3), space=(7, 8), leading=((), ())):
+  """XLA's convolution, the parameters of its primitive, and operands with leading axes."""
+  arguments = {"window_strides": (1, 1), "dimension_numbers": LAYOUT, **CASES[case]}
+  sizes = dict(zip("NHWC", (2, *space, 4), strict=True))
+  sizes |= {"I": 4 // arguments.get("feature_group_count", 1), "O": 6}
+  lhs, rhs, _ = arguments["dimension_numbers"]
+  shape = [sizes[name] for name in lhs]
+  kernel = [(sizes | dict(zip("HW", window, strict=True)))[name] for name in rhs]
+  rng = np.random.default_rng(0)
+  operands = [
+    jnp.asarray(rng.standard_normal((*lead, *dims)), jnp.float32)
+    for lead, dims in zip(leading, (shape, kernel), strict=True)
+  ]
+  xla = lambda x, w: lax.conv_general_dilated(x, w, **arguments)
+  (eqn,) = jax.make_jaxpr(xla)(jnp.zeros(shape), jnp.zeros(kernel)).eqns
+  return xla, eqn.params, operands
+
+
+def assert_same_values_and_gradients(ours, xla, operands):
+  def results(fn):
+    # The cube, so that the gradient is not constant in the output.
+    loss = lambda *args: (fn(*args) ** 3).mean()
+    return fn(*operands), jax.grad(loss, argnums=(0, 1))(*operands)
+
+  one, other = results(ours), results(xla)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), one, other)
+  assert all(jax.tree.leaves(jax.tree.map(lambda a, b: a.dtype == b.dtype, one, other)))
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("dense", [(), (1,), (0,), (0, 1)])
+@pytest.mark.parametrize("convolution", [canonical_convolution, matrix_convolution])
 @pytest.mark.parametrize(
-  ("window", "space"), [((3, 3), (7, 8)), ((1, 1), (7, 8)), ((2, 3), (5, 3))]
+  ("window", "space"), [((3, 3), (7, 8)), ((1, 1), (7, 8)), ((2, 3), (5, 5))]
 )
-def test_equal_to_xla(case, dense, window, space):
-  arguments = {
-    "window_strides": (1, 1), "dimension_numbers": ("NHWC", "HWIO", "NHWC"), **CASES[case]
-  }  # fmt: skip
-  rng = np.random.default_rng(0)
-  per_group = 4 // arguments.get("feature_group_count", 1)
-  x, kernel = rng.standard_normal((2, *space, 4)), rng.standard_normal((*window, per_group, 6))
-  if case == "nchw":
-    x, kernel = x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1)
-  x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
-  xla = lambda x, kernel: lax.conv_general_dilated(x, kernel, **arguments)
-  (eqn,) = jax.make_jaxpr(xla)(x, kernel).eqns
-  ours = lambda x, kernel: product_convolution(x, kernel, dense, **eqn.params)
+def test_equal_to_xla(case, convolution, window, space):
+  xla, params, operands = problem(case, window, space)
+  assert_same_values_and_gradients(lambda x, w: convolution(x, w, **params), xla, operands)
 
-  np.testing.assert_allclose(ours(x, kernel), xla(x, kernel), atol=1e-4)
-  loss = lambda fn: jax.grad(lambda *args: (fn(*args) ** 2).mean(), argnums=(0, 1))(x, kernel)
-  for one, other in zip(loss(ours), loss(xla), strict=True):
-    np.testing.assert_allclose(one, other, atol=1e-4)
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("in_axes", [(0, None), (None, 0), (0, 0)])
+def test_canonical_under_vmap(case, in_axes):
+  leading = tuple(() if axis is None else (3,) for axis in in_axes)
+  xla, params, operands = problem(case, leading=leading)
+  ours = lambda x, w: canonical_convolution(x, w, **params)
+  batched = lambda fn: jax.vmap(fn, in_axes)
+  assert_same_values_and_gradients(jax.jit(batched(ours)), batched(xla), operands)
+
+
+def test_canonical_under_two_vmaps():
+  # Weights differ along one axis, inputs along both.
+  xla, params, operands = problem("strided", leading=((2, 3), (3,)))
+  ours = lambda x, w: canonical_convolution(x, w, **params)
+  batched = lambda fn: jax.vmap(jax.vmap(fn), (0, None))
+  assert_same_values_and_gradients(batched(ours), batched(xla), operands)
+
+
+def test_canonical_makes_no_grouped_convolutions():
+  xla, params, operands = problem("strided", leading=((3,), (3,)))
+  program = lambda fn: str(
+    jax.make_jaxpr(jax.grad(lambda *args: jax.vmap(fn)(*args).sum(), (0, 1)))(*operands)
+  )
+  assert "feature_group_count=3" in program(xla)
+  assert "feature_group_count=3" not in program(lambda x, w: canonical_convolution(x, w, **params))
+
+
+def test_canonical_in_gradient_steps_of_a_loop():
+  xla, params, (x, w) = problem("strided")
+
+  def descend(fn, w):
+    loss = lambda w: (fn(x, w) ** 2).mean()
+    step = lambda w, _: (w - 0.1 * jax.grad(loss)(w), loss(w))
+    return lax.scan(step, w, length=4)
+
+  ours = lambda x, w: canonical_convolution(x, w, **params)
+  weights = jnp.stack([w, w + 1, w + 2])
+  one, other = (jax.jit(jax.vmap(lambda w, fn=fn: descend(fn, w)))(weights) for fn in (ours, xla))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), one, other)
+
+
+def test_canonical_has_second_derivatives():
+  xla, params, operands = problem("strided and dilated")
+
+  def curvature(fn):
+    inner = jax.grad(lambda x, w: (fn(x, w) ** 3).mean(), argnums=(0, 1))
+    return jax.grad(lambda *args: sum((g**2).sum() for g in inner(*args)), argnums=(0, 1))(
+      *operands
+    )
+
+  one, other = curvature(lambda x, w: canonical_convolution(x, w, **params)), curvature(xla)
+  for a, b in zip(one, other, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("convolution", [canonical_convolution, matrix_convolution])
+def test_one_and_three_axes(convolution):
+  for layout, shape, window in (
+    (("NWC", "WIO", "NWC"), (2, 9, 3), (3, 3, 5)),
+    (("NDHWC", "DHWIO", "NDHWC"), (2, 4, 5, 6, 3), (3, 2, 1, 3, 4)),
+  ):
+    rng = np.random.default_rng(0)
+    x, w = (jnp.asarray(rng.standard_normal(dims), jnp.float32) for dims in (shape, window))
+    xla = lambda x, w, layout=layout: lax.conv_general_dilated(
+      x, w, (2,) * (x.ndim - 2), "SAME", dimension_numbers=layout
+    )
+    (eqn,) = jax.make_jaxpr(xla)(x, w).eqns
+    ours = lambda x, w, params=eqn.params: convolution(x, w, **params)
+    assert_same_values_and_gradients(ours, xla, (x, w))
+
+
+def test_sums_in_a_wider_type():
+  x, w = jnp.ones((1, 4, 4, 3), jnp.bfloat16), jnp.full((3, 3, 3, 2), 0.5, jnp.bfloat16)
+  xla = lambda x, w: lax.conv_general_dilated(
+    x, w, (1, 1), "SAME", dimension_numbers=LAYOUT, preferred_element_type=jnp.float32
+  )
+  (eqn,) = jax.make_jaxpr(xla)(x, w).eqns
+  ours = lambda x, w: canonical_convolution(x, w, **eqn.params)
+  assert ours(x, w).dtype == jnp.float32
+  np.testing.assert_allclose(ours(x, w), xla(x, w), rtol=1e-6)
+  dx, dw = jax.grad(lambda x, w: ours(x, w).sum(), argnums=(0, 1))(x, w)
+  assert dx.dtype == dw.dtype == jnp.bfloat16
+  # The middle of the image is read at all nine offsets by both outputs: 9 * 2 * 0.5; the middle of
+  # the kernel reads all sixteen positions.
+  assert dx[0, 1, 1, 0] == 9
+  assert dw[1, 1, 0, 0] == 16
 
 
 @pytest.mark.parametrize("space", [(4, 4), (12, 8), (9, 12)])
 def test_every_choice_is_the_convolution(space):
-  x = jax.random.normal(jax.random.key(0), (2, *space, 3))
-  kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
-  layout = ("NHWC", "HWIO", "NHWC")
-  xla = lambda x, kernel: lax.conv_general_dilated(
-    x, kernel, (2, 2), "SAME", dimension_numbers=layout
-  )
-  (eqn,) = jax.make_jaxpr(xla)(x, kernel).eqns
+  xla, params, operands = problem("strided", space=space)
   for chosen in (candidate_convolution(), scoring_convolution()):
-    np.testing.assert_allclose(chosen(x, kernel, **eqn.params), xla(x, kernel), atol=1e-4)
+    assert_same_values_and_gradients(lambda x, w, fn=chosen: fn(x, w, **params), xla, operands)

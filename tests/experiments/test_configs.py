@@ -44,7 +44,7 @@ def test_runlocal(name, directory, tmp_path):
   assert done.returncode == 0, done.stderr
   with open(tmp_path / "result.json") as file:
     result = json.load(file)
-  settings = make_settings(CONFIGS[name].get_config())
+  settings = make_settings(CONFIGS[name].get_config("runlocal"))
   assert result["dataset"] == settings.data.dataset
   assert result["network"].startswith(settings.model.name)
   assert result["feasible"] is True

@@ -21,7 +21,7 @@ CONFIG = SearchConfig(
   updates=4, samples=4, schedule="one_shot", constraint="lagrangian", keep_floor=0.1,
   allow_empty=False, likelihood_weight=0.5, likelihood_bound=5.0, self_competition="best",
   past_scores=32, warm_start=2.0, adaptation=AdaptationConfig(0, 4, 0.05), calibration_images=8,
-  arena_share=0.5, refinement=4, elites=3, shortlist=3, chunk=4, policy=PolicyConfig(1, 2, 4),
+  arena_share=0.5, refinement=4, elites=3, shortlist=3, chunk=4, policy=PolicyConfig(1, 2, 4, True),
   ppo=PPOConfig(2, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0), dual=DualConfig(0.5, 0.05, 10.0),
   critic=CriticConfig(8, 0.1, 0.5),
 )  # fmt: skip
@@ -50,8 +50,8 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
   ("limits", "change"),
   [
     ({"macs": 0.3}, {}),
-    ({"params": 0.4}, {"constraint": "projection"}),
-    ({"macs": 0.4}, {"policy": PolicyConfig(0, 2, 4), "critic": CriticConfig(0, 0.0, 0.0)}),
+    ({"params": 0.4}, {"constraint": "projection", "chunk": 0}),
+    ({"macs": 0.4}, {"policy": PolicyConfig(0, 2, 4, True), "critic": CriticConfig(0, 0.0, 0.0)}),
     ({"macs": 0.5, "params": 0.3}, {"schedule": "layerwise"}),
   ],
 )

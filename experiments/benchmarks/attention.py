@@ -1,0 +1,208 @@
+"""What one layer of graph attention costs on the channel graphs of real networks.
+
+Four heads of sixteen features, forward and gradient. Memory is what the compiled program asks for
+(`memory_analysis`): arguments and temporary buffers, without the process around it.
+"""
+
+from collections.abc import Callable, Sequence
+import os
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.measuring import Row, alternating
+from experiments.benchmarks.peers import require
+import gatprune_jax as gp
+from gatprune_jax import models
+from gatprune_jax.agent import Block, attend_blocks, attend_edges, observe, to_graphs_tuple
+from gatprune_jax.agent.blocks import EDGE_FEATURES
+from gatprune_jax.agent.gat import Attention
+from gatprune_jax.channels import keep_floors, make_budgets
+
+_HEADS, _FEATURES, _NODE_FEATURES = 4, 16, 64
+_RESNET50_WIDTHS = (64, 128, 256, 512)
+_DIVISORS = (8, 4, 2, 1)  # of the widths: four sizes of one graph
+
+
+class ChannelGraph(NamedTuple):
+  """A network's channel graph with random weights, and a layer's input on it."""
+
+  num_channels: int
+  num_layers: int
+  params: Attention
+  nodes: jax.Array  # [n, F]
+  blocks: tuple[Block, ...]
+
+
+class Program(NamedTuple):
+  """A compiled layer with its gradient, ready to be called."""
+
+  run: Callable[[], Any]
+  seconds_to_compile: float
+  instructions: int  # of the optimised program
+  gib: float  # arguments and temporary buffers
+
+
+def channel_graph(
+  name: str, side: int, num_classes: int, edge_norms: bool, **options: Any
+) -> ChannelGraph:
+  """The `ChannelGraph` of a network of `models` on images `[side, side, 3]`."""
+  module = models.model(name, num_classes, **options)
+  fn, x = models.eval_function(module), jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+  rng = np.random.default_rng(0)
+  normal = lambda *shape: rng.standard_normal(shape, np.float32)
+  variables = jax.tree.map(lambda s: normal(*s.shape), shapes)
+  graph = gp.trace(fn, variables, x)
+  budgets = make_budgets(graph, {"macs": 0.5}, keep_floors(graph, 0.1))
+  index = {"index": np.arange(graph.num_channels)}
+  blocks = observe(graph, variables, index, budgets, edge_norms).blocks
+  params = Attention(
+    *(0.1 * normal(*shape) for shape in (
+      (_NODE_FEATURES, _HEADS, _FEATURES), (_HEADS, _FEATURES), (_HEADS, _FEATURES),
+      (len(EDGE_FEATURES), _HEADS),
+    ))
+  )  # fmt: skip
+  nodes = jnp.asarray(normal(graph.num_channels + len(graph.layers), _NODE_FEATURES))
+  return ChannelGraph(graph.num_channels, len(graph.layers), params, nodes, blocks)
+
+
+def compiled(layer: Callable, graph: ChannelGraph, edges: Any) -> Program:
+  """`layer(params, nodes, edges)` with the gradient of its squared sum, compiled, not yet run."""
+  loss = lambda params, nodes, edges: (layer(params, nodes, edges) ** 2).sum()
+  start = time.perf_counter()
+  program = (
+    jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    .lower(graph.params, graph.nodes, edges)
+    .compile()
+  )
+  seconds = time.perf_counter() - start
+  memory = program.memory_analysis()
+  arguments = jax.device_put((graph.params, graph.nodes, edges))
+  return Program(
+    lambda: program(*arguments),
+    seconds,
+    program.as_text().count(" = "),
+    (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**30,
+  )
+
+
+def attention_against_jraph() -> list[Row]:
+  """Against `jraph.GAT`, on every size where it takes at most half of the machine's memory."""
+  half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**31
+  by_edges = lambda params, nodes, edges: attend_edges(params, edges._replace(nodes=nodes))
+  rows = []
+  for divisor in _DIVISORS:
+    graph = _resnet50(divisor, edge_norms=True)
+    edges = to_graphs_tuple(np.asarray(graph.nodes), graph.blocks)
+    reference = compiled(by_edges, graph, edges)
+    if reference.gib > half:
+      break
+    note = f"{len(edges.senders)} edges, {{:.2f}} GiB against {reference.gib:.2f}"
+    rows.append(_against(graph, reference.run, "jraph.GAT", note))
+  return rows
+
+
+def attention_against_torch() -> list[Row]:
+  """Against `torch_geometric.nn.GATConv`, on a quarter of ResNet-50's widths.
+
+  Raises:
+    Skipped: where torch_geometric is not installed.
+  """
+  require("torch_geometric")
+  from experiments.benchmarks.torch_geometric_layer import forward_and_gradient
+
+  graph = _resnet50(4, edge_norms=True)
+  edges = to_graphs_tuple(np.asarray(graph.nodes), graph.blocks)
+  run = forward_and_gradient(
+    edges.nodes, edges.senders, edges.receivers, edges.edges, _HEADS, _FEATURES
+  )
+  note = f"{len(edges.senders)} edges, {{:.2f}} GiB"
+  return [_against(graph, run, "torch_geometric GATConv", note)]
+
+
+def attention_size() -> list[Row]:
+  """Seconds against number of channels, memory of the largest, and what norms of edges cost."""
+  seconds, programs, channels = {}, {}, []
+  for divisor in _DIVISORS:
+    graphs = [_resnet50(divisor, edge_norms) for edge_norms in (True, False)]
+    both = [compiled(attend_blocks, graph, graph.blocks) for graph in graphs]
+    channels.append(graphs[0].num_channels)
+    for name, program, time_of in zip(
+      ("norms", "no norms"), both, alternating(*(program.run for program in both)), strict=True
+    ):
+      seconds.setdefault(name, []).append(time_of)
+      programs[name] = program
+  exponent = {name: np.polyfit(np.log(channels), np.log(s), 1)[0] for name, s in seconds.items()}
+  rows = []
+  for name, values in seconds.items():
+    rows.append(
+      Row(
+        f"attention and gradient, resnet50, edges with {name}",
+        values[-1],
+        f"{channels[0]} channels instead of {channels[-1]}",
+        values[0],
+        values[0] / values[-1],
+        f"channels^{exponent[name]:.2f} over 4 sizes, {programs[name].gib:.2f} GiB",
+      )
+    )
+  with_norms, without = seconds["norms"][-1], seconds["no norms"][-1]
+  name = "attention and gradient, resnet50, sorted"
+  note = "largest size; no norms of edges"
+  return [*rows, Row(name, without, "edges with norms", with_norms, with_norms / without, note)]
+
+
+def attention_compilation() -> list[Row]:
+  """Seconds to compile a layer and its gradient, against the least deep network."""
+  programs = {}
+  for name, side, num_classes in (
+    ("resnet20", 32, 10),
+    ("resnet56", 32, 10),
+    ("resnet110", 32, 10),
+    ("densenet40", 32, 10),
+    ("mobilenet_v2", 224, 1000),
+    ("resnet50", 224, 1000),
+  ):
+    graph = channel_graph(name, side, num_classes, edge_norms=True)
+    programs[name] = graph, compiled(attend_blocks, graph, graph.blocks)
+  _, least = programs.pop("resnet20")
+  return [
+    Row(
+      f"compile attention and gradient, {name}",
+      program.seconds_to_compile,
+      "resnet20",
+      least.seconds_to_compile,
+      least.seconds_to_compile / program.seconds_to_compile,
+      f"{graph.num_layers} layers, {_num_sets(graph.blocks)} sets of edges, "
+      f"{len(graph.blocks)} shapes, {program.instructions} instructions "
+      f"({least.instructions} for resnet20)",
+    )
+    for name, (graph, program) in programs.items()
+  ]
+
+
+def _resnet50(divisor: int, edge_norms: bool) -> ChannelGraph:
+  widths = tuple(width // divisor for width in _RESNET50_WIDTHS)
+  return channel_graph("resnet50", 224, 1000, edge_norms, widths=widths)
+
+
+def _num_sets(blocks: Sequence[Block]) -> int:
+  return sum(block.senders.shape[0] * block.senders.shape[1] for block in blocks)
+
+
+def _against(graph: ChannelGraph, reference: Callable[[], Any], name: str, note: str) -> Row:
+  ours = compiled(attend_blocks, graph, graph.blocks)
+  # The first call after the reference waits until the system has the reference's memory back; in
+  # a search, nothing stands between one call and the next.
+  reference_seconds, _, seconds = alternating(reference, ours.run, ours.run, repeats=5)
+  return Row(
+    f"attention and gradient, resnet50, {graph.num_channels} channels",
+    seconds,
+    name,
+    reference_seconds,
+    reference_seconds / seconds,
+    note.format(ours.gib),
+  )

@@ -1,0 +1,88 @@
+"""How fast masks are scored, batch norm recalibrated for each."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from experiments.benchmarks.masked_resnet import Problem, problem
+from experiments.benchmarks.measuring import Row, alternating
+from experiments.benchmarks.peers import adapter
+import gatprune_jax as gp
+from gatprune_jax.evaluation import (
+  largest_activation,
+  masks_at_once,
+  recalibrate,
+  running_momentum,
+  score_logits,
+  score_mask,
+)
+
+_MASKS, _IMAGES = 4, 256  # as many images for the statistics as for the score
+_NAME = f"score {_MASKS} masks of resnet20, {2 * _IMAGES} images each"
+
+
+def scoring() -> list[Row]:
+  """Against one forward pass over the same images a mask, and against what one writes first."""
+  p = problem(_MASKS, _IMAGES)
+  momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
+  images = np.concatenate([p.x, p.calibration])
+  plain_fn = jax.jit(lambda variables, x: p.eval_fn(variables, x))
+
+  @jax.jit
+  def naive(variables, masks, calibration, x, y):
+    masked_train, masked_eval = gp.masked(p.graph, p.train_fn), gp.masked(p.graph, p.eval_fn)
+
+    def one(mask):
+      own = recalibrate(
+        lambda v, batch: masked_train(v, mask, batch), momentum, variables, calibration
+      )
+      return score_logits(masked_eval(own, mask, x), y).correct.mean()
+
+    return jax.vmap(one)(masks)
+
+  ours, plain, vmapped = alternating(
+    score_all(p),
+    lambda: [plain_fn(p.variables, images) for _ in p.masks],
+    lambda: naive(p.variables, p.masks, p.calibration, p.x, p.y),
+    repeats=3,
+  )
+  note = f"{_MASKS / ours:.2f} masks/s"
+  return [
+    Row(_NAME, ours, "forward pass, same FLOPs", plain, plain / ours, note),
+    Row(_NAME, ours, "vmap over all masks", vmapped, vmapped / ours, note),
+  ]
+
+
+def scoring_against_torch() -> list[Row]:
+  """Against a loop over masks in PyTorch, at its best batch size and layout.
+
+  Raises:
+    Skipped: without PyTorch.
+  """
+  torch_network = adapter("torch")
+  p = problem(_MASKS, _IMAGES)
+  settings = [(batch, layout) for batch in (64, 128, 256) for layout in torch_network.FORMATS]
+  x, calibration = np.asarray(p.x), np.asarray(p.calibration)
+  loops = [torch_network.scorer(_MASKS, x, calibration, *setting) for setting in settings]
+  ours, *theirs = alternating(score_all(p), *loops, repeats=3)
+  best = int(np.argmin(theirs))
+  batch, layout = settings[best]
+  note = f"PyTorch's best: batch {batch}, {layout}"
+  return [Row(_NAME, ours, "PyTorch loop", theirs[best], theirs[best] / ours, note)]
+
+
+def score_all(p: Problem) -> Callable[[], list[jax.Array]]:
+  """Scores the masks of a problem as a search does."""
+  momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
+  activation = largest_activation(p.eval_fn, p.variables, p.x)
+  chunk = min(len(p.masks), masks_at_once(activation, False, jax.default_backend()))
+
+  def one(variables, mask, calibration, x, y):
+    return score_mask(
+      p.graph, p.eval_fn, p.train_fn, momentum, variables, mask, calibration, x, y
+    ).correct.mean()
+
+  score = jax.jit(jax.vmap(one, (None, 0, None, None, None)))
+  chunks = [p.masks[start : start + chunk] for start in range(0, len(p.masks), chunk)]
+  return lambda: [score(p.variables, some, p.calibration, p.x, p.y) for some in chunks]

@@ -1,0 +1,41 @@
+"""The layer of `benchmarks.attention` in torch_geometric; the one module that imports it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch_geometric.nn import GATConv
+
+
+def forward_and_gradient(
+  nodes: np.ndarray,
+  senders: np.ndarray,
+  receivers: np.ndarray,
+  edges: np.ndarray,
+  heads: int,
+  features: int,
+) -> Callable[[], float]:
+  """A call of `GATConv` with edge features and of its gradient.
+
+  Args:
+    nodes: `[n, F]`.
+    senders: `[e]`, edges from nodes to themselves included.
+    receivers: `[e]`.
+    edges: `[e, E]` float32.
+    heads: of attention.
+    features: of each head.
+  """
+  layer = GATConv(
+    nodes.shape[1], features, heads, negative_slope=0.01, add_self_loops=False, bias=False,
+    edge_dim=edges.shape[1],
+  )  # fmt: skip
+  x = torch.tensor(nodes, requires_grad=True)
+  ends, attributes = torch.tensor(np.stack([senders, receivers])).long(), torch.tensor(edges)
+
+  def call():
+    layer.zero_grad()
+    x.grad = None
+    (layer(x, ends, attributes) ** 2).sum().backward()
+    return float(x.grad[0, 0])
+
+  return call

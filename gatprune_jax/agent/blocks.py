@@ -1,0 +1,132 @@
+"""The edges of the channel graph as bipartite blocks of few and bounded shapes.
+
+Every edge between S senders and R receivers is also an edge between some part of the senders and
+some part of the receivers, and attention adds up over a receiver's blocks. So wide layers are cut
+into tiles, tiles of one shape are stacked, and long stacks are worked off in slices: how many
+programs there are to compile, and how large they are, does not depend on the network.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+# What an edge knows: the standardised log norm of the kernel between two channels, then flags.
+EDGE_FEATURES = ("log_norm", "forward", "backward", "dense", "layer", "self")
+FLAGS = EDGE_FEATURES[1:]
+
+TILE = 128  # the longest side of a block whose edges are evaluated one by one
+_SHORTEST = 16  # the least power of two that a side is padded to
+_SLICE = 2**18  # edges at once: several heads' logits stay in the cache of a CPU
+_NOWHERE = np.iinfo(np.int32).max  # an id that no node has
+
+
+class Bipartite(NamedTuple):
+  """A complete bipartite set of edges: every sender to every receiver."""
+
+  senders: np.ndarray  # [S] node ids, distinct
+  receivers: np.ndarray  # [R] node ids, distinct
+  flags: np.ndarray  # [len(FLAGS)], the features that all edges share
+  norms: np.ndarray | None  # [S, R], the feature that edges have of their own; None: it is zero
+
+
+class Block(NamedTuple):
+  """M slices of K complete bipartite sets of one shape.
+
+  Ids at or above the number of nodes fill up the shape; their edges do not exist.
+  """
+
+  senders: np.ndarray  # [M, K, S] int32 node ids, distinct within a set
+  receivers: np.ndarray  # [M, K, R] int32 node ids, distinct within a set
+  flags: np.ndarray  # [M, K, len(FLAGS)] float32
+  norms: np.ndarray | None  # [M, K, S, R] float32
+
+
+def flags(**values: bool) -> np.ndarray:
+  """The named flags of an edge, `[len(FLAGS)]`; those not named are off."""
+  return np.array([values.get(name, False) for name in FLAGS], np.float32)
+
+
+def sorts(num_senders: int, num_receivers: int, has_norms: bool) -> bool:
+  """Whether a set of edges is evaluated by sorting its senders, not edge by edge.
+
+  Sorting needs edges that differ in nothing but their ends, and pays from about a tile on: this
+  is the one place that decides it. Whatever does not sort is cut into tiles.
+  """
+  return not has_norms and min(num_senders, num_receivers) > TILE
+
+
+def stack_blocks(sets: Sequence[Bipartite]) -> tuple[Block, ...]:
+  """Cuts sets of edges into tiles where they do not sort, pads them, and stacks equal shapes.
+
+  Sides become powers of two from 16 on, so that there are at most sixteen shapes of tiles, besides
+  those between one node and many.
+  """
+  stacks: dict[tuple, list[Bipartite]] = {}
+  for edges in sets:
+    for piece in _pieces(edges):
+      padded = _padded(piece)
+      shape = (len(padded.senders), len(padded.receivers), padded.norms is None)
+      stacks.setdefault(shape, []).append(padded)
+  return tuple(_sliced(stack) for stack in stacks.values())
+
+
+def _pieces(edges: Bipartite) -> list[Bipartite]:
+  num_senders, num_receivers = len(edges.senders), len(edges.receivers)
+  if sorts(num_senders, num_receivers, edges.norms is not None):
+    return [edges]
+  starts = [
+    (slice(i, i + TILE), slice(j, j + TILE))
+    for i in range(0, num_senders, TILE)
+    for j in range(0, num_receivers, TILE)
+  ]
+  return [
+    Bipartite(
+      edges.senders[sent],
+      edges.receivers[received],
+      edges.flags,
+      None if edges.norms is None else edges.norms[sent, received],
+    )
+    for sent, received in starts
+  ]
+
+
+def _padded(edges: Bipartite) -> Bipartite:
+  """One shape for every star's piece; sides that are powers of two for all others."""
+  num_senders, num_receivers = len(edges.senders), len(edges.receivers)
+  side = lambda size: max(_SHORTEST, 1 << (size - 1).bit_length())
+  if num_senders == 1:
+    more = (0, TILE - num_receivers)
+  elif num_receivers == 1:
+    more = (TILE - num_senders, 0)
+  else:
+    more = (side(num_senders) - num_senders, side(num_receivers) - num_receivers)
+  return Bipartite(
+    np.pad(edges.senders, (0, more[0]), constant_values=_NOWHERE),
+    np.pad(edges.receivers, (0, more[1]), constant_values=_NOWHERE),
+    edges.flags,
+    None if edges.norms is None else np.pad(edges.norms, ((0, more[0]), (0, more[1]))),
+  )
+
+
+def _sliced(stack: list[Bipartite]) -> Block:
+  """Stacks sets of one shape into slices of at most `_SLICE` edges, the last filled up."""
+  senders, receivers, _, norms = stack[0]
+  work = len(senders) * len(receivers)
+  if sorts(len(senders), len(receivers), norms is not None):
+    work = len(senders) + len(receivers)
+  num_slices = -(-len(stack) // max(1, _SLICE // work))
+  per_slice = -(-len(stack) // num_slices)
+  missing = num_slices * per_slice - len(stack)
+
+  def stacked(field, dtype, fill):
+    rows = [getattr(edges, field) for edges in stack]
+    rows += missing * [np.full_like(rows[0], fill)]
+    return np.stack(rows).reshape(num_slices, per_slice, *rows[0].shape).astype(dtype)
+
+  return Block(
+    stacked("senders", np.int32, _NOWHERE),
+    stacked("receivers", np.int32, _NOWHERE),
+    stacked("flags", np.float32, 0),
+    None if norms is None else stacked("norms", np.float32, 0),
+  )

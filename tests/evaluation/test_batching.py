@@ -1,0 +1,69 @@
+"""How many candidates at once, by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gatprune_jax.evaluation import (
+  images_at_once,
+  in_blocks,
+  largest_activation,
+  masks_at_once,
+  over_candidates,
+)
+
+
+def test_the_largest_activation_is_found_in_every_body():
+  # The input has 3 elements and is not computed; the largest result is [5, 3] in a scan's body.
+  def fn(x):
+    step = lambda total, y: (total + jnp.broadcast_to(y[None], (5, 3)).max(0), y[0])
+    return jax.jit(lambda x: jax.lax.scan(step, x, jnp.stack([x, x])))(x)
+
+  assert largest_activation(fn, jax.ShapeDtypeStruct((3,), jnp.float32)) == 4 * 5 * 3
+  assert largest_activation(fn, jax.ShapeDtypeStruct((3,), jnp.bfloat16)) == 2 * 5 * 3
+  assert largest_activation(lambda x: x, jnp.ones(3)) == 1
+
+
+@pytest.mark.parametrize(
+  ("bytes_each", "own_weights", "backend", "expected"),
+  [
+    (10**6, False, "cpu", 3),
+    (10**6, True, "cpu", 1),
+    (10**8, False, "cpu", 1),
+    (2**25, False, "gpu", 32),
+    (2**25, True, "gpu", 32),
+    (2**31, False, "tpu", 1),
+  ],
+)
+def test_masks_at_once(bytes_each, own_weights, backend, expected):
+  assert masks_at_once(bytes_each, own_weights, backend) == expected
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_candidates_in_either_way_are_the_same(backend, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  candidates = {"a": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3.0)}
+  out = over_candidates(lambda c: c["a"] * c["b"], candidates)
+  np.testing.assert_array_equal(out, [[0, 0], [2, 3], [8, 10]])
+
+
+@pytest.mark.parametrize(("size", "block"), [(1, 1), (3, 3), (4, 4), (6, 4), (7, 7), (100, 7)])
+def test_images_in_equal_blocks(size, block):
+  # Seven images in blocks of at most six: two of four, one image twice.
+  seen = []
+
+  def fn(x):
+    seen.append(len(x))
+    return 2 * x
+
+  x = jnp.arange(14.0).reshape(7, 2)
+  np.testing.assert_array_equal(in_blocks(fn, x, size), 2 * x)
+  assert set(seen) == {block}
+
+
+def test_images_at_once():
+  # 16 x 32 x 32 float32 are 65,536 bytes, 48 of which make 3 MiB.
+  assert images_at_once(2**16, "cpu") == 48
+  assert images_at_once(2**30, "cpu") == 1
+  assert images_at_once(2**16, "gpu") == 2**14
