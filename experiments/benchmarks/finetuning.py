@@ -11,7 +11,7 @@ from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import adapter
 from gatprune_jax.evaluation import candidate_convolution, over_candidates
 
-_CANDIDATES, _BATCH = 4, 64
+_CANDIDATES, _BATCH = 8, 64
 _NAME = f"a step of {_CANDIDATES} candidates of resnet20, batch {_BATCH}"
 
 

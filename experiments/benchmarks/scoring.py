@@ -18,7 +18,7 @@ from gatprune_jax.evaluation import (
   score_mask,
 )
 
-_MASKS, _IMAGES = 4, 256  # as many images for the statistics as for the score
+_MASKS, _IMAGES = 16, 256  # as many images for the statistics as for the score
 _NAME = f"score {_MASKS} masks of resnet20, {2 * _IMAGES} images each"
 
 
