@@ -9,12 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.journal import Journal
 from experiments.settings import Settings
 from gatprune_jax import models
-from gatprune_jax.checkpoint import restore_variables, save_variables
+from gatprune_jax.channels import check_finite
+from gatprune_jax.checkpoint import restore_variables, save_variables, set_aside_if_damaged
 from gatprune_jax.data import Dataset, Split, load_dataset
-from gatprune_jax.evaluation import TrainFunction, score_logits, steps_per_epoch, train
-from gatprune_jax.metrics import MetricsFile, ProgressLine
+from gatprune_jax.evaluation import (
+  Recipe,
+  TrainFunction,
+  score_logits,
+  steps_per_epoch,
+  train,
+)
 
 _PLACE = os.path.join("checkpoints", "dense")
 
@@ -58,28 +65,34 @@ def make_network(settings: Settings, data: Dataset) -> Network:
   return Network("-".join([model.name, *options]), eval_fn, train_fn, shapes, init)
 
 
-def train_dense(
-  settings: Settings, network: Network, data: Dataset, metrics: MetricsFile, workdir: str
-) -> Any:
-  """Trains the dense network and saves it in the workdir; restores it where it is there already."""
-  path = os.path.join(workdir, _PLACE)
-  if os.path.isdir(path):
+def train_dense(settings: Settings, network: Network, data: Dataset, journal: Journal) -> Any:
+  """Trains the dense network and saves it; restores it where it is there already."""
+  path = journal.place("dense")
+  if os.path.isdir(path) and set_aside_if_damaged(path) is not None:
     return restore_variables(path, network.shapes)
-  metrics.restart("dense")
   init_key, train_key = jax.random.split(jax.random.key(settings.seed))
   recipe = settings.dense_recipe
-  line = ProgressLine("dense epoch", recipe.epochs)
-
-  def on_epoch(epoch, values, variables):
-    values["select_accuracy"] = accuracy(network.eval_fn, variables, data.select)
-    metrics.write("dense", epoch, values)
-    line.advance(**{name: f"{value:.3f}" for name, value in values.items()})
-
   variables = jax.jit(network.init)(init_key)
-  variables = train(network.train_fn, variables, data.train, recipe, train_key, on_epoch)
-  line.close()
+  with journal.loop("dense", "dense epoch", recipe.epochs) as loop:
+
+    def on_epoch(epoch, values, variables):
+      loop.record(
+        epoch, {**values, "select_accuracy": accuracy(network.eval_fn, variables, data.select)}
+      )
+
+    store = loop.store(journal.every.steps, lines_of_epochs(recipe, data.train), "training")
+    variables = train(
+      network.train_fn, variables, data.train, recipe, train_key, on_epoch, store=store
+    )
+  check_finite(variables)
   save_variables(path, variables)
   return variables
+
+
+def lines_of_epochs(recipe: Recipe, split: Split) -> Callable[[int], int]:
+  """For `Loop.store`: the epoch that a step ends is told again by the loop that goes on."""
+  per_epoch = steps_per_epoch(recipe, split)
+  return lambda step: max(0, step - 1) // per_epoch
 
 
 def restore_dense(train_workdir: str, network: Network) -> Any:

@@ -9,16 +9,15 @@ estimate from 2,048 fresh masks. Prints mean and standard deviation over batches
 `result.json`.
 """
 
-import os
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import dense
-from experiments.settings import Settings, run
-from experiments.task import make_task, prepare
+from experiments.journal import Journal, Run
+from experiments.settings import Settings
+from experiments.starting import start
+from experiments.task import Prepared, make_task, prepare
 from gatprune_jax import workdir as runs
 from gatprune_jax.agent import (
   Surrogate,
@@ -26,7 +25,7 @@ from gatprune_jax.agent import (
   fit_surrogate,
   observe,
 )
-from gatprune_jax.metrics import MetricsFile, ProgressLine
+from gatprune_jax.metrics import ProgressLine
 from gatprune_jax.report import markdown_table
 from gatprune_jax.search import Scorer, best_classical, warm_logits
 
@@ -35,16 +34,23 @@ _EARLIER = (256, 512, 1024)  # masks that the critic is fitted to
 _BATCHES = 16
 
 
-def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
+def main(settings: Settings, run: Run) -> None:
   """Scores the masks, and prints the cosines."""
   prepared = prepare(settings, {"macs": settings.budgets["macs"]})
+  if runs.inspect(run.workdir, "gradient", run.config) is runs.Status.FINISHED:
+    cosines = runs.read_result(run.workdir)["cosines"]
+  else:
+    with runs.claim(run.workdir, "gradient", run.config):
+      journal = Journal(run, settings.checkpoints, run.workdir)
+      cosines = measure(settings, prepared, journal)
+      runs.write_result(run.workdir, {"cosines": cosines, "versions": runs.versions()})
+  print(cosine_table(settings, cosines))
+
+
+def measure(settings: Settings, prepared: Prepared, journal: Journal) -> dict[str, list[float]]:
+  """Cosines of each estimator's batches with the reference."""
   graph, budgets = prepared.graph, prepared.budgets
-  if runs.inspect(workdir, "gradient", config) is runs.Status.FINISHED:
-    print(cosine_table(settings, runs.read_result(workdir)["cosines"]))
-    return
-  runs.claim(workdir, "gradient", config)
-  metrics = MetricsFile(os.path.join(workdir, "metrics.jsonl"))
-  variables = dense.train_dense(settings, prepared.network, prepared.data, metrics, workdir)
+  variables = dense.train_dense(settings, prepared.network, prepared.data, journal)
   task = make_task(settings, prepared, variables)
   scorer = Scorer(task, settings.search)
   best = best_classical(task, scorer)
@@ -84,15 +90,13 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
     for alpha in (1.0, 0.5, 0.0):
       estimators[f"critic on {earlier} masks, residual weight {alpha:g}"] = (surrogate, alpha)
   first = _FRESH + max(_EARLIER)
-  cosines = {
+  return {
     name: [
       cosine(estimate(masks[i : i + batch], scores[i : i + batch], surrogate, alpha), reference)
       for i in range(first, num, batch)
     ]
     for name, (surrogate, alpha) in estimators.items()
   }
-  runs.write_result(workdir, {"cosines": cosines, "versions": runs.versions()})
-  print(cosine_table(settings, cosines))
 
 
 def cosine_table(settings: Settings, cosines: dict[str, list[float]]) -> str:
@@ -105,4 +109,4 @@ def cosine_table(settings: Settings, cosines: dict[str, list[float]]) -> str:
 
 
 if __name__ == "__main__":
-  run(main)
+  start(main)

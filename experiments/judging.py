@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.dense import Network, accuracy
+from experiments.dense import Network, accuracy, lines_of_epochs
+from experiments.journal import Journal
 from experiments.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax.channels import ChannelGraph
@@ -24,7 +25,6 @@ from gatprune_jax.evaluation import (
   train,
   train_candidates,
 )
-from gatprune_jax.metrics import MetricsFile, ProgressLine
 
 
 class Finetuned(NamedTuple):
@@ -84,26 +84,23 @@ class Judge:
     )
     return np.asarray(correct) / len(split.y)
 
-  def finetune(self, metrics: MetricsFile, phase: str = "finetune") -> Finetuned:
+  def finetune(self, journal: Journal, phase: str = "finetune") -> Finetuned:
     """Fine-tunes the network under every mask, as masked copies or as compact networks."""
     side_by_side = self._settings.finetune_side_by_side
     way = self._masked_copies if side_by_side else self._compact_networks
-    return way(metrics, phase)
+    return way(journal, phase)
 
-  def _masked_copies(self, metrics: MetricsFile, phase: str) -> Finetuned:
+  def _masked_copies(self, journal: Journal, phase: str) -> Finetuned:
     """All masks in one vmapped step, compiled once."""
     settings, network, graph, masks = self._settings, self._network, self._graph, self._masks
-    line = ProgressLine(f"fine-tune {len(masks)} networks, epoch", settings.finetune.epochs)
-
-    def on_epoch(epoch, values, _):
-      metrics.write(phase, epoch, values)
-      line.advance(**{name: f"{value:.3f}" for name, value in values.items()})
-
-    stacked = train_candidates(
-      graph, network.train_fn, self._variables, jnp.asarray(masks), self._train,
-      settings.finetune, self._key(), on_epoch, self._teacher,
-    )  # fmt: skip
-    line.close()
+    title = f"fine-tune {len(masks)} networks, epoch"
+    with journal.loop(phase, title, settings.finetune.epochs) as loop:
+      line_of = lines_of_epochs(settings.finetune, self._train)
+      stacked = train_candidates(
+        graph, network.train_fn, self._variables, jnp.asarray(masks), self._train,
+        settings.finetune, self._key(), lambda epoch, values, _: loop.record(epoch, values),
+        self._teacher, loop.store(journal.every.steps, line_of),
+      )  # fmt: skip
     after = jax.jit(
       lambda v, x, y: candidate_accuracies(graph, network.eval_fn, v, jnp.asarray(masks), x, y)
     )
@@ -119,25 +116,25 @@ class Judge:
 
     return Finetuned(accuracies, compact)
 
-  def _compact_networks(self, metrics: MetricsFile, phase: str) -> Finetuned:
+  def _compact_networks(self, journal: Journal, phase: str) -> Finetuned:
     """One network after the other: each is compiled, and computes only what it keeps."""
     settings, network, graph = self._settings, self._network, self._graph
-    line = ProgressLine(f"fine-tune {len(self._masks)} networks, network", len(self._masks))
     networks = []
-    for index, mask in enumerate(self._masks, start=1):
-      shrink = lambda fn, mask=mask: gp.compact(
-        graph, fn, self._variables, mask, settings.search.allow_empty
-      )
-      history = []
-      trained = train(
-        shrink(network.train_fn).apply, shrink(network.eval_fn).variables, self._train,
-        settings.finetune, self._key(), lambda epoch, values, _, log=history: log.append(values),
-        self._teacher,
-      )  # fmt: skip
-      networks.append(gp.Compact(shrink(network.eval_fn).apply, trained))
-      metrics.write(phase, index, history[-1])
-      line.advance(**{name: f"{value:.3f}" for name, value in history[-1].items()})
-    line.close()
+    title = f"fine-tune {len(self._masks)} networks, network"
+    with journal.loop(phase, title, len(self._masks)) as loop:
+      for index, mask in enumerate(self._masks, start=1):
+        shrink = lambda fn, mask=mask: gp.compact(
+          graph, fn, self._variables, mask, settings.search.allow_empty
+        )
+        store = loop.store(journal.every.steps, lambda _, i=index: i - 1, f"{phase}/{index}")
+        history = []
+        trained = train(
+          shrink(network.train_fn).apply, shrink(network.eval_fn).variables, self._train,
+          settings.finetune, self._key(), lambda epoch, values, _, log=history: log.append(values),
+          self._teacher, store,
+        )  # fmt: skip
+        networks.append(gp.Compact(shrink(network.eval_fn).apply, trained))
+        loop.record(index, history[-1])
     accuracies = lambda split: np.array([accuracy(n.apply, n.variables, split) for n in networks])
     return Finetuned(accuracies, lambda index: networks[index])
 

@@ -6,6 +6,7 @@ Writes `result.json`, `metrics.jsonl`, `masks.npz` (every method's mask by name)
 which `gatprune_jax.load` reads.
 """
 
+from collections.abc import Mapping
 import os
 import shutil
 from typing import Any
@@ -14,54 +15,63 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import dense
+from experiments.found import Found, as_found, load_found, save_found
+from experiments.journal import Journal, Run
 from experiments.judging import Judge
-from experiments.settings import Settings, run
-from experiments.task import make_task, prepare
+from experiments.settings import Settings
+from experiments.starting import start
+from experiments.task import Prepared, make_task, prepare
 import gatprune_jax as gp
 from gatprune_jax import workdir as runs
-from gatprune_jax.channels import check_finite
+from gatprune_jax.channels import Budgets, check_finite
 from gatprune_jax.evaluation import steps_per_epoch
-from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.report import Row, comparison
-from gatprune_jax.search import search
+from gatprune_jax.search import Task, search
 
 
-def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
+def main(settings: Settings, run: Run) -> None:
   """Runs the whole job, or says what a finished workdir holds."""
   # --- Everything that can be refused is refused before anything is written.
   prepared = prepare(settings, settings.budgets)
+  network = prepared.network
+  variables = dense.restore_dense(settings.checkpoint, network) if settings.checkpoint else None
+  check_finite(variables)
+  steps_per_epoch(settings.finetune, prepared.data.train)
+  if runs.inspect(run.workdir, "prune", run.config) is runs.Status.FINISHED:
+    methods = runs.read_result(run.workdir)["methods"]
+    print(f"{run.workdir} is finished:\n{comparison([Row(**row) for row in methods])}")
+    return
+  with runs.claim(run.workdir, "prune", run.config):
+    rows = prune(settings, run, prepared, variables)
+  print(comparison(rows))
+  path = os.path.join(run.workdir, "pruned")
+  print(f"The pruned network is in {path}: gatprune_jax.load({path!r}) runs it.")
+
+
+def prune(settings: Settings, run: Run, prepared: Prepared, variables: Any) -> list[Row]:
+  """Does the job in the workdir; variables of None are trained first."""
   data, network, graph, budgets = (
     prepared.data, prepared.network, prepared.graph, prepared.budgets
   )  # fmt: skip
-  variables = dense.restore_dense(settings.checkpoint, network) if settings.checkpoint else None
-  check_finite(variables)
-  steps_per_epoch(settings.finetune, data.train)
-  status = runs.inspect(workdir, "prune", config)
-  if status is runs.Status.FINISHED:
-    result = runs.read_result(workdir)
-    print(f"{workdir} is finished:\n{comparison([Row(**row) for row in result['methods']])}")
-    return
-  runs.claim(workdir, "prune", config)
-
-  # --- The dense network.
-  metrics = MetricsFile(os.path.join(workdir, "metrics.jsonl"))
-  metrics.restart("search", "finetune")
+  workdir = run.workdir
+  journal = Journal(run, settings.checkpoints, workdir)
   if variables is None:
-    variables = dense.train_dense(settings, network, data, metrics, workdir)
-    check_finite(variables)
+    variables = dense.train_dense(settings, network, data, journal)
 
   # --- Classical pruners, and the search.
   task = make_task(settings, prepared, variables)
   pruners = task.pruners
-  line = SearchLine(settings.search.updates, budgets, metrics)
-  found = search(task, settings.search, settings.seed, line.on_update)
-  line.close()
+  found_path = os.path.join(workdir, "found.npz")
+  if (saved := load_found(found_path)) is None:
+    saved = [find(settings, task, journal)]
+    save_found(found_path, saved)
+  (found,) = saved
 
   # --- The same fine-tuning for every mask.
   names = [pruner.name for pruner in pruners]
   masks = np.concatenate([np.stack([pruner.mask for pruner in pruners]), found.masks])
   judge = Judge(settings, network, graph, variables, data.train, masks)
-  finetuned = judge.finetune(metrics)
+  finetuned = judge.finetune(journal)
 
   # --- Accuracies. The select split chooses among the agent's shortlist; test only reports.
   select_before, select_after = judge.before(data.select), finetuned.accuracies(data.select)
@@ -122,42 +132,35 @@ def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
       "versions": runs.versions(),
     },
   )
-  print(comparison(rows))
-  print(f"The pruned network is in {pruned_path}: gatprune_jax.load({pruned_path!r}) runs it.")
+  journal.forget("finetune")
+  return rows
 
 
-class SearchLine:
-  """The progress line of the search."""
+def find(settings: Settings, task: Task, journal: Journal) -> Found:
+  """The agent's shortlist."""
+  best = -np.inf  # accuracy of the best feasible sample so far
+  with journal.loop("search", "search update", settings.search.updates) as loop:
 
-  def __init__(self, updates: int, budgets, metrics: MetricsFile):
-    self._line = ProgressLine("search update", updates)
-    self._budgets, self._metrics = budgets, metrics
-    self._best = -np.inf  # accuracy of the best feasible sample so far
+    def on_update(progress):
+      nonlocal best
+      best = max(best, float(progress.metrics["best_feasible_accuracy"]))
+      loop.record(progress.update, progress.metrics, shown(task.budgets, progress.metrics, best))
 
-  def on_update(self, progress) -> None:
-    """Logs one update."""
-    values = progress.metrics
-    self._metrics.write("search", progress.update, values)
-    self._best = max(self._best, float(values["best_feasible_accuracy"]))
-    cost = [
-      f"{name} {ratio:.3f}/{limit:g}"
-      for name, ratio, limit in zip(
-        self._budgets.names, values["cost"], self._budgets.limits, strict=True
-      )
-    ]
-    self._line.advance(
-      reward=f"{values['reward']:.3f}",
-      accuracy=f"{values['accuracy']:.3f}",
-      cost=" ".join(cost),
-      **{"lambda": " ".join(f"{value:.2f}" for value in values["multiplier"])},
-      entropy=f"{values['entropy']:.3f}",
-      best_feasible=f"{self._best:.3f}" if np.isfinite(self._best) else "none",
-    )
+    store = loop.store(journal.every.updates, lambda step: step)
+    return as_found("agent", search(task, settings.search, settings.seed, on_update, store))
 
-  def close(self) -> None:
-    """Ends the line."""
-    self._line.close()
+
+def shown(budgets: Budgets, metrics: Mapping[str, np.ndarray], best: float) -> dict[str, str]:
+  """What the search's progress line shows of an update, beside the best accuracy so far."""
+  costs = zip(budgets.names, metrics["cost"], budgets.limits, strict=True)
+  return {
+    **{name: f"{metrics[name]:.3f}" for name in ("reward", "accuracy")},
+    "cost": " ".join(f"{name} {ratio:.3f}/{limit:g}" for name, ratio, limit in costs),
+    "lambda": " ".join(f"{value:.2f}" for value in metrics["multiplier"]),
+    "entropy": f"{metrics['entropy']:.3f}",
+    "best_feasible": f"{best:.3f}" if np.isfinite(best) else "none",
+  }
 
 
 if __name__ == "__main__":
-  run(main)
+  start(main)

@@ -1,27 +1,15 @@
-"""From a config file and command line to frozen settings, checked in one place."""
+"""From a config tree to frozen settings: every field is checked here, before anything is done."""
 
-from collections.abc import Callable
 import dataclasses
-import os
-import sys
 from typing import Any
-
-from absl import app, flags, logging
-from ml_collections import config_flags
-import numpy as np
 
 from gatprune_jax import InputError
 from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.criteria import check_criteria
 from gatprune_jax.data import DataConfig, Sizes
 from gatprune_jax.evaluation import AdaptationConfig, Recipe
+from gatprune_jax.resume import CheckpointConfig
 from gatprune_jax.search import SEARCHES, SearchConfig
-
-_DEFAULT = os.path.join(os.path.dirname(__file__), "configs", "digits_resnet8.py")
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", help_string="Config file; any field can be set as --config.FIELD=VALUE."
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +68,7 @@ class Settings:
   finetune: Recipe
   finetune_side_by_side: bool  # masked copies in one step, or compact networks in turn
   compare: CompareConfig
+  checkpoints: CheckpointConfig
 
 
 def make_settings(config: Any) -> Settings:
@@ -120,6 +109,7 @@ def make_settings(config: Any) -> Settings:
     finetune=Recipe(**tree["finetune"]),
     finetune_side_by_side=tree["finetune_side_by_side"],
     compare=CompareConfig(**compare),
+    checkpoints=CheckpointConfig(**tree["checkpoints"]),
   )
 
 
@@ -145,68 +135,3 @@ def _changed(tree: dict[str, Any], changes: dict[str, Any], where: str) -> dict[
     else changes.get(name, value)
     for name, value in tree.items()
   }
-
-
-def run(main: Callable[[Settings, dict[str, Any], str], None]) -> None:
-  """Parses the command line and calls `main(settings, config, workdir)`.
-
-  Bad input ends with one sentence on standard error and exit code 1; any other exception is a
-  defect and keeps its traceback.
-  """
-
-  def guarded(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # orbax tells every file it touches
-    try:
-      if len(argv) > 1:
-        raise InputError(f"argument {argv[1]!r} is not a flag: use --workdir=DIR or --config.X=Y")
-      if not _WORKDIR.value:
-        raise InputError("no workdir given: add --workdir=DIR")
-      config = _CONFIG.value
-      main(make_settings(config), _plain(config.to_dict()), _WORKDIR.value)
-    except InputError as error:
-      _fail(error)
-
-  app.run(guarded, flags_parser=_parse)
-
-
-def _parse(argv: list[str]) -> list[str]:
-  if not any(argument.lstrip("-").split("=")[0] == "config" for argument in argv):
-    # Not the flag's default: fields set on the command line would be looked up in it even
-    # where another config is given.
-    argv = [argv[0], f"--config={_DEFAULT}", *argv[1:]]
-  try:
-    rest = flags.FLAGS(argv)
-    _CONFIG.value.to_dict()  # a config file that failed to load fails here
-    return rest
-  except AttributeError as error:  # ml_collections names the missing field in its message
-    _fail(_unknown_field(argv, error))
-  except OSError as error:  # its last line holds the system's own words
-    _fail(InputError(f"--config cannot be loaded: {str(error).splitlines()[-1].strip()}"))
-  except (flags.Error, TypeError, ValueError) as error:
-    _fail(error)
-
-
-def _unknown_field(argv: list[str], error: AttributeError) -> InputError:
-  """Which argument names a field that the config does not have, and what it may have meant."""
-  cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else str(error)
-  key, *hint = cause.splitlines()
-  named = [
-    argument.split("=")[0].lstrip("-")
-    for argument in argv
-    if argument.startswith("--config.") and key.strip("'\"") in argument.split("=")[0].split(".")
-  ]
-  return InputError(f"{' '.join(named)} is not a field of the config. {' '.join(hint)}".strip())
-
-
-def _fail(error: Exception) -> None:
-  print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-  sys.exit(1)
-
-
-def _plain(value: Any) -> Any:
-  """The value with JSON types only."""
-  if isinstance(value, dict):
-    return {name: _plain(item) for name, item in value.items()}
-  if isinstance(value, (tuple, list)):
-    return [_plain(item) for item in value]
-  return value.item() if isinstance(value, np.generic) else value

@@ -4,44 +4,41 @@ Writes `checkpoints/dense`, which `experiments.prune --config.dense.checkpoint=D
 `metrics.jsonl` and `result.json`. The test split is read once, at the end.
 """
 
-import os
 import time
-from typing import Any
 
 from experiments import dense
-from experiments.settings import Settings, run
+from experiments.journal import Journal, Run
+from experiments.settings import Settings
+from experiments.starting import start
 from gatprune_jax import workdir as runs
-from gatprune_jax.metrics import MetricsFile
 
 
-def main(settings: Settings, config: dict[str, Any], workdir: str) -> None:
+def main(settings: Settings, run: Run) -> None:
   """Trains, or says what a finished workdir holds."""
   data = dense.load_data(settings)
   network = dense.make_network(settings, data)
-  status = runs.inspect(workdir, "train", config)
-  if status is runs.Status.FINISHED:
-    print(f"{workdir} is finished: {runs.read_result(workdir)}")
+  if runs.inspect(run.workdir, "train", run.config) is runs.Status.FINISHED:
+    print(f"{run.workdir} is finished: {runs.read_result(run.workdir)}")
     return
-  runs.claim(workdir, "train", config)
-
-  start = time.monotonic()
-  metrics = MetricsFile(os.path.join(workdir, "metrics.jsonl"))
-  variables = dense.train_dense(settings, network, data, metrics, workdir)
-  result = {
-    "network": network.name,
-    "dataset": data.name,
-    "seed": settings.seed,
-    "select_accuracy": dense.accuracy(network.eval_fn, variables, data.select),
-    "test_accuracy": dense.accuracy(network.eval_fn, variables, data.test),
-    "seconds": time.monotonic() - start,
-    "versions": runs.versions(),
-  }
-  runs.write_result(workdir, result)
+  with runs.claim(run.workdir, "train", run.config):
+    since = time.monotonic()
+    journal = Journal(run, settings.checkpoints, run.workdir)
+    variables = dense.train_dense(settings, network, data, journal)
+    result = {
+      "network": network.name,
+      "dataset": data.name,
+      "seed": settings.seed,
+      "select_accuracy": dense.accuracy(network.eval_fn, variables, data.select),
+      "test_accuracy": dense.accuracy(network.eval_fn, variables, data.test),
+      "seconds": time.monotonic() - since,
+      "versions": runs.versions(),
+    }
+    runs.write_result(run.workdir, result)
   print(
     f"{network.name} on {data.name}: select accuracy {result['select_accuracy']:.4f}, "
-    f"test accuracy {result['test_accuracy']:.4f}, in {workdir}"
+    f"test accuracy {result['test_accuracy']:.4f}, in {run.workdir}"
   )
 
 
 if __name__ == "__main__":
-  run(main)
+  start(main)

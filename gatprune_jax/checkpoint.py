@@ -1,62 +1,144 @@
-"""Trained variables on disk, through orbax."""
+"""Trees of arrays on disk: orbax writes them, a manifest of checksums says that they are whole."""
 
 import os
 import shutil
 from typing import Any
 
+from absl import logging
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from gatprune_jax.errors import InputError
+from gatprune_jax.manifest import Damaged, seal, sync, verify
+
+_FORMAT = 1  # of a checkpoint's directory
+_STATE = "state"  # what orbax writes in it
+PARTIAL = ".partial"  # ends the name of what is being written or removed
+_DAMAGED = ".damaged"
 
 
 def save_variables(path: str, variables: Any) -> None:
-  """Writes the variables to a new directory; it appears only once it is complete."""
+  """Writes variables to a new directory; it appears only once it is complete.
+
+  Raises:
+    InputError: where it exists already, or cannot be written.
+  """
   path = os.path.abspath(path)
   if os.path.exists(path):
     raise InputError(f"checkpoint {path} exists: choose another path, or remove it first")
-  partial = f"{path}.partial"
-  shutil.rmtree(partial, ignore_errors=True)
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(partial, jax.device_get(variables))
-  os.rename(partial, path)
+  write_checkpoint(path, flatten(variables), {})
 
 
 def restore_variables(path: str, like: Any) -> Any:
   """Reads variables; `like` gives their tree, shapes and dtypes.
 
   Raises:
-    InputError: where there is no checkpoint, or one of another network.
+    InputError: where there is no checkpoint, a damaged one, or one of another network.
   """
   path = os.path.abspath(path)
   if not os.path.isdir(path):
     raise InputError(f"checkpoint {path} does not exist: give the workdir of experiments.train")
   try:
-    with ocp.StandardCheckpointer() as checkpointer:
-      stored = checkpointer.metadata(path).item_metadata.tree
-      _check_same(path, stored, like)
-      return jax.tree.map(jnp.asarray, checkpointer.restore(path, like))
-  except (OSError, ValueError, KeyError, AttributeError) as error:
-    if isinstance(error, InputError):
-      raise
-    raise InputError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+    verify_checkpoint(path)
+  except Damaged as why:
+    raise InputError(f"checkpoint {path} is damaged: {why}: train the network again") from why
+  return read_checkpoint(path, like)
 
 
-def _check_same(path: str, stored: Any, like: Any) -> None:
-  """Names the first variable that differs in presence or shape."""
+def write_checkpoint(place: str, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+  """Makes a checkpoint, whole or not at all.
 
-  def shapes(tree):
-    return {
-      jax.tree_util.keystr(keys, simple=True, separator="/"): tuple(leaf.shape)
-      for keys, leaf in jax.tree.leaves_with_path(tree)
-    }
+  Args:
+    place: absolute path of its directory, which does not exist.
+    arrays: by name, see `flatten`.
+    about: what else is to be known, of JSON types.
 
-  there, here = shapes(stored), shapes(like)
+  Raises:
+    InputError: where it cannot be written.
+  """
+  partial = place + PARTIAL
+  try:
+    shutil.rmtree(partial, ignore_errors=True)
+    os.makedirs(partial)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+      checkpointer.save(os.path.join(partial, _STATE), arrays)
+    seal(partial, {"format": _FORMAT, **about})
+    os.rename(partial, place)
+    sync(os.path.dirname(place))
+  except Exception as error:  # orbax passes on whatever its storage raises
+    shutil.rmtree(partial, ignore_errors=True)
+    why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    raise InputError(
+      f"checkpoint {place} cannot be written: {why}: earlier ones are as they were; make room or "
+      "the directory writable, and give the same command"
+    ) from error
+
+
+def verify_checkpoint(place: str) -> dict[str, Any]:
+  """What `write_checkpoint` was told about a checkpoint, once every byte was found unchanged.
+
+  Raises:
+    Damaged: where one has changed.
+    InputError: where another version wrote it.
+  """
+  about = verify(place)
+  if (there := about.pop("format")) != _FORMAT:
+    raise InputError(
+      f"checkpoint {place} has format {there}, this version reads {_FORMAT}: use the version that "
+      "wrote it"
+    )
+  return about
+
+
+def read_checkpoint(place: str, like: Any) -> Any:
+  """The arrays of a verified checkpoint, in the tree of `like`, whose shapes and dtypes they have.
+
+  Raises:
+    InputError: where they have not.
+  """
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    path = os.path.join(place, _STATE)
+    names = checkpointer.metadata(path).item_metadata.tree
+    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+    arrays = checkpointer.restore(path, restore_args=as_numpy)
+  describe = lambda array: f"{jnp.dtype(array.dtype).name}{tuple(array.shape)}"
+  there = {name: describe(array) for name, array in arrays.items()}
+  here = {_name(keys): describe(leaf) for keys, leaf in jax.tree.leaves_with_path(like)}
   for name in sorted({*there, *here}):
     if there.get(name) != here.get(name):
       raise InputError(
-        f"checkpoint {path} is of another network: variable {name} has shape "
-        f"{there.get(name, 'none')} there, {here.get(name, 'none')} in the configured network"
+        f"checkpoint {place} does not fit: {name} is {there.get(name, 'absent')} there and "
+        f"{here.get(name, 'absent')} in what is configured: give the config it was made with"
       )
+  # Copies: what is donated must not share memory with anything else.
+  leaves = [jnp.array(arrays[name]) for name in here]
+  return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+  """{path of a leaf: a copy of its values on the host}."""
+  return {_name(keys): np.array(leaf) for keys, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def set_aside_if_damaged(place: str) -> dict[str, Any] | None:
+  """As `verify_checkpoint`; a damaged one gets another name, with a warning, and counts as none."""
+  try:
+    return verify_checkpoint(place)
+  except Damaged as why:
+    aside = place + _DAMAGED
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(place, aside)
+    logging.warning("checkpoint %s is damaged: %s. It is now %s, and not used", place, why, aside)
+    return None
+
+
+def remove_checkpoint(place: str) -> None:
+  """Under another name first: half a checkpoint is never under the name of a whole one."""
+  os.rename(place, place + PARTIAL)
+  shutil.rmtree(place + PARTIAL)
+
+
+def _name(keys: tuple[Any, ...]) -> str:
+  return jax.tree_util.keystr(keys, simple=True, separator="/")

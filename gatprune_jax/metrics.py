@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import json
 import math
+import os
 import sys
 import time
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gatprune_jax.errors import InputError
+from gatprune_jax.workdir import whole_file
 
 
 class MetricsFile:
@@ -34,15 +36,23 @@ class MetricsFile:
     except OSError as error:
       raise InputError(f"{self._path} cannot be written: {error.strerror}") from error
 
-  def restart(self, *phases: str) -> None:
-    """Drops the lines of phases that are about to run again."""
-    try:
-      with open(self._path) as file:
-        lines = [line for line in file if json.loads(line)["phase"] not in phases]
-    except FileNotFoundError:
+  def rewind(self, phase: str, step: int) -> None:
+    """Drops what a phase wrote after a step, which it is about to do again.
+
+    A last line that a killed process left incomplete goes too.
+    """
+    if not os.path.exists(self._path):
       return
-    with open(self._path, "w") as file:
-      file.writelines(lines)
+    with open(self._path, "rb") as file:
+      lines = [line for line in file if line.endswith(b"\n")]
+    keys = (json.loads(line) for line in lines)
+    kept = [
+      line
+      for line, key in zip(lines, keys, strict=True)
+      if key["phase"] != phase or key["step"] <= step
+    ]
+    with whole_file(self._path) as file:
+      file.writelines(kept)
 
 
 def _plain(value: Any) -> Any:
@@ -72,6 +82,12 @@ class ProgressLine:
     """Counts one step and shows these numbers beside it."""
     self._bar.set_postfix(numbers, refresh=False)
     self._bar.update()
+
+  def move_to(self, step: int) -> None:
+    """Counts on from another step."""
+    if self._bar.n != step:
+      self._bar.n = step
+      self._bar.refresh()
 
   def close(self) -> None:
     """Ends the line, with the last numbers."""

@@ -12,6 +12,7 @@ from typing import IO, Any
 import jax
 
 from gatprune_jax.errors import InputError
+from gatprune_jax.lock import LOCK, OWNER, locked
 
 _CONFIG, _RESULT = "config.json", "result.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "jraph", "distrax", "orbax-checkpoint", "numpy")
@@ -50,7 +51,7 @@ def inspect(path: str, experiment: str, config: dict[str, Any]) -> Status:
     return Status.NEW
   if not os.path.isdir(path):
     raise InputError(f"workdir {path} is a file: give a directory, or a path that does not exist")
-  if not os.listdir(path):
+  if not set(os.listdir(path)) - {LOCK, OWNER}:
     return Status.NEW
   try:
     with open(os.path.join(path, _CONFIG)) as file:
@@ -76,20 +77,27 @@ def inspect(path: str, experiment: str, config: dict[str, Any]) -> Status:
   return Status.FINISHED if finished else Status.UNFINISHED
 
 
-def claim(path: str, experiment: str, config: dict[str, Any]) -> None:
-  """Makes the directory and records whose it is.
+@contextlib.contextmanager
+def claim(path: str, experiment: str, config: dict[str, Any]) -> Iterator[None]:
+  """Makes the directory, records whose it is, and keeps other processes out of it.
 
   Raises:
-    InputError: where it cannot be written.
+    InputError: where it cannot be written, or another process runs in it.
   """
-  try:
-    os.makedirs(path, exist_ok=True)
-    write_json(
-      os.path.join(path, _CONFIG),
-      {"experiment": experiment, "config": config, "versions": versions()},
-    )
-  except OSError as error:
-    raise InputError(f"workdir {path} cannot be written: {error.strerror}") from error
+  with contextlib.ExitStack() as stack:
+    try:
+      os.makedirs(path, exist_ok=True)
+      stack.enter_context(locked(path))
+      inspect(path, experiment, config)  # another process may have come first
+      write_json(
+        os.path.join(path, _CONFIG),
+        {"experiment": experiment, "config": config, "versions": versions()},
+      )
+    except OSError as error:
+      raise InputError(
+        f"workdir {path} cannot be written: {error.strerror}: give a directory that can"
+      ) from error
+    yield
 
 
 @contextlib.contextmanager
@@ -98,6 +106,8 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
   partial = f"{path}.partial"
   with open(partial, "wb") as file:
     yield file
+    file.flush()
+    os.fsync(file.fileno())
   os.replace(partial, path)
 
 
@@ -118,11 +128,22 @@ def read_result(path: str) -> dict[str, Any]:
   Raises:
     InputError: where there is none.
   """
+  if not os.path.exists(os.path.join(path, _RESULT)):
+    raise InputError(f"{path} is not the workdir of a finished run: it has no {_RESULT}")
+  return read_json(os.path.join(path, _RESULT))
+
+
+def read_json(path: str) -> Any:
+  """What `write_json` wrote.
+
+  Raises:
+    InputError: where it is not JSON any more.
+  """
   try:
-    with open(os.path.join(path, _RESULT)) as file:
+    with open(path) as file:
       return json.load(file)
-  except (OSError, ValueError) as error:
-    raise InputError(f"{path} is not the workdir of a finished run: {error}") from error
+  except ValueError as error:
+    raise InputError(f"{path} is damaged ({error}): remove it and give the same command") from error
 
 
 def _first_difference(then: Any, now: Any, field: str = "") -> tuple[str, Any, Any] | None:

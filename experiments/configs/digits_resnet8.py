@@ -127,6 +127,11 @@ def get_config(variant: str = "") -> ConfigDict:
   # other, which pays on a CPU where training them takes longer than compiling them.
   config.finetune_side_by_side = True
 
+  config.checkpoints = ConfigDict()  # where an interrupted run goes on
+  config.checkpoints.updates = 10  # of a search between two
+  config.checkpoints.steps = 200  # gradient steps between two
+  config.checkpoints.keep = 3  # of each loop
+
   # experiments.compare only; it takes these budgets and seeds instead of the ones above.
   config.compare = ConfigDict()
   config.compare.seeds = (0, 1, 2, 3, 4)

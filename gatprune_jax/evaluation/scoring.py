@@ -21,10 +21,11 @@ class Score(NamedTuple):
 
 
 def score_logits(logits: jax.Array, y: jax.Array) -> Score:
-  """Scores logits `[n, classes]` against labels `[n]`."""
+  """Scores logits `[n, classes]` against labels `[n]`; what is not finite predicts nothing."""
   log_p = jax.nn.log_softmax(logits)
   chosen = jnp.take_along_axis(log_p, y[:, None], axis=-1)[:, 0]
-  return Score((logits.argmax(-1) == y).astype(jnp.float32), chosen)
+  correct = (logits.argmax(-1) == y) & jnp.isfinite(logits).all(-1)
+  return Score(correct.astype(jnp.float32), chosen)
 
 
 def score_mask(

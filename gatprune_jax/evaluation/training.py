@@ -18,6 +18,15 @@ from gatprune_jax.evaluation.batching import over_candidates
 from gatprune_jax.evaluation.convolution import candidate_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction
 from gatprune_jax.evaluation.scoring import score_logits
+from gatprune_jax.health import (
+  Health,
+  all_finite,
+  healthy,
+  must_roll_back,
+  roll_back,
+  take_if_finite,
+)
+from gatprune_jax.resume import Nowhere, Store
 
 Teacher = Callable[[jax.Array], jax.Array]  # images [B, ...] -> logits [B, classes]
 # (epoch from 1, its mean loss and accuracy, the variables so far)
@@ -100,11 +109,12 @@ class TrainState:
   variables: Any
   average: Any  # of the variables; the variables themselves where the recipe does not average
   opt_state: Any
+  health: Health
 
 
 def init_train_state(optimizer: optax.GradientTransformation, variables: Any) -> TrainState:
   """The state before the first step; the average starts at the variables."""
-  return TrainState(variables, variables, optimizer.init(variables["params"]))
+  return TrainState(variables, variables, optimizer.init(variables["params"]), healthy())
 
 
 def steps_per_epoch(recipe: Recipe, split: Split) -> int:
@@ -160,6 +170,9 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One gradient step on one batch; pure and unbatched over candidates.
 
+  Where the loss, its gradient or an updated variable is not finite, the state stays as it was, but
+  for the count of such steps.
+
   Args:
     train_fn: `(variables, x) -> (logits, updated collections)`.
     optimizer: acts on the "params" collection.
@@ -178,11 +191,14 @@ def train_step(
   params = state.variables["params"]
   (loss, (logits, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
   updates, opt_state = optimizer.update(grads, state.opt_state, params)
+  updates = jax.tree.map(lambda leaf: state.health.rate * leaf, updates)
   variables = {**state.variables, **updated, "params": optax.apply_updates(params, updates)}
   d = recipe.average
   average = jax.tree.map(lambda old, new: d * old + (1 - d) * new, state.average, variables)
   metrics = {"loss": loss, "accuracy": score_logits(logits, batch.y).correct.mean()}
-  return TrainState(variables, average, opt_state), metrics
+  finite = all_finite((loss, grads, variables))
+  new = TrainState(variables, average, opt_state, state.health)
+  return take_if_finite(finite, new, state), metrics
 
 
 def train(
@@ -193,6 +209,7 @@ def train(
   key: jax.Array,
   on_epoch: OnEpoch = lambda epoch, metrics, variables: None,
   teacher: Teacher | None = None,
+  store: Store | None = None,
 ) -> Any:
   """Trains one network; returns its variables.
 
@@ -205,14 +222,18 @@ def train(
     split: training images and labels.
     recipe: how.
     key: PRNG key of data order and augmentation.
-    on_epoch: called after each epoch.
+    on_epoch: called after each epoch; again after the last one whose steps a store holds.
     teacher: what to imitate where the recipe distils.
+    store: where the state is saved after gradient steps, and was saved; None saves nothing.
 
   Raises:
     InputError: where the split is smaller than one batch, or the recipe distils from no teacher.
+    Diverged: where steps are not finite, again and again.
+    Preempted: where the store was asked to stop.
   """
   step = lambda optimizer: functools.partial(train_step, train_fn, optimizer, recipe)
-  return _loop(step, lambda init: init(variables), split, recipe, key, on_epoch, teacher)
+  start = lambda init: init(variables)
+  return _loop(step, start, split, recipe, key, on_epoch, teacher, store or Nowhere())
 
 
 def train_candidates(
@@ -225,6 +246,7 @@ def train_candidates(
   key: jax.Array,
   on_epoch: OnEpoch = lambda epoch, metrics, variables: None,
   teacher: Teacher | None = None,
+  store: Store | None = None,
 ) -> Any:
   """Trains one copy of a network under each mask, side by side, on the same batches.
 
@@ -238,14 +260,15 @@ def train_candidates(
     split: training images and labels.
     recipe: how.
     key: PRNG key of data order and augmentation, shared.
-    on_epoch: called after each epoch, with means over the candidates.
+    on_epoch: as in `train`, with means over the candidates.
     teacher: what to imitate where the recipe distils.
+    store: as in `train`.
 
   Returns:
     The variables with a leading axis `[C, ...]`.
 
   Raises:
-    InputError: where the split is smaller than one batch, or the recipe distils from no teacher.
+    InputError, Diverged, Preempted: as `train`.
   """
   masked_fn = masked(graph, train_fn, conv=candidate_convolution())
 
@@ -260,7 +283,15 @@ def train_candidates(
     stacked = jax.tree.map(lambda a: jnp.repeat(a[None], len(masks), axis=0), variables)
     return jax.vmap(init)(stacked)
 
-  return _loop(step, start, split, recipe, key, on_epoch, teacher)
+  return _loop(step, start, split, recipe, key, on_epoch, teacher, store or Nowhere())
+
+
+@flax.struct.dataclass
+class _Carry:
+  """What is saved of a training: the state, and what is known of the steps of this epoch."""
+
+  state: TrainState
+  history: dict[str, jax.Array]  # {metric: [steps per epoch, ...]}
 
 
 def _loop(
@@ -271,17 +302,17 @@ def _loop(
   key: jax.Array,
   on_epoch: OnEpoch,
   teacher: Teacher | None,
+  store: Store,
 ) -> Any:
-  """The epochs of `train` and `train_candidates`."""
+  """The steps of `train` and `train_candidates`."""
   per_epoch = steps_per_epoch(recipe, split)
   if recipe.distillation > 0 and teacher is None:
     raise InputError(f"distillation is {recipe.distillation}, but no teacher is given: set it to 0")
-  optimizer = make_optimizer(recipe, per_epoch * recipe.epochs)
-  state = start(functools.partial(init_train_state, optimizer))
-  state = jax.tree.map(jnp.array, state)  # the steps donate it, and the caller keeps its own
+  total = per_epoch * recipe.epochs
+  optimizer = make_optimizer(recipe, total)
   step = make_step(optimizer)
 
-  def step_on(state, x, y, key):
+  def step_on(carry, x, y, key, index):
     x = random_shift(key, x, recipe.shift)
     x = random_flip(jax.random.fold_in(key, 1), x) if recipe.flip else x
     share = 1.0
@@ -289,16 +320,38 @@ def _loop(
       share = jax.random.beta(jax.random.fold_in(key, 2), recipe.mixup, recipe.mixup)
       x = share * x + (1 - share) * x[::-1]
     teacher_logits = teacher(x) if teacher is not None else jnp.zeros((len(y), 1))
-    return step(state, Batch(x, y, teacher_logits, share))
+    state, metrics = step(carry.state, Batch(x, y, teacher_logits, share))
+    put = lambda rows, row: rows.at[index].set(row)
+    history = jax.tree.map(put, carry.history, metrics)
+    return _Carry(state, history), state.health.in_a_row.max()
 
+  state = start(functools.partial(init_train_state, optimizer))
+  empty = lambda: jnp.zeros((per_epoch, *state.health.rate.shape))
+  # The steps donate it, and the caller keeps its own.
+  carry = jax.tree.map(jnp.array, _Carry(state, {"loss": empty(), "accuracy": empty()}))
   step_on = jax.jit(step_on, donate_argnums=0)
   feed = make_feed(split, recipe.batch_size, recipe.crop_area)
-  for epoch in range(recipe.epochs):
+
+  done, carry = store.restore(carry) or (0, carry)
+  in_a_row = carry.state.health.in_a_row
+  while True:
+    if done and done % per_epoch == 0:
+      means = {name: float(np.mean(rows)) for name, rows in carry.history.items()}
+      on_epoch(done // per_epoch, means, carry.state.average)
+    if done == total:
+      return carry.state.average
+    epoch, first = divmod(done, per_epoch)
     epoch_key = jax.random.fold_in(key, epoch)
-    losses = []
-    for index, (x, y) in enumerate(feed(epoch_key, 0)):
-      state, metrics = step_on(state, x, y, jax.random.fold_in(epoch_key, index))
-      losses.append(metrics)
-    means = {name: float(np.mean([m[name] for m in losses])) for name in losses[0]}
-    on_epoch(epoch + 1, means, state.average)
-  return state.average
+    for index, (x, y) in enumerate(feed(epoch_key, first), first):
+      # Of the step before: this one is not waited for.
+      if must_roll_back(in_a_row):
+        done, carry, health = roll_back("training", done, carry.state.health, carry, store)
+        carry = carry.replace(state=carry.state.replace(health=health))
+        in_a_row = health.in_a_row
+        store.save(done, carry)
+        break
+      carry, in_a_row = step_on(carry, x, y, jax.random.fold_in(epoch_key, index), index)
+      done += 1
+      store.offer(done, carry)
+    if done == total:
+      store.finish(done, carry)

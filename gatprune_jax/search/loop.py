@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 import functools
-import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.agent import Policy, observe, with_embedding
+from gatprune_jax.health import must_roll_back, roll_back
+from gatprune_jax.resume import Nowhere, Store
 from gatprune_jax.search.candidates import candidate_masks, distinct
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.mdp import greedy_logits, make_decisions, make_environment
@@ -39,6 +40,7 @@ def search(
   config: SearchConfig,
   seed: int,
   on_update: Callable[[Progress], None] = lambda progress: None,
+  store: Store | None = None,
 ) -> SearchResult:
   """Searches for the masks of highest score within the budgets.
 
@@ -50,18 +52,20 @@ def search(
     task: what to prune.
     config: settings.
     seed: of everything random.
-    on_update: called after each update.
+    on_update: called after each update, again after those that a roll-back repeats.
+    store: where the state is saved after updates, and was saved; None saves nothing.
 
   Returns:
     The shortlist; every mask satisfies every budget.
+
+  Raises:
+    Diverged: where updates are not finite, again and again.
+    Preempted: where the store was asked to stop.
   """
-  start = time.monotonic()
+  store = store or Nowhere()
   scorer = Scorer(task, config)
   policy, problem, state = prepare(task, config, scorer, seed)
-  step = compile_update(scorer.config, policy, scorer.score_fn)
-  for index in range(config.updates):
-    state, metrics = step(state, problem)
-    on_update(Progress(index + 1, jax.device_get(metrics)))
+  state = learn(scorer, config, policy, problem, state, on_update, store)
 
   scored = scored_masks(state.replay)
   scorer.remember(*scored)
@@ -72,7 +76,33 @@ def search(
   logits = final_logits(policy, state, problem)
   finalists = refined_candidates(task, config, scorer, logits, incumbents, unspent)
   masks, scores = scorer.shortlist(finalists)
-  return SearchResult(masks, scores, len(scorer.known), time.monotonic() - start, state)
+  return SearchResult(masks, scores, len(scorer.known), store.seconds, state)
+
+
+def learn(
+  scorer: Scorer,
+  config: SearchConfig,
+  policy: Policy,
+  problem: Problem,
+  state: SearchState,
+  on_update: Callable[[Progress], None],
+  store: Store,
+) -> SearchState:
+  """The state after all updates, from the given or the saved one."""
+  update_once = compile_update(scorer.config, policy, scorer.score_fn)
+  step, state = store.restore(state) or (0, state)
+  while step < config.updates:
+    state, metrics = update_once(_committed(state), problem)
+    step += 1
+    on_update(Progress(step, jax.device_get(metrics)))
+    if must_roll_back(state.health.in_a_row):
+      step, state, health = roll_back("the search", step, state.health, state, store)
+      state = state.replace(health=health)
+      store.save(step, state)
+    else:
+      store.offer(step, state)
+  store.finish(step, state)
+  return state
 
 
 def prepare(
@@ -99,11 +129,8 @@ def prepare(
   classical = distinct([pruner.mask for pruner in task.pruners])
   replay = init_replay(classical, *scorer(classical), more=config.updates * config.samples)
   state = init_state(config, len(budgets.names), params, incumbent, replay)
-  # Committed like every later state, and no buffer shared with the problem: the update compiles
-  # once, and donates its state.
-  device = jax.devices()[0]
-  state = jax.device_put(jax.tree.map(jnp.array, state), device)
-  return policy, jax.device_put(problem, device), state
+  # No buffer is shared with the problem: the update donates its state.
+  return policy, _committed(problem), jax.tree.map(jnp.array, state)
 
 
 def refined_candidates(
@@ -141,6 +168,11 @@ def refined_candidates(
     config.samples,
   )
   return distinct([*candidates, refined, *scorer.best(config.elites)])
+
+
+def _committed(tree: Any) -> Any:
+  """On the device that later states are on, so that the update compiles once."""
+  return jax.device_put(tree, jax.devices()[0])
 
 
 def compile_update(config: SearchConfig, policy: Policy, score_fn: ScoreFn) -> Callable:

@@ -12,6 +12,7 @@ import numpy as np
 from gatprune_jax.channels import Budgets, ChannelGraph
 from gatprune_jax.criteria import Classical
 from gatprune_jax.data import Split, cut
+from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation import (
   Lesson,
   Score,
@@ -130,7 +131,8 @@ class Scorer:
   def remember(self, masks, scores: np.ndarray, accuracies: np.ndarray) -> None:
     """Takes in masks `[C, N]` that were scored elsewhere, with scores and accuracies `[C]`."""
     for mask, score, accuracy in zip(masks, scores, accuracies, strict=True):
-      self.known[mask.tobytes()] = (float(score), float(accuracy))
+      score = float(score) if np.isfinite(score) else -np.inf  # never chosen
+      self.known[mask.tobytes()] = (score, float(accuracy))
 
   def on_arena(self, masks: np.ndarray) -> np.ndarray:
     """Scores `[C, a]` of masks `[C, N]` on each arena image."""
@@ -169,6 +171,15 @@ def chosen_chunk(config: SearchConfig, task: Task) -> int:
 
 
 def best_classical(task: Task, scorer: Scorer) -> Classical:
-  """The classical pruner whose mask scores best; scores all of them."""
+  """The classical pruner whose mask scores best; scores all of them.
+
+  Raises:
+    InputError: where no score is finite.
+  """
   scores, _ = scorer(np.stack([pruner.mask for pruner in task.pruners]))
+  if not np.isfinite(scores).any():
+    raise InputError(
+      f"the network's outputs under all {len(scores)} classical masks are NaN or infinite on the "
+      "reward images: look for extreme values in the images and in the weights"
+    )
   return task.pruners[int(scores.argmax())]

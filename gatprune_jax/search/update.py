@@ -29,6 +29,7 @@ from gatprune_jax.agent import (
   update_multipliers,
   utility,
 )
+from gatprune_jax.health import Health, all_finite, healthy, take_if_finite
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.mdp import Environment, LogitsFn, decision_logits, rollout, transition
 from gatprune_jax.search.replay import Replay, score_new
@@ -64,6 +65,7 @@ class SearchState:
   past: PastScores
   replay: Replay
   incumbent: Incumbent
+  health: Health
 
 
 def init_state(
@@ -88,6 +90,7 @@ def init_state(
     past=remember(init_past(config.past_scores), past, jnp.ones(len(past), bool)),
     replay=replay,
     incumbent=incumbent,
+    health=healthy(),
   )
 
 
@@ -107,7 +110,8 @@ def update(
 ) -> tuple[SearchState, dict[str, jax.Array]]:
   """Samples B masks from the policy, scores them, and improves policy and multipliers.
 
-  The multipliers move before the policy. The whole update is one compiled call.
+  The multipliers move before the policy. Where logits, scores, accuracies or the new parameters
+  are not finite, nothing is learned or remembered but that. The whole update is one compiled call.
 
   Args:
     config: settings; static.
@@ -174,7 +178,11 @@ def update(
     past=remember(state.past, scores, feasible),
     replay=replay,
     incumbent=challenge(state.incumbent, challenger),
+    health=state.health,
   )
+  finite = all_finite((logits, scores, accuracy, params, multipliers.value, learned["kl"]))
+  new_state = take_if_finite(finite, new_state, state.replace(step=state.step + 1))
+  metrics["skipped"], metrics["rollbacks"] = new_state.health.skipped, new_state.health.rollbacks
   return new_state, metrics
 
 
@@ -245,6 +253,7 @@ def _improve(
     params, opt_state, num_steps, _ = carry
     (_, kl), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
     updates, new_opt_state = optimizer.update(grads, opt_state, params)
+    updates = jax.tree.map(lambda leaf: state.health.rate * leaf, updates)
     new = (optax.apply_updates(params, updates), new_opt_state)
     near = kl <= ppo.kl_stop
     params, opt_state = jax.tree.map(lambda a, b: jnp.where(near, a, b), new, (params, opt_state))

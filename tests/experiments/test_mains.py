@@ -250,7 +250,7 @@ def broken_checkpoint(trained, tmp_path, change):
   ("change", "words"),
   [
     (lambda kernel: kernel.at[0].set(jnp.nan), "params/stem/kernel holds 12 values that are NaN"),
-    (lambda kernel: kernel[..., :3], "params/stem/kernel has shape (3, 3, 1, 3) there"),
+    (lambda kernel: kernel[..., :3], "params/stem/kernel is float32(3, 3, 1, 3) there"),
   ],
 )
 def test_a_bad_checkpoint_is_refused(trained, tmp_path, change, words):

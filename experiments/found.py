@@ -1,0 +1,55 @@
+"""What methods propose, as a file."""
+
+from collections.abc import Sequence
+import os
+from typing import NamedTuple
+import zipfile
+
+from absl import logging
+import numpy as np
+
+from gatprune_jax.search import SearchResult
+from gatprune_jax.workdir import whole_file
+
+
+class Found(NamedTuple):
+  """What a method proposes."""
+
+  method: str
+  masks: np.ndarray  # [S, N], best by the method's own score first
+  evaluations: int
+  seconds: float
+
+
+def as_found(method: str, result: SearchResult) -> Found:
+  """A search's shortlist."""
+  return Found(method, result.masks, result.evaluations, result.seconds)
+
+
+def save_found(path: str, found: Sequence[Found]) -> None:
+  """Writes what all methods propose, whole or not at all: one array for each field of `Found`.
+
+  Masks follow each other in one array; `count` says how many each method has.
+  """
+  columns = Found(*zip(*found, strict=True))._asdict()
+  columns["count"] = [len(masks) for masks in columns["masks"]]
+  columns["masks"] = np.concatenate(columns["masks"])
+  with whole_file(path) as file:
+    np.savez(file, **columns)
+
+
+def load_found(path: str) -> list[Found] | None:
+  """Reads what `save_found` wrote; None, with a warning, where a checksum of the file fails."""
+  if not os.path.exists(path):
+    return None
+  try:
+    with np.load(path) as columns:
+      masks = np.split(columns["masks"], np.cumsum(columns["count"])[:-1])
+      plain = (columns[name].tolist() for name in ("method", "evaluations", "seconds"))
+      return [
+        Found(method, some, evaluations, seconds)
+        for some, method, evaluations, seconds in zip(masks, *plain, strict=True)
+      ]
+  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    logging.warning("%s is damaged (%s): the masks are searched again", path, error)
+    return None

@@ -1,0 +1,90 @@
+"""A run's loops as users see them: checkpoints to go on from, lines of metrics, progress lines."""
+
+from collections.abc import Callable, Mapping
+import contextlib
+import os
+import shutil
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import gatprune_jax as gp
+from gatprune_jax.metrics import MetricsFile, ProgressLine
+from gatprune_jax.resume import CheckpointConfig, Checkpoints
+
+
+class Run(NamedTuple):
+  """Which run a process is to do."""
+
+  workdir: str
+  config: dict[str, Any]  # resolved, of JSON types
+  should_stop: Callable[[int], bool]  # step -> whether the process was asked to end
+
+
+class Journal:
+  """What the loops of a run leave in a directory.
+
+  Attributes:
+    every: how often they are saved.
+  """
+
+  def __init__(self, run: Run, every: CheckpointConfig, folder: str):
+    """Makes the folder; `metrics.jsonl` and `checkpoints/` come to be in it."""
+    os.makedirs(folder, exist_ok=True)
+    self.every, self._run, self._folder = every, run, folder
+    self._metrics = MetricsFile(os.path.join(folder, "metrics.jsonl"))
+
+  def place(self, name: str) -> str:
+    """Path of checkpoints by name."""
+    return os.path.join(self._folder, "checkpoints", name.replace(" ", "-"))
+
+  def loop(self, phase: str, title: str, total: int) -> "Loop":
+    """A loop with so many lines of metrics, which has not begun."""
+    return Loop(self, phase, title, total)
+
+  def forget(self, phase: str) -> None:
+    """Removes the checkpoints of a loop whose outcome is saved elsewhere."""
+    shutil.rmtree(self.place(phase), ignore_errors=True)
+
+
+class Loop(contextlib.AbstractContextManager):
+  """A phase of the metrics, and its progress line."""
+
+  def __init__(self, journal: Journal, phase: str, title: str, total: int):
+    self._journal, self._phase = journal, phase
+    self._line = ProgressLine(title, total)
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+  ) -> None:
+    self._line.close()
+
+  def store(self, every: int, line_of: Callable[[int], int], name: str = "") -> Checkpoints:
+    """Where a library's loop is saved; the metrics go back with it where it is restored.
+
+    Args:
+      every: steps between two checkpoints.
+      line_of: step -> the last line of metrics that is kept when the loop goes on from there.
+      name: of its checkpoints; the phase's unless given.
+    """
+    journal, run = self._journal, self._journal._run
+
+    def rewind(step):
+      journal._metrics.rewind(self._phase, line_of(step))
+      self._line.move_to(line_of(step))
+
+    return Checkpoints(
+      journal.place(name or self._phase), run.config, gp.__version__,
+      journal.every.keep, every, run.should_stop, rewind,
+    )  # fmt: skip
+
+  def record(
+    self, line: int, values: Mapping[str, Any], shown: Mapping[str, str] | None = None
+  ) -> None:
+    """Writes a line of metrics and advances the progress line, which shows some of it."""
+    self._journal._metrics.write(self._phase, line, values)
+    if shown is None:
+      shown = {name: f"{value:.3f}" for name, value in values.items()}
+    self._line.advance(**shown)

@@ -1,0 +1,95 @@
+"""How a main starts and ends: command line, signals, and words for what went wrong."""
+
+from collections.abc import Callable
+import os
+import sys
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+import numpy as np
+
+from experiments.journal import Run
+from experiments.settings import Settings, make_settings
+from gatprune_jax import InputError
+from gatprune_jax.health import Diverged
+from gatprune_jax.preemption import EXIT_CODE, Preempted, Preemption
+
+_DEFAULT = os.path.join(os.path.dirname(__file__), "configs", "digits_resnet8.py")
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", help_string="Config file; any field can be set as --config.FIELD=VALUE."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+
+
+def start(main: Callable[[Settings, Run], None]) -> None:
+  """Parses the command line and calls `main`.
+
+  Exit codes: 0, done; 1, one sentence on standard error says what was wrong; 75, stopped by a
+  signal at a step that is saved, and the same command goes on. Any other exception is a defect and
+  keeps its traceback.
+  """
+
+  def guarded(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # orbax tells every file it touches
+    try:
+      if len(argv) > 1:
+        raise InputError(f"argument {argv[1]!r} is not a flag: use --workdir=DIR or --config.X=Y")
+      if not _WORKDIR.value:
+        raise InputError("no workdir given: add --workdir=DIR")
+      config = _CONFIG.value
+      with Preemption() as preemption:
+        run = Run(_WORKDIR.value, _plain(config.to_dict()), preemption.should_stop)
+        main(make_settings(config), run)
+    except (InputError, Diverged) as error:
+      _fail(error)
+    except OSError as error:
+      _fail(InputError(f"{error.filename or _WORKDIR.value}: {error.strerror or error}"))
+    except Preempted as stopped:
+      print(f"{stopped}: the same command goes on from there", file=sys.stderr)
+      sys.exit(EXIT_CODE)
+
+  app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  if not any(argument.lstrip("-").split("=")[0] == "config" for argument in argv):
+    # Not the flag's default: fields set on the command line would be looked up in it even
+    # where another config is given.
+    argv = [argv[0], f"--config={_DEFAULT}", *argv[1:]]
+  try:
+    rest = flags.FLAGS(argv)
+    _CONFIG.value.to_dict()  # a config file that failed to load fails here
+    return rest
+  except AttributeError as error:  # ml_collections names the missing field in its message
+    _fail(_unknown_field(argv, error))
+  except OSError as error:  # its last line holds the system's own words
+    _fail(InputError(f"--config cannot be loaded: {str(error).splitlines()[-1].strip()}"))
+  except (flags.Error, TypeError, ValueError) as error:
+    _fail(error)
+
+
+def _unknown_field(argv: list[str], error: AttributeError) -> InputError:
+  """Which argument names a field that the config does not have, and what it may have meant."""
+  cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else str(error)
+  key, *hint = cause.splitlines()
+  named = [
+    argument.split("=")[0].lstrip("-")
+    for argument in argv
+    if argument.startswith("--config.") and key.strip("'\"") in argument.split("=")[0].split(".")
+  ]
+  return InputError(f"{' '.join(named)} is not a field of the config. {' '.join(hint)}".strip())
+
+
+def _fail(error: Exception) -> None:
+  print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+  sys.exit(1)
+
+
+def _plain(value: Any) -> Any:
+  """The value with JSON types only."""
+  if isinstance(value, dict):
+    return {name: _plain(item) for name, item in value.items()}
+  if isinstance(value, (tuple, list)):
+    return [_plain(item) for item in value]
+  return value.item() if isinstance(value, np.generic) else value

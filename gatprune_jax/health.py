@@ -1,0 +1,99 @@
+"""What a loop does where numbers stop being finite: skip the update, then go back and go slower."""
+
+from typing import Any, TypeVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gatprune_jax.resume import Store
+
+IN_A_ROW = 3  # skipped updates before a roll-back
+ROLLBACKS = 3  # before the loop gives up
+
+
+class Diverged(Exception):
+  """A loop met NaN or infinity again and again; the message is a report."""
+
+
+@flax.struct.dataclass
+class Health:
+  """Of a loop, or `[C]` of loops side by side."""
+
+  rate: jax.Array  # factor of the learning rates, float32
+  skipped: jax.Array  # updates that were not finite, int32
+  in_a_row: jax.Array  # the last ones of them, int32
+  rollbacks: jax.Array  # int32
+
+
+State = TypeVar("State")  # a flax dataclass with a field `health`
+
+
+def healthy() -> Health:
+  """Before the first update."""
+  zero = lambda: jnp.zeros((), jnp.int32)
+  return Health(jnp.ones(()), zero(), zero(), zero())
+
+
+def all_finite(tree: Any) -> jax.Array:
+  """Whether no number of a tree is NaN or infinite; scalar bool."""
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def take_if_finite(finite: jax.Array, new: State, old: State) -> State:
+  """The new state, or the old one where something was not finite; counts either way.
+
+  Args:
+    finite: scalar bool.
+    new: after the update.
+    old: before it.
+  """
+  kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+  health = old.health.replace(
+    skipped=old.health.skipped + ~finite,
+    in_a_row=jnp.where(finite, 0, old.health.in_a_row + 1),
+  )
+  return kept.replace(health=health)
+
+
+def must_roll_back(in_a_row: jax.Array | np.ndarray) -> bool:
+  """Whether the loop, or one of the loops side by side, skipped three updates in a row."""
+  return bool((np.asarray(in_a_row) >= IN_A_ROW).any())
+
+
+def roll_back(
+  what: str, step: int, health: Health, like: Any, store: Store
+) -> tuple[int, Any, Health]:
+  """Where the loop goes on: from the last state saved, at half the learning rates.
+
+  Of loops side by side all go back, and those that were finite make the same steps again.
+
+  Args:
+    what: the loop, for the report.
+    step: how many it has done.
+    health: now.
+    like: what it saves; where nothing is saved, it goes on from this.
+    store: where it is saved.
+
+  Returns:
+    The step, what was saved, and its new health.
+
+  Raises:
+    Diverged: where it went back three times already.
+  """
+  bad = np.asarray(health.in_a_row) >= IN_A_ROW
+  if (np.asarray(health.rollbacks)[bad] >= ROLLBACKS).any():
+    raise Diverged(
+      f"{what} is not finite: {IN_A_ROW} updates in a row up to step {step} gave NaN or infinity, "
+      f"after {ROLLBACKS} roll-backs, each at half the learning rates (now "
+      f"{np.asarray(health.rate)[bad].min():g} of those configured): look at the metrics before "
+      "it, at the images and at the weights, and configure lower learning rates"
+    )
+  step, saved = store.restore(like) or (step, like)
+  health = health.replace(
+    rate=jnp.where(bad, health.rate / 2, health.rate),
+    in_a_row=jnp.zeros_like(health.in_a_row),
+    rollbacks=health.rollbacks + bad,
+  )
+  return step, saved, health

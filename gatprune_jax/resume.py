@@ -1,0 +1,241 @@
+"""Loops that are saved as they go, and go on where they were interrupted."""
+
+from collections.abc import Callable, Mapping
+from concurrent import futures
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import time
+from typing import Any, Protocol
+
+import numpy as np
+
+from gatprune_jax.checkpoint import (
+  PARTIAL,
+  flatten,
+  read_checkpoint,
+  remove_checkpoint,
+  set_aside_if_damaged,
+  verify_checkpoint,
+  write_checkpoint,
+)
+from gatprune_jax.errors import InputError
+from gatprune_jax.manifest import Damaged
+from gatprune_jax.preemption import Preempted
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """When states are saved.
+
+  Attributes:
+    updates: of a search between two checkpoints.
+    steps: gradient steps between two checkpoints.
+    keep: valid checkpoints kept of each loop.
+  """
+
+  updates: int
+  steps: int
+  keep: int
+
+  def __post_init__(self):
+    """Refuses values below 1."""
+    for field in dataclasses.fields(self):
+      if (value := getattr(self, field.name)) < 1:
+        raise InputError(f"checkpoint {field.name} is {value}: it must be at least 1")
+
+
+class Store(Protocol):
+  """Where a loop leaves its state; a step is how much of the loop is done."""
+
+  @property
+  def seconds(self) -> float:
+    """Spent in this loop, by earlier processes too."""
+
+  def restore(self, like: Any) -> tuple[int, Any] | None:
+    """The newest step and state saved; None where there is none."""
+
+  def offer(self, step: int, state: Any) -> None:
+    """Saves the state where it is time to."""
+
+  def save(self, step: int, state: Any) -> None:
+    """Begins to save the state."""
+
+  def finish(self, step: int, state: Any) -> None:
+    """Saves the last state, unless that was done, and waits for it."""
+
+
+class Nowhere:
+  """Saves nothing."""
+
+  def __init__(self):
+    self._since = time.monotonic()
+
+  @property
+  def seconds(self) -> float:
+    """Since it was made."""
+    return time.monotonic() - self._since
+
+  def restore(self, like: Any) -> None:
+    """Nothing."""
+
+  def offer(self, step: int, state: Any) -> None:
+    """Does nothing."""
+
+  def save(self, step: int, state: Any) -> None:
+    """Does nothing."""
+
+  def finish(self, step: int, state: Any) -> None:
+    """Does nothing."""
+
+
+class Checkpoints:
+  """A loop's states as checkpoints in one directory.
+
+  They are numbered in the order in which they were saved; after a roll-back a later one is of an
+  earlier step.
+  """
+
+  def __init__(
+    self,
+    path: str,
+    config: Mapping[str, Any],
+    version: str,
+    keep: int,
+    every: int,
+    should_stop: Callable[[int], bool] = lambda step: False,
+    on_restore: Callable[[int], None] = lambda step: None,
+  ):
+    """Writes nothing yet.
+
+    Args:
+      path: directory of the checkpoints.
+      config: of the run, of JSON types; another one's states are refused.
+      version: of the program; another one's states are refused.
+      keep: how many valid ones are kept.
+      every: steps between two that `offer` saves.
+      should_stop: asked at every step whether the process has to end.
+      on_restore: told the step from which the loop goes on, 0 where there is none.
+    """
+    canonical = json.dumps(config, sort_keys=True).encode()
+    self._path, self._keep, self._every = os.path.abspath(path), keep, every
+    self._owner = {"config": hashlib.sha256(canonical).hexdigest(), "version": version}
+    self._should_stop, self._on_restore = should_stop, on_restore
+    self._writer = futures.ThreadPoolExecutor(1, "checkpoint")
+    self._writing: futures.Future | None = None
+    self._newest: int | None = None  # step saved last
+    self._since, self._seconds_before = time.monotonic(), None
+
+  @property
+  def seconds(self) -> float:
+    """Spent in this loop, by earlier processes too, up to their last checkpoint."""
+    return time.monotonic() - self._since + (self._seconds_before or 0.0)
+
+  def restore(self, like: Any) -> tuple[int, Any] | None:
+    """The step and state of the newest valid checkpoint; None where there is none.
+
+    Damaged ones that are newer get another name, with a warning.
+
+    Args:
+      like: tree of arrays, or of their shapes and dtypes.
+
+    Raises:
+      InputError: where it is of another config, version or structure.
+    """
+    self.wait()
+    for name in self._names():
+      if name.endswith(PARTIAL):  # of a process that was killed while it wrote or removed
+        shutil.rmtree(os.path.join(self._path, name))
+    for number in reversed(self._numbers()):
+      place = self._place(number)
+      if (about := set_aside_if_damaged(place)) is None:
+        continue
+      self._check_owner(place, about)
+      state = read_checkpoint(place, like)
+      if self._seconds_before is None:
+        self._seconds_before = about["seconds"]
+      self._newest = about["step"]
+      self._on_restore(self._newest)
+      return self._newest, state
+    self._on_restore(0)
+    return None
+
+  def offer(self, step: int, state: Any) -> None:
+    """Saves the state where it is time to.
+
+    Args:
+      step: how many the loop has done.
+      state: after them; a copy is taken before this returns, the rest is done in a thread.
+
+    Raises:
+      Preempted: where the process was asked to stop; the state is saved.
+      InputError: where it, or the one before, cannot be written.
+    """
+    stop = self._should_stop(step)
+    if stop or step % self._every == 0:
+      self.save(step, state)
+    if stop:
+      self.wait()
+      raise Preempted(f"stopped after step {step}, which is saved in {self._path}")
+
+  def save(self, step: int, state: Any) -> None:
+    """Saves the state, once the one before is written; see `offer`."""
+    self.wait()
+    about = {**self._owner, "step": step, "seconds": self.seconds}
+    self._writing = self._writer.submit(self._write, flatten(state), about)
+    self._newest = step
+
+  def finish(self, step: int, state: Any) -> None:
+    """Saves the last state, unless that was done, and waits for it."""
+    if self._newest != step:
+      self.save(step, state)
+    self.wait()
+
+  def wait(self) -> None:
+    """Until nothing is being written.
+
+    Raises:
+      InputError: where the last state could not be written.
+    """
+    if self._writing is not None:
+      writing, self._writing = self._writing, None
+      writing.result()
+
+  def _check_owner(self, place: str, about: Mapping[str, Any]) -> None:
+    for name, here in self._owner.items():
+      if (there := about[name]) != here:
+        raise InputError(
+          f"checkpoint {place} is of another {name}: {there} there, {here} in this run: give "
+          f"another workdir, or go on with the {name} that began it"
+        )
+
+  def _write(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+    """The next number, damaged ones counted too; then drops what is more than to be kept."""
+    taken = [int(name.split(".")[0]) for name in self._names()]
+    write_checkpoint(self._place(max(taken, default=0) + 1), arrays, about)
+    valid = 0
+    for number in reversed(self._numbers()):
+      if valid == self._keep:
+        remove_checkpoint(self._place(number))
+      elif _is_valid(self._place(number)):
+        valid += 1
+
+  def _names(self) -> list[str]:
+    return os.listdir(self._path) if os.path.isdir(self._path) else []
+
+  def _numbers(self) -> list[int]:
+    """Of the checkpoints under their final names, the oldest first."""
+    return sorted(int(name) for name in self._names() if name.isdecimal())
+
+  def _place(self, number: int) -> str:
+    return os.path.join(self._path, str(number))
+
+
+def _is_valid(place: str) -> bool:
+  try:
+    verify_checkpoint(place)
+  except Damaged:
+    return False
+  return True
