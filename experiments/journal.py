@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import gatprune_jax as gp
+from gatprune_jax.errors import InputError
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.resume import CheckpointConfig, Checkpoints
 
@@ -51,6 +52,7 @@ class Loop(contextlib.AbstractContextManager):
 
   def __init__(self, journal: Journal, phase: str, title: str, total: int):
     self._journal, self._phase = journal, phase
+    self._stores: list[Checkpoints] = []
     self._line = ProgressLine(title, total)
 
   def __exit__(
@@ -60,6 +62,12 @@ class Loop(contextlib.AbstractContextManager):
     traceback: TracebackType | None,
   ) -> None:
     self._line.close()
+    for store in self._stores:
+      try:
+        store.wait()
+      except InputError:
+        if error is None:  # else what ended the loop is told, not what came after it
+          raise
 
   def store(self, every: int, line_of: Callable[[int], int], name: str = "") -> Checkpoints:
     """Where a library's loop is saved; the metrics go back with it where it is restored.
@@ -75,10 +83,13 @@ class Loop(contextlib.AbstractContextManager):
       journal._metrics.rewind(self._phase, line_of(step))
       self._line.move_to(line_of(step))
 
-    return Checkpoints(
-      journal.place(name or self._phase), run.config, gp.__version__,
-      journal.every.keep, every, run.should_stop, rewind,
+    self._stores.append(
+      Checkpoints(
+        journal.place(name or self._phase), run.config, gp.__version__, journal.every.keep, every,
+        run.should_stop, rewind,
+      )
     )  # fmt: skip
+    return self._stores[-1]
 
   def record(
     self, line: int, values: Mapping[str, Any], shown: Mapping[str, str] | None = None

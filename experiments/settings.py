@@ -1,6 +1,7 @@
 """From a config tree to frozen settings: every field is checked here, before anything is done."""
 
 import dataclasses
+import math
 from typing import Any
 
 from gatprune_jax import InputError
@@ -78,13 +79,14 @@ def make_settings(config: Any) -> Settings:
     InputError: a value that no experiment can use.
   """
   tree = config.to_dict()
+  _check_numbers(tree)
   compare = tree["compare"]
   compare["variants"] = {
     name: make_search_config(_changed(tree["search"], changes, f"compare variant {name!r}"))
     for name, changes in compare["variants"].items()
   }
-  if tree["seed"] < 0:
-    raise InputError(f"seed is {tree['seed']}: it must not be negative")
+  if not 0 <= tree["seed"] < 2**32:
+    raise InputError(f"seed is {tree['seed']}: it must be at least 0 and below 2**32")
   if tree["dense"]["recipe"]["distillation"] != 0:
     raise InputError("dense.recipe.distillation must be 0: the dense network has no teacher")
   check_criteria(tree["criteria"])
@@ -123,6 +125,15 @@ def make_search_config(tree: dict[str, Any]) -> SearchConfig:
     "critic": CriticConfig,
   }
   return SearchConfig(**{**tree, **{name: make(**tree[name]) for name, make in parts.items()}})
+
+
+def _check_numbers(tree: dict[str, Any], where: str = "config") -> None:
+  """Refuses NaN and infinity, which no comparison below would."""
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      _check_numbers(value, f"{where}.{name}")
+    elif isinstance(value, float) and not math.isfinite(value):
+      raise InputError(f"{where}.{name} is {value}: it must be a finite number")
 
 
 def _changed(tree: dict[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:

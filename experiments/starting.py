@@ -61,24 +61,33 @@ def _parse(argv: list[str]) -> list[str]:
     rest = flags.FLAGS(argv)
     _CONFIG.value.to_dict()  # a config file that failed to load fails here
     return rest
-  except AttributeError as error:  # ml_collections names the missing field in its message
-    _fail(_unknown_field(argv, error))
-  except OSError as error:  # its last line holds the system's own words
-    _fail(InputError(f"--config cannot be loaded: {str(error).splitlines()[-1].strip()}"))
-  except (flags.Error, TypeError, ValueError) as error:
-    _fail(error)
+  except Exception as error:  # a config file is a program, and may fail in any way
+    _fail(_unknown_field(argv, error) or _last_line(error))
 
 
-def _unknown_field(argv: list[str], error: AttributeError) -> InputError:
+def _unknown_field(argv: list[str], error: Exception) -> InputError | None:
   """Which argument names a field that the config does not have, and what it may have meant."""
-  cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else str(error)
-  key, *hint = cause.splitlines()
+  if not isinstance(error, (AttributeError, KeyError)):
+    return None
+  # ml_collections names the missing field in its message.
+  cause = error.args[0].args[0] if isinstance(error.args[0], KeyError) else error.args[0]
+  key, *hint = str(cause).splitlines()
   named = [
     argument.split("=")[0].lstrip("-")
     for argument in argv
     if argument.startswith("--config.") and key.strip("'\"") in argument.split("=")[0].split(".")
   ]
+  if not named:
+    return None
   return InputError(f"{' '.join(named)} is not a field of the config. {' '.join(hint)}".strip())
+
+
+def _last_line(error: Exception) -> Exception:
+  """The error, of whose traceback in words only the cause is left."""
+  *more, last = str(error).strip().splitlines() or [type(error).__name__]
+  if isinstance(error, flags.Error) and not more:
+    return error
+  return InputError(f"--config cannot be loaded: {last.strip()}")
 
 
 def _fail(error: Exception) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from experiments import dense
 from experiments.settings import Settings
 import gatprune_jax as gp
+from gatprune_jax import InputError
 from gatprune_jax.channels import Budgets, ChannelGraph, keep_floors, make_budgets
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Dataset, Split
@@ -46,6 +47,10 @@ def prepare(settings: Settings, limits: Mapping[str, float]) -> Prepared:
   graph = gp.trace(network.eval_fn, network.shapes, jnp.asarray(data.train.x[:1]))
   floors = keep_floors(graph, settings.search.keep_floor, settings.search.allow_empty)
   budgets = make_budgets(graph, limits, floors)
+  if (num := settings.search.calibration_images) > len(data.train.y):
+    raise InputError(
+      f"search calibration_images is {num}: there are {len(data.train.y)} training images"
+    )
   make_lesson(settings.search.adaptation, data.train)  # refuses one that does not fit
   splits = hold_out_arena(settings.search, data.reward, settings.seed)
   return Prepared(data, network, graph, floors, budgets, *splits)

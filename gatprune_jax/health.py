@@ -57,6 +57,11 @@ def take_if_finite(finite: jax.Array, new: State, old: State) -> State:
   return kept.replace(health=health)
 
 
+def is_finite(in_a_row: jax.Array | np.ndarray) -> bool:
+  """Whether the last update of the loop, or of all loops side by side, was finite."""
+  return not np.asarray(in_a_row).any()
+
+
 def must_roll_back(in_a_row: jax.Array | np.ndarray) -> bool:
   """Whether the loop, or one of the loops side by side, skipped three updates in a row."""
   return bool((np.asarray(in_a_row) >= IN_A_ROW).any())

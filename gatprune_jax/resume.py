@@ -57,7 +57,7 @@ class Store(Protocol):
   def restore(self, like: Any) -> tuple[int, Any] | None:
     """The newest step and state saved; None where there is none."""
 
-  def offer(self, step: int, state: Any) -> None:
+  def offer(self, step: int, state: Any, worthy: Callable[[], bool] = lambda: True) -> None:
     """Saves the state where it is time to."""
 
   def save(self, step: int, state: Any) -> None:
@@ -81,7 +81,7 @@ class Nowhere:
   def restore(self, like: Any) -> None:
     """Nothing."""
 
-  def offer(self, step: int, state: Any) -> None:
+  def offer(self, step: int, state: Any, worthy: Callable[[], bool] = lambda: True) -> None:
     """Does nothing."""
 
   def save(self, step: int, state: Any) -> None:
@@ -162,20 +162,22 @@ class Checkpoints:
     self._on_restore(0)
     return None
 
-  def offer(self, step: int, state: Any) -> None:
+  def offer(self, step: int, state: Any, worthy: Callable[[], bool] = lambda: True) -> None:
     """Saves the state where it is time to.
 
     Args:
       step: how many the loop has done.
       state: after them; a copy is taken before this returns, the rest is done in a thread.
+      worthy: whether to go on from this state one day; asked where it is time to.
 
     Raises:
       Preempted: where the process was asked to stop; the state is saved.
       InputError: where it, or the one before, cannot be written.
     """
     stop = self._should_stop(step)
-    if stop or step % self._every == 0:
-      self.save(step, state)
+    if not (stop or step % self._every == 0) or not worthy():
+      return
+    self.save(step, state)
     if stop:
       self.wait()
       raise Preempted(f"stopped after step {step}, which is saved in {self._path}")

@@ -222,7 +222,7 @@ def test_foreign_states_are_refused(two, monkeypatch):
   other = {**state(0), "step": jnp.zeros(2, jnp.int32)}
   with pytest.raises(gp.InputError, match=r"step is int32\(\) there and int32\(2,\) in what"):
     checkpoints(two).restore(other)
-  with pytest.raises(gp.InputError, match="momentum/0 is float32.* there and absent in what"):
+  with pytest.raises(gp.InputError, match=r"momentum/0 is float32.* there and absent in what"):
     checkpoints(two).restore({**state(0), "momentum": ()})
   monkeypatch.setattr("gatprune_jax.checkpoint._FORMAT", 2)
   with pytest.raises(gp.InputError, match="has format 1, this version reads 2"):

@@ -23,6 +23,10 @@ def npz(config: DataConfig, seed: int) -> Dataset:
       images for the parts.
   """
   path = config.data_dir
+  if config.image_size:
+    raise InputError(
+      f"image_size is {config.image_size}: arrays are taken as they are, set it to 0"
+    )
   try:
     with open(path, "rb") as file, np.load(file) as content:
       stored = {name: content[name] for name in content.files}

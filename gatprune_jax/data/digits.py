@@ -5,6 +5,7 @@ from sklearn.datasets import load_digits
 
 from gatprune_jax.data.config import DataConfig
 from gatprune_jax.data.splits import Dataset, Sizes, Split, cut_in_four
+from gatprune_jax.errors import InputError
 
 DIGITS = DataConfig("digits", "", Sizes(train=0, reward=400, select=300, test=400))
 
@@ -14,7 +15,14 @@ def digits(config: DataConfig, seed: int) -> Dataset:
 
   With the sizes of `DIGITS`, 697 images train, 400 reward, 300 select and 400 test, class-balanced,
   drawn by the seed.
+
+  Raises:
+    InputError: where a directory or another size is configured, or the parts cannot be cut.
   """
+  if config.data_dir:
+    raise InputError(f"data_dir is {config.data_dir!r}: digits has none, set it to '' or dataset")
+  if config.image_size not in (0, 8):
+    raise InputError(f"image_size is {config.image_size}: images of digits have 8")
   x, y = load_digits(return_X_y=True)
   everything = Split((x.reshape(-1, 8, 8, 1) / 8 - 1).astype(np.float32), y.astype(np.int32))
   return Dataset("digits", 10, *cut_in_four(everything, None, config.images, seed))

@@ -22,6 +22,7 @@ from gatprune_jax.health import (
   Health,
   all_finite,
   healthy,
+  is_finite,
   must_roll_back,
   roll_back,
   take_if_finite,
@@ -121,8 +122,10 @@ def steps_per_epoch(recipe: Recipe, split: Split) -> int:
   """Whole batches in the split.
 
   Raises:
-    InputError: as `check_feed`.
+    InputError: as `check_feed`, or where images would be shifted out of sight.
   """
+  if recipe.shift >= (side := min(split.x.shape[1:3])):
+    raise InputError(f"shift is {recipe.shift}: it must be below the images' {side} pixels")
   return check_feed(split, recipe.batch_size, recipe.crop_area)
 
 
@@ -352,6 +355,6 @@ def _loop(
         break
       carry, in_a_row = step_on(carry, x, y, jax.random.fold_in(epoch_key, index), index)
       done += 1
-      store.offer(done, carry)
+      store.offer(done, carry, functools.partial(is_finite, in_a_row))
     if done == total:
       store.finish(done, carry)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.agent import Policy, observe, with_embedding
-from gatprune_jax.health import must_roll_back, roll_back
+from gatprune_jax.health import is_finite, must_roll_back, roll_back
 from gatprune_jax.resume import Nowhere, Store
 from gatprune_jax.search.candidates import candidate_masks, distinct
 from gatprune_jax.search.config import SearchConfig
@@ -100,7 +100,8 @@ def learn(
       state = state.replace(health=health)
       store.save(step, state)
     else:
-      store.offer(step, state)
+      in_a_row = state.health.in_a_row
+      store.offer(step, state, functools.partial(is_finite, in_a_row))
   store.finish(step, state)
   return state
 

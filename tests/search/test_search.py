@@ -27,7 +27,8 @@ CONFIG = SearchConfig(
 )  # fmt: skip
 
 
-def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
+def make_task(e, limits, config=CONFIG, seed=0):
+  """An example's network to be pruned, in a few classical ways to begin with."""
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   floors = keep_floors(graph, config.keep_floor)
   budgets = make_budgets(graph, limits, floors)
@@ -38,12 +39,16 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
   pruners = classical_pruners(graph, budgets, floors, saliency)
   split = Split(np.tile(e.x, (3, 1, 1, 1)), np.tile(np.arange(5, dtype=np.int32), 8)[:36])
   reward, arena = hold_out_arena(config, split, seed)
-  task = Task(
+  return Task(
     graph, e.eval_fn, e.train_fn, e.variables, split, reward, arena, budgets, floors, pruners,
     saliency,
   )  # fmt: skip
+
+
+def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
+  task = make_task(e, limits, config, seed)
   result = search(task, config, seed, on_update)
-  return graph, budgets, floors, result
+  return task.graph, task.budgets, task.floors, result
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,124 @@
+"""Training whose numbers are not finite, and training that is interrupted."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.data import Split
+from gatprune_jax.evaluation import train, train_candidates
+from gatprune_jax.health import Diverged
+from gatprune_jax.preemption import Preempted
+from gatprune_jax.resume import Checkpoints
+from tests.evaluation.test_training import RECIPE
+
+KEY = jax.random.key(3)
+
+
+def store_in(path, every=1, stop=0):
+  return Checkpoints(str(path), {}, "1", 3, every, functools.partial(int.__eq__, stop))
+
+
+def assert_finite(tree):
+  for leaf in jax.tree.leaves(tree):
+    assert np.isfinite(leaf).all()
+
+
+def test_a_batch_that_is_not_finite_is_skipped(two_layers):
+  e = two_layers
+  x = e.x.copy()
+  x[5] = np.nan
+  epochs = []
+  trained = train(
+    e.train_fn, e.variables, Split(x, e.y), RECIPE, KEY,
+    lambda epoch, metrics, variables: epochs.append(metrics["loss"]),
+  )  # fmt: skip
+  assert_finite(trained)
+  assert np.isnan(epochs).all()  # one batch of every epoch has the image, and the mean says so
+  moved = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), trained, e.variables)
+  assert min(jax.tree.leaves(moved)) > 0  # by the other batches
+
+
+def test_images_that_are_not_finite_end_it(two_layers, tmp_path):
+  e = two_layers
+  recipe = dataclasses.replace(RECIPE, epochs=20)
+  with pytest.raises(Diverged, match=r"training is not finite: 3 updates in a row up to step \d"):
+    train(e.train_fn, e.variables, Split(e.x * np.inf, e.y), recipe, KEY, store=store_in(tmp_path))
+
+
+def test_it_goes_back_and_learns_more_slowly(tmp_path):
+  # One weight that every step raises, and a network that fails where it exceeds 0.62. Logits (w, 0)
+  # and label 0: the gradient is sigmoid(w) - 1, and a step at the rate 0.3 without momentum
+  # raises w to 0.15, 0.285, 0.402, 0.497, 0.572, 0.626: it fails after the sixth.
+  def train_fn(variables, x):
+    w = jnp.broadcast_to(variables["params"]["w"], (x.shape[0],))
+    return jnp.stack([jnp.where(w > 0.62, jnp.nan, w), jnp.zeros_like(w)], axis=1), {}
+
+  recipe = dataclasses.replace(
+    RECIPE, epochs=10, batch_size=2, learning_rate=0.3, warmup_epochs=0.0, momentum=0.0,
+    weight_decay=0.0, label_smoothing=0.0, shift=0, flip=False,
+  )  # fmt: skip
+  split = Split(np.ones((2, 1, 1, 1), np.float32), np.zeros(2, np.int32))
+  store = store_in(tmp_path, every=4)
+  losses = []
+  trained = train(
+    train_fn, {"params": {"w": jnp.zeros(1)}}, split, recipe, KEY,
+    lambda epoch, metrics, variables: losses.append((epoch, metrics["loss"])), store=store,
+  )  # fmt: skip
+  w, rate, expected = 0.0, 1.0, []
+  for step in range(10):  # by hand, in the way that it goes in the end
+    rate = 1.0 if step < 4 else 0.5
+    expected.append(np.log1p(np.exp(-w)))
+    w += rate * 0.15 * (1 + np.cos(np.pi * step / 10)) / (1 + np.exp(w))
+  np.testing.assert_allclose(trained["params"]["w"], w, rtol=1e-5)
+  assert w < 0.62
+  finally_told = dict(losses)
+  np.testing.assert_allclose([finally_told[epoch] for epoch in range(1, 11)], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 9])
+def test_it_goes_on_from_any_step_bit_for_bit(two_layers, tmp_path, stop):
+  # Three epochs of three steps; the steps at the ends of epochs are among those it stops at.
+  e = two_layers
+  run = lambda lines, store=None: train(
+    e.train_fn, e.variables, Split(e.x, e.y), RECIPE, KEY,
+    lambda epoch, metrics, variables: lines.append((epoch, metrics)), store=store,
+  )  # fmt: skip
+  whole = []
+  expected = run(whole)
+  first, second = [], []
+  with pytest.raises(Preempted):
+    run(first, store_in(tmp_path, 2, stop))
+  trained = run(second, store_in(tmp_path, 2))
+  for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(trained), strict=True):
+    np.testing.assert_array_equal(a, b)
+  # The epoch that ends where it stopped is told by the process that goes on.
+  assert first + second == whole
+  third = []
+  again = run(third, store_in(tmp_path, 2))  # what is finished is not trained again
+  assert third == whole[-1:]
+  for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(again), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_candidates_go_on_and_fail_each_on_its_own(two_layers, tmp_path):
+  # One candidate keeps the channel that spoils the loss; the other is trained as if alone.
+  e = two_layers
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  masks = np.ones((2, graph.num_channels), bool)
+  masks[0, graph.groups[1].channels[0]] = False
+  split = Split(e.x, e.y)
+  recipe = dataclasses.replace(RECIPE, epochs=2)
+  run = lambda masks, **others: train_candidates(
+    graph, e.train_fn, e.variables, jnp.asarray(masks), split, recipe, KEY, **others
+  )
+  both = run(masks)
+  with pytest.raises(Preempted):
+    run(masks, store=store_in(tmp_path, 100, 4))
+  resumed = run(masks, store=store_in(tmp_path, 100))
+  for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(resumed), strict=True):
+    np.testing.assert_array_equal(a, b)

@@ -1,0 +1,117 @@
+"""What users get wrong: one sentence says what, and what would be right; nothing is written."""
+
+import pytest
+
+from tests.experiments.mains import contents, run
+
+# {name: (arguments, words of the sentence)}; an argument without dashes is a field of the config,
+# and {} is the directory of the files below.
+BAD = {
+  # The command line.
+  "stray argument": (["stray"], "'stray' is not a flag: use --workdir=DIR"),
+  "unknown flag": (["--workdri=x"], "'workdri'. Did you mean: workdir"),
+  "no config": (["--config=/nowhere/config.py"], "No such file or directory: '/nowhere/config.py'"),
+  "config is text": (["--config={}/text"], "cannot be loaded: invalid syntax"),
+  "config is empty": (["--config={}/empty.py"], "has no attribute 'get_config'"),
+  "unknown variant": (
+    ["--config=experiments/configs/digits_resnet8.py:huge"],
+    "variant 'huge' of digits_resnet8 is unknown: choose runlocal or none",
+  ),
+  "unknown field": (["search.update=3"], "config.search.update is not a field of the"),
+  "unknown section": (["serch.updates=3"], 'Did you mean "search" instead of "serch"'),
+  "word for a number": (["search.updates=many"], "'many'"),
+  "fraction for a number": (["seed=1.5"], "'1.5'"),
+  "word for a truth value": (["finetune_side_by_side=maybe"], "'maybe'"),
+  "number for a section": (["finetune=3"], "`3` is not a dict"),
+  # Numbers.
+  "seed too large": (["seed=9999999999"], "seed is 9999999999: it must be at least 0 and"),
+  "negative seed": (["seed=-1"], "seed is -1: it must be at least 0 and below 2**32"),
+  "not a number": (["search.ppo.clip=nan"], "config.search.ppo.clip is nan: it must be a"),
+  "infinite": (["finetune.learning_rate=inf"], "config.finetune.learning_rate is inf: it"),
+  "negative rate": (["finetune.learning_rate=-1"], "learning_rate is -1.0: it must be"),
+  "no epochs": (["dense.recipe.epochs=0"], "epochs is 0: it must be positive"),
+  "long warm-up": (["dense.recipe.warmup_epochs=99"], "99.0: it must be less than the 60"),
+  "smoothing": (["finetune.label_smoothing=2"], "2.0: it must be at least 0 and below"),
+  "no teacher": (["dense.recipe.distillation=0.5"], "dense.recipe.distillation must be"),
+  "no updates": (["search.updates=0"], "search updates is 0: it must be at least"),
+  "one sample": (["search.samples=1"], "search samples is 1: a leave-one-out baseline"),
+  "short memory": (["search.past_scores=3"], "it must hold at least one update's 32"),
+  "no heads": (["search.policy.heads=0"], "policy heads is 0: it must be at least"),
+  "no maximum": (["search.dual.maximum=0"], "maximum 0.0: the first must not be negative"),
+  "no checkpoints": (["checkpoints.keep=0"], "checkpoint keep is 0: it must be at least"),
+  # Choices.
+  "unknown model": (["model.name=resnet9"], "model 'resnet9' is unknown: choose one of"),
+  "model without it": (["model.name=resnet50"], "resnet50 has no option 'shortcut'"),
+  "bad widths": (["model.widths=(8,4)"], "widths (8, 4): a CIFAR ResNet has three"),
+  "words as widths": (["model.widths=('a','b','c')"], "('a', 'b', 'c'): a CIFAR ResNet"),
+  "unknown dtype": (["model.dtype=int8"], "model dtype 'int8' is unknown: choose from"),
+  "unknown criterion": (["criteria=('l1','magic')"], "'magic' is unknown: choose from"),
+  "no criterion": (["criteria=('random',)"], "names no saliency score besides random"),
+  "unknown schedule": (["search.schedule=never"], "'never' is unknown: choose from"),
+  "unknown reward": (["search.self_competition=worst"], "'worst' is unknown: choose from"),
+  # Budgets.
+  "unreachable budget": (["budgets.macs=0.001"], "smallest reachable share is 0.0"),
+  "zero budget": (["budgets.macs=0"], "budget 0.0 for macs is not a share of the dense"),
+  "budget above one": (["budgets.macs=1.5"], "budget 1.5 for macs is not a share of the"),
+  "high floors": (["search.keep_floor=0.9"], "budget 0.25 for macs cannot be reached"),
+  "floor above one": (["search.keep_floor=2"], "the keep floor 2.0 is not a share of a"),
+  # Data.
+  "unknown dataset": (["dataset=mnist"], "'mnist' is unknown: choose one of cifar10,"),
+  "directory not needed": (["data_dir={}"], "digits has none, set it to ''"),
+  "size not needed": (["image_size=32"], "image_size is 32: images of digits have"),
+  "no directory": (["dataset=folder", "data_dir=/nowhere"], "data directory '/nowhere' is missing"),
+  "empty directory": (
+    ["dataset=folder", "data_dir={}/folder"],
+    "folder has 0 folders: it needs one",
+  ),
+  "no arrays": (["dataset=npz", "data_dir={}/text"], "text' is not a readable npz file"),
+  "not prepared": (["dataset=cifar10", "data_dir={}"], "has no folder 'cifar10': prepare it with"),
+  "too few images": (["images.reward=5000"], "cannot cut 5000 of 1097 images off"),
+  "batch too large": (["finetune.batch_size=698"], "batch_size 698 exceeds the 697"),
+  "crops of arrays": (["finetune.crop_area=0.5"], "crop_area is 0.5: only photographs are"),
+  "shift too far": (["finetune.shift=8"], "shift is 8: it must be below the images' 8"),
+  "arena too small": (["search.arena_share=0.001"], "cannot cut 0 of 400 images off"),
+  "calibration": (["search.calibration_images=698"], "is 698: there are 697 training"),
+  "adaptation": (
+    ["search.adaptation.steps=11"],
+    "needs 704 training images, there are 697: take fewer",
+  ),
+  # Weights.
+  "no checkpoint": (["dense.checkpoint=/nowhere"], "/nowhere/checkpoints/dense does not"),
+  "no weights": (["dense.weights=/nowhere.pth"], "/nowhere.pth cannot be read: No such fi"),
+  "weights are text": (["dense.weights={}/text"], "text: no checkpoint of torch.save"),
+  # Places.
+  "no place": (["--workdir="], "no workdir given: add --workdir=DIR"),
+  "a file": (
+    ["--workdir={}/text"],
+    "text is a file: give a directory, or a path that does not exist",
+  ),
+  "below a file": (["--workdir={}/text/run"], "text/run cannot be written: Not a directory: give"),
+  "other files": (["--workdir={}"], "is not empty and has no readable config.json: give an empty"),
+  "not to be written": (
+    ["--workdir=/proc/run"],
+    "workdir /proc/run cannot be written: No such file",
+  ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_in_one_sentence(case, tmp_path):
+  arguments, words = BAD[case]
+  mine = tmp_path / "mine"
+  (mine / "folder").mkdir(parents=True)
+  (mine / "text").write_text("what is no program, and no image\n")
+  (mine / "empty.py").write_text("")
+  before = contents(mine)
+  flag = lambda argument: (
+    argument if argument[0] == "-" or "=" not in argument else f"--config.{argument}"
+  )
+  arguments = [flag(argument).replace("{}", str(mine)) for argument in arguments]
+  done = run("prune", f"--workdir={tmp_path / 'run'}", *arguments)
+  assert done.returncode == 1
+  (line,) = done.stderr.strip().splitlines()
+  assert line.startswith("error: ")
+  assert words in line
+  assert done.stdout == ""
+  assert not (tmp_path / "run").exists()
+  assert contents(mine) == before

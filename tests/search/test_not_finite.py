@@ -1,0 +1,160 @@
+"""A search whose numbers are not finite: the update is skipped, then the search goes back."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.health import Diverged, must_roll_back, roll_back
+from gatprune_jax.resume import Checkpoints, Nowhere
+from gatprune_jax.search import Scorer, search
+from gatprune_jax.search.loop import compile_update, learn, prepare
+from tests.search.test_search import CONFIG, make_task
+
+
+class Searching:
+  """A search up to its first update, whose scores may be spoilt."""
+
+  def __init__(self, example, config=CONFIG, spoil=lambda mask, score: score):
+    self.scorer = Scorer(make_task(example, {"macs": 0.3}, config), config)
+    self.config = self.scorer.config
+    task = make_task(example, {"macs": 0.3}, config)
+    self.policy, self.problem, self.state = prepare(task, config, self.scorer, 0)
+    self.steps, self.metrics = [], []
+    score_fn = self.scorer.score_fn
+    self.score_fn = lambda images, mask, x, y: spoil(mask, score_fn(images, mask, x, y))
+
+  def on_update(self, progress):
+    self.steps.append(progress.update)
+    self.metrics.append(progress.metrics)
+
+  def learn(self, store):
+    scorer = types.SimpleNamespace(config=self.config, score_fn=self.score_fn)
+    return learn(scorer, self.config, self.policy, self.problem, self.state, self.on_update, store)
+
+  def update(self, state):
+    step = compile_update(self.config, self.policy, self.score_fn)
+    return step(jax.tree.map(jnp.array, state), self.problem)
+
+
+def store_in(path, every=1):
+  return Checkpoints(str(path), {}, "1", 3, every)
+
+
+def nan_likelihood(mask, score):
+  return score._replace(log_likelihood=score.log_likelihood.at[0].set(jnp.nan))
+
+
+def nan_accuracy(mask, score):
+  return score._replace(correct=score.correct.at[0].set(jnp.inf))
+
+
+@pytest.mark.parametrize("spoil", [nan_likelihood, nan_accuracy])
+def test_after_three_skips_it_goes_back_and_after_three_times_it_stops(two_layers, tmp_path, spoil):
+  searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=50), spoil)
+  with pytest.raises(Diverged, match=r"the search is not finite: 3 updates in a row up to step 6 ga"
+                     r"ve NaN or infinity, after 3 roll-backs.*\(now 0\.125 of"):  # fmt: skip
+    searching.learn(store_in(tmp_path, every=100))
+  # The state before the first update is saved at each roll-back only: each goes on from there.
+  assert searching.steps == [1, 2, 3, 4, 5, 6, 4, 5, 6, 4, 5, 6]
+  assert [int(m["skipped"]) for m in searching.metrics] == list(range(1, 13))
+  assert [int(m["rollbacks"]) for m in searching.metrics] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+
+
+def test_a_skipped_update_changes_nothing_but_the_counts(two_layers):
+  searching = Searching(two_layers, spoil=nan_likelihood)
+  state, _ = searching.update(searching.state)
+  assert int(state.step) == 1
+  assert (int(state.health.skipped), int(state.health.in_a_row)) == (1, 1)
+  before = dataclasses.asdict(searching.state)
+  after = dataclasses.asdict(state)
+  for name in before.keys() - {"step", "health"}:
+    for a, b in zip(jax.tree.leaves(before[name]), jax.tree.leaves(after[name]), strict=True):
+      np.testing.assert_array_equal(a, b)
+
+
+def test_one_bad_update_is_passed_over(two_layers):
+  def spoil(mask, score):  # about one mask in thirteen
+    bad = (mask * jnp.arange(len(mask))).sum() % 13 == 5
+    return score._replace(log_likelihood=jnp.where(bad, jnp.nan, score.log_likelihood))
+
+  searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=12), spoil)
+  state = searching.learn(Nowhere())
+  skipped = int(state.health.skipped)
+  assert 0 < skipped < 12
+  assert int(state.health.rollbacks) == 0
+  size = int(state.replay.size)
+  assert np.isfinite(state.replay.scores[:size]).all()
+  for leaf in jax.tree.leaves(state.params):
+    assert np.isfinite(leaf).all()
+
+
+def test_gradients_that_overflow_are_not_applied(two_layers, tmp_path):
+  ppo = dataclasses.replace(CONFIG.ppo, learning_rate=3e38)  # near float32's largest
+  searching = Searching(two_layers, dataclasses.replace(CONFIG, ppo=ppo, updates=9))
+  with pytest.raises(Diverged, match="the search is not finite"):
+    searching.learn(store_in(tmp_path))
+
+
+def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
+  searching = Searching(two_layers)
+  good, _ = searching.update(searching.state)
+  store = store_in(tmp_path)
+  store.save(1, good)
+  good = jax.device_get(good)
+  state = good.replace(params=jax.tree.map(lambda leaf: jnp.nan * leaf, good.params))
+  for step in (2, 3, 4):
+    assert not must_roll_back(state.health.in_a_row)
+    state, _ = searching.update(state)
+    assert int(state.health.in_a_row) == step - 1
+  assert must_roll_back(state.health.in_a_row)
+  step, back, health = roll_back("the search", 4, state.health, state, store)
+  assert step == 1
+  for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(good), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert float(health.rate) == 0.5
+  assert (int(health.skipped), int(health.in_a_row), int(health.rollbacks)) == (3, 0, 1)
+  # An earlier step is saved after a later one, and the search goes on from it at half the rate.
+  back = back.replace(health=health)
+  store.save(step, back)
+  store.finish(step, back)
+  step, restored = store_in(tmp_path).restore(back)
+  assert (step, float(restored.health.rate)) == (1, 0.5)
+  slow, _ = searching.update(restored)
+  fast, _ = searching.update(good)
+  moved = lambda new: [
+    np.abs(np.asarray(a) - b).max()
+    for a, b in zip(jax.tree.leaves(new.params), jax.tree.leaves(good.params), strict=True)
+  ]
+  assert sum(moved(slow)) < 0.9 * sum(moved(fast))
+
+
+def test_a_network_that_is_not_finite_is_refused(two_layers):
+  task = make_task(two_layers, {"macs": 0.3})
+  eval_fn = lambda variables, x: two_layers.eval_fn(variables, x) * jnp.nan
+  with pytest.raises(gp.InputError, match="under all 4 classical masks are NaN or infinite"):
+    search(task._replace(eval_fn=eval_fn), CONFIG, 0)
+
+
+def test_a_search_goes_on_from_any_update_bit_for_bit(two_layers, tmp_path):
+  whole = Searching(two_layers)
+  expected = jax.device_get(whole.learn(Nowhere()))
+  for stop in (1, 3):
+    asked = functools.partial(int.__eq__, stop)
+    store = Checkpoints(str(tmp_path / str(stop)), {}, "1", 3, 2, asked)
+    first = Searching(two_layers)
+    with pytest.raises(Exception, match=f"stopped after step {stop}"):
+      first.learn(store)
+    second = Searching(two_layers)
+    state = second.learn(Checkpoints(str(tmp_path / str(stop)), {}, "1", 3, 2))
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(state), strict=True):
+      np.testing.assert_array_equal(a, b)
+    told = [*first.metrics, *second.metrics]
+    assert [*first.steps, *second.steps] == [1, 2, 3, 4]
+    for a, b in zip(jax.tree.leaves(told), jax.tree.leaves(whole.metrics), strict=True):
+      np.testing.assert_array_equal(a, b)
