@@ -33,35 +33,46 @@ commit=$(git rev-parse --short HEAD) || fail "run it in a checkout of the reposi
 
 tpu=(gcloud compute tpus tpu-vm)
 [[ $capacity == on-demand ]] && kind=() || kind=("--$capacity")
-# Nothing of it is done twice on a machine that has the commit; Python 3.11 comes with uv.
+package=gatprune-$commit
+# Nothing is done twice on a machine that has the commit. Python 3.11 comes with uv.
 install="set -e; mountpoint -q /mnt/gatprune || {
-  sudo apt-get update -q && sudo apt-get install -qy nfs-common
-  sudo mkdir -p /mnt/gatprune && sudo mount -t nfs $(quote "$share") /mnt/gatprune; }
-[ -e gatprune-$commit/installed ] || {
-  mkdir -p gatprune-$commit && tar -xzf gatprune-$commit.tar.gz -C gatprune-$commit
-  cd gatprune-$commit && python3 -m pip install -q uv && python3 -m uv venv -q --python 3.11
+  sudo apt-get update -q && sudo apt-get install -qy nfs-common && sudo mkdir -p /mnt/gatprune
+  sudo mount -t nfs $(quote "$share") /mnt/gatprune && sudo chmod a+rwx /mnt/gatprune; }
+[ -e $package/installed ] || {
+  mkdir -p $package && tar -xzf $package.tar.gz -C $package && cd $package
+  python3 -m pip install -q uv && python3 -m uv venv -q --clear --python 3.11
   python3 -m uv pip install -q -e . 'jax[tpu]' && touch installed; }"
-# One at a time: what an earlier connection left behind ends first.
-start="cd gatprune-$commit && flock ../gatprune.lock $(quote .venv/bin/python -m \
-  "experiments.${command[0]}" --workdir="/mnt/gatprune/$run" "${command[@]:1}" --multihost)"
+# A run that a lost connection left behind ends first: one holds the lock.
+start="cd $package && flock ../gatprune.lock $(quote .venv/bin/python -m "experiments.${command[0]}" \
+  --workdir="/mnt/gatprune/$run" "${command[@]:1}" --multihost)"
 
-# The slice's state: empty where there is none. Fails where gcloud does.
-state() {
-  run "${tpu[@]}" list --zone="$zone" --filter="name~/$slice\$" --format='value(state)'
+# Sets `now` to the slice's state, empty where there is none. Fails where gcloud does.
+find_slice() {
+  local list=("${tpu[@]}" list --zone="$zone" --filter="name~/$slice\$" --format='value(state)')
+  if [[ $dry_run ]]; then quote "${list[@]}"; else now=$("${list[@]}"); fi
 }
 
-on_all() {
-  run "${tpu[@]}" ssh "$slice" --zone="$zone" --worker=all --command="$1"
-}
+on_all() { run "${tpu[@]}" ssh "$slice" --zone="$zone" --worker=all --command="$1"; }
 
-# Finds or creates the slice, and installs.
-prepare() {
-  case $now in
-    READY) ;;
-    '') run "${tpu[@]}" create "$slice" --zone="$zone" --accelerator-type="$type" \
-      --version="$version" "${kind[@]}" || return ;;
-    PREEMPTED | TERMINATED | STOPPED) run "${tpu[@]}" delete "$slice" --zone="$zone" --quiet ;&
-    *) return 1 ;;
-  esac
-  on_all "$install"
-}
+for ((attempt = 1; attempt <= attempts; attempt++)); do
+  now='' && find_slice || exit 1
+  if [[ $now == PREEMPTED || $now == TERMINATED ]]; then
+    run "${tpu[@]}" delete "$slice" --zone="$zone" --quiet && now=''
+  fi
+  { [[ $now ]] || run "${tpu[@]}" create "$slice" --zone="$zone" --accelerator-type="$type" \
+    --version="$version" "${kind[@]}"; } &&
+    run git archive --format=tar.gz --output="/tmp/$package.tar.gz" "$commit" &&
+    run "${tpu[@]}" scp "/tmp/$package.tar.gz" "$slice:" --zone="$zone" --worker=all &&
+    on_all "$install" && on_all "$start"
+  code=$?
+  ((code != 75)) || continue
+  if ((code == 0)); then
+    run mkdir -p "$results"
+    run "${tpu[@]}" scp --recurse "$slice:/mnt/gatprune/$run" "$results" --zone="$zone" --worker=0
+    exit
+  fi
+  sleep "$pause" # gcloud says 1 for a lost slice too; its state tells, a little later
+  find_slice || exit 1
+  [[ $now != READY || $code == 255 ]] || exit "$code"
+done
+fail "$attempts attempts have not finished the run; the same command goes on"
