@@ -11,7 +11,7 @@
 #   --dry_run          prints the commands and runs nothing
 #
 # Shows what process 0 prints, and the errors of another one if that is the first to fail.
-# SIGTERM, SIGINT and SIGHUP go to all processes. The exit code is the first that is not 0;
+# SIGTERM and SIGINT go to all processes, SIGHUP as SIGTERM. The exit code is the first that is not 0;
 # after 75 (stopped, state saved) the same command continues.
 
 set -uo pipefail
@@ -20,7 +20,7 @@ processes=2 devices=1 port=$((10000 + $$ % 20000)) patience=300 python=.venv/bin
 # shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "$0")/common.sh"
 options "python" "processes devices port patience" "$@"
-flags=("${command[@]:1}" --coordinator="localhost:$port" --num_processes="$processes")
+flags=("${command[@]:1}" --multihost --coordinator="localhost:$port" --num_processes="$processes")
 program=(
   env JAX_PLATFORMS=cpu
   "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices"
@@ -41,10 +41,9 @@ trap 'rm -r "$errors"' EXIT
 mkfifo "$errors/endings"
 exec 3<>"$errors/endings" # "INDEX CODE" of each that ended
 set -m
-for signal in TERM INT HUP; do
-  # shellcheck disable=SC2064 # now: the signal's name
-  trap "kill -$signal -- \"\${groups[@]}\" 2>/dev/null" "$signal"
-done
+# shellcheck disable=SC2064 # now: the signal's name
+for signal in TERM INT; do trap "kill -$signal -- \"\${groups[@]}\" 2>/dev/null" $signal; done
+trap 'kill -TERM -- "${groups[@]}" 2>/dev/null' HUP # Python saves nothing on SIGHUP
 for ((index = 0; index < processes; index++)); do
   {
     trap : TERM INT HUP # outlives the program, to tell how it ended

@@ -38,10 +38,10 @@ def test_local_would_start_these_processes():
   ) == """\
 env JAX_PLATFORMS=cpu XLA_FLAGS=--xla_force_host_platform_device_count=4 \
 .venv/bin/python -m experiments.prune '--workdir=/tmp/a run' --config.search.updates=3 \
---coordinator=localhost:1234 --num_processes=2 --process_id=0 &
+--multihost --coordinator=localhost:1234 --num_processes=2 --process_id=0 &
 env JAX_PLATFORMS=cpu XLA_FLAGS=--xla_force_host_platform_device_count=4 \
 .venv/bin/python -m experiments.prune '--workdir=/tmp/a run' --config.search.updates=3 \
---coordinator=localhost:1234 --num_processes=2 --process_id=1 &
+--multihost --coordinator=localhost:1234 --num_processes=2 --process_id=1 &
 """  # fmt: skip
 
 
