@@ -11,8 +11,8 @@
 #   --dry_run          prints the commands and runs nothing
 #
 # Shows what process 0 prints, and the errors of another one if that is the first to fail.
-# SIGTERM and SIGINT go to all processes, SIGHUP as SIGTERM. The exit code is the first that is not 0;
-# after 75 (stopped, state saved) the same command continues.
+# SIGTERM and SIGINT go to all processes, SIGHUP as SIGTERM; a second one ends them at once. The exit
+# code is the first that is not 0; after 75 (stopped, state saved) the same command continues.
 
 set -uo pipefail
 processes=2 devices=1 port=$((10000 + $$ % 20000)) patience=300 python=.venv/bin/python dry_run='' limit=''
