@@ -1,7 +1,10 @@
 """Trees of arrays on disk: orbax writes them, a manifest of checksums says that they are whole."""
 
+from collections.abc import Iterator
+import contextlib
 import os
 import shutil
+import threading
 from typing import Any
 
 from absl import logging
@@ -62,7 +65,7 @@ def write_checkpoint(place: str, arrays: dict[str, np.ndarray], about: dict[str,
   try:
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with ocp.PyTreeCheckpointer() as checkpointer, _silent_threads():
       checkpointer.save(os.path.join(partial, _STATE), arrays)
     seal(partial, {"format": _FORMAT, **about})
     os.rename(partial, place)
@@ -138,6 +141,16 @@ def remove_checkpoint(place: str) -> None:
   """Under another name first: half a checkpoint is never under the name of a whole one."""
   os.rename(place, place + PARTIAL)
   shutil.rmtree(place + PARTIAL)
+
+
+@contextlib.contextmanager
+def _silent_threads() -> Iterator[None]:
+  """Threads of orbax print the traceback of what they raise, and hand it over to be raised here."""
+  before, threading.excepthook = threading.excepthook, lambda arguments: None
+  try:
+    yield
+  finally:
+    threading.excepthook = before
 
 
 def _name(keys: tuple[Any, ...]) -> str:

@@ -1,8 +1,12 @@
 """What users get wrong: one sentence says what, and what would be right; nothing is written."""
 
+import multiprocessing
+import os
+import sys
+
 import pytest
 
-from tests.experiments.mains import contents, run
+from tests.experiments.mains import contents
 
 # {name: (arguments, words of the sentence)}; an argument without dashes is a field of the config,
 # and {} is the directory of the files below.
@@ -95,6 +99,22 @@ BAD = {
 }
 
 
+# Processes of their own that need not import everything anew: each is a fork of one that did.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["experiments.prune"])
+
+
+def _prune(arguments, out, err):
+  """The main of `experiments.prune`, in a process whose output goes to two files."""
+  for stream, path in ((1, out), (2, err)):
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+  from experiments import prune
+  from experiments.starting import start
+
+  sys.argv = ["prune", *arguments]
+  start(prune.main)
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_ends_in_one_sentence(case, tmp_path):
   arguments, words = BAD[case]
@@ -103,15 +123,19 @@ def test_bad_input_ends_in_one_sentence(case, tmp_path):
   (mine / "text").write_text("what is no program, and no image\n")
   (mine / "empty.py").write_text("")
   before = contents(mine)
-  flag = lambda argument: (
-    argument if argument[0] == "-" or "=" not in argument else f"--config.{argument}"
+  is_field = lambda argument: argument[0] != "-" and "=" in argument
+  arguments = [f"--config.{argument}" if is_field(argument) else argument for argument in arguments]
+  arguments = [argument.replace("{}", str(mine)) for argument in arguments]
+  out, err = tmp_path / "out", tmp_path / "err"
+  process = FORKS.Process(
+    target=_prune, args=([f"--workdir={tmp_path / 'run'}", *arguments], out, err)
   )
-  arguments = [flag(argument).replace("{}", str(mine)) for argument in arguments]
-  done = run("prune", f"--workdir={tmp_path / 'run'}", *arguments)
-  assert done.returncode == 1
-  (line,) = done.stderr.strip().splitlines()
+  process.start()
+  process.join()
+  assert process.exitcode == 1
+  (line,) = err.read_text().strip().splitlines()
   assert line.startswith("error: ")
   assert words in line
-  assert done.stdout == ""
+  assert out.read_text() == ""
   assert not (tmp_path / "run").exists()
   assert contents(mine) == before
