@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import shutil
-import threading
 from typing import Any
 
 from absl import logging
@@ -20,6 +20,7 @@ _FORMAT = 1  # of a checkpoint's directory
 _STATE = "state"  # what orbax writes in it
 PARTIAL = ".partial"  # ends the name of what is being written or removed
 _DAMAGED = ".damaged"
+_OVERHEAD = 2**18  # bytes that a checkpoint takes beside its arrays
 
 
 def save_variables(path: str, variables: Any) -> None:
@@ -65,7 +66,8 @@ def write_checkpoint(place: str, arrays: dict[str, np.ndarray], about: dict[str,
   try:
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
-    with ocp.PyTreeCheckpointer() as checkpointer, _silent_threads():
+    _check_room(partial, arrays)
+    with ocp.PyTreeCheckpointer() as checkpointer, _once():
       checkpointer.save(os.path.join(partial, _STATE), arrays)
     seal(partial, {"format": _FORMAT, **about})
     os.rename(partial, place)
@@ -143,14 +145,23 @@ def remove_checkpoint(place: str) -> None:
   shutil.rmtree(place + PARTIAL)
 
 
+def _check_room(directory: str, arrays: dict[str, np.ndarray]) -> None:
+  """Asks before orbax does: where it runs out of space, some of its threads print tracebacks."""
+  needed = round(1.1 * sum(array.nbytes for array in arrays.values())) + _OVERHEAD
+  if (free := shutil.disk_usage(directory).free) < needed:
+    raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({free:,} of {needed:,} bytes)")
+
+
 @contextlib.contextmanager
-def _silent_threads() -> Iterator[None]:
-  """Threads of orbax print the traceback of what they raise, and hand it over to be raised here."""
-  before, threading.excepthook = threading.excepthook, lambda arguments: None
+def _once() -> Iterator[None]:
+  """What orbax's threads raise is raised by it too: here they do not log it."""
+  logger = logging.get_absl_logger()
+  not_theirs = lambda record: "futures" not in record.pathname
+  logger.addFilter(not_theirs)
   try:
     yield
   finally:
-    threading.excepthook = before
+    logger.removeFilter(not_theirs)
 
 
 def _name(keys: tuple[Any, ...]) -> str:

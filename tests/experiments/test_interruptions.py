@@ -205,10 +205,10 @@ def test_a_data_directory_that_vanishes_ends_in_a_sentence(tmp_path):
 
 
 def in_small_file_system(script, tmp_path):
-  """Runs a shell script in a namespace where $MOUNT is a file system of 400 KiB in memory."""
+  """Runs a shell script in a namespace where $MOUNT is a file system of 1 MiB in memory."""
   mount = tmp_path / "mount"
   mount.mkdir()
-  prepare = 'set -u; mount -t tmpfs -o size=400k tmpfs "$MOUNT" || exit 99\n'
+  prepare = 'set -u; mount -t tmpfs -o size=1m tmpfs "$MOUNT" || exit 99\n'
   environment = {**os.environ, "MOUNT": str(mount)}
   done = subprocess.run(
     ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", prepare + script],
