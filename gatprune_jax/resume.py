@@ -57,13 +57,21 @@ class Store(Protocol):
   def restore(self, like: Any) -> tuple[int, Any] | None:
     """The newest step and state saved; None where there is none."""
 
-  def offer(self, step: int, state: Any, worthy: Callable[[], bool] = lambda: True) -> None:
+  def offer(
+    self,
+    step: int,
+    state: Any,
+    worthy: Callable[[], bool] = lambda: True,
+    fetch: Callable[[Any], Any] = lambda state: state,
+  ) -> None:
     """Saves the state where it is time to."""
 
   def save(self, step: int, state: Any) -> None:
     """Begins to save the state."""
 
-  def finish(self, step: int, state: Any) -> None:
+  def finish(
+    self, step: int, state: Any, fetch: Callable[[Any], Any] = lambda state: state
+  ) -> None:
     """Saves the last state, unless that was done, and waits for it."""
 
 
@@ -81,13 +89,13 @@ class Nowhere:
   def restore(self, like: Any) -> None:
     """Nothing."""
 
-  def offer(self, step: int, state: Any, worthy: Callable[[], bool] = lambda: True) -> None:
+  def offer(self, *arguments: Any) -> None:
     """Does nothing."""
 
-  def save(self, step: int, state: Any) -> None:
+  def save(self, *arguments: Any) -> None:
     """Does nothing."""
 
-  def finish(self, step: int, state: Any) -> None:
+  def finish(self, *arguments: Any) -> None:
     """Does nothing."""
 
 
@@ -162,13 +170,20 @@ class Checkpoints:
     self._on_restore(0)
     return None
 
-  def offer(self, step: int, state: Any, worthy: Callable[[], bool] = lambda: True) -> None:
+  def offer(
+    self,
+    step: int,
+    state: Any,
+    worthy: Callable[[], bool] = lambda: True,
+    fetch: Callable[[Any], Any] = lambda state: state,
+  ) -> None:
     """Saves the state where it is time to.
 
     Args:
       step: how many the loop has done.
       state: after them; a copy is taken before this returns, the rest is done in a thread.
       worthy: whether to go on from this state one day; asked where it is time to.
+      fetch: the state in the form that is saved; called where it is time to.
 
     Raises:
       Preempted: where the process was asked to stop; the state is saved.
@@ -177,7 +192,7 @@ class Checkpoints:
     stop = self._should_stop(step)
     if not (stop or step % self._every == 0) or not worthy():
       return
-    self.save(step, state)
+    self.save(step, fetch(state))
     if stop:
       self.wait()
       raise Preempted(f"stopped after step {step}, which is saved in {self._path}")
@@ -189,10 +204,12 @@ class Checkpoints:
     self._writing = self._writer.submit(self._write, flatten(state), about)
     self._newest = step
 
-  def finish(self, step: int, state: Any) -> None:
+  def finish(
+    self, step: int, state: Any, fetch: Callable[[Any], Any] = lambda state: state
+  ) -> None:
     """Saves the last state, unless that was done, and waits for it."""
     if self._newest != step:
-      self.save(step, state)
+      self.save(step, fetch(state))
     self.wait()
 
   def wait(self) -> None:
