@@ -77,7 +77,7 @@ def _put(leaf: Any, sharding: Sharding) -> jax.Array:
     return jax.device_put(leaf, sharding)
   if getattr(leaf, "sharding", None) == sharding:
     return leaf
-  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+  if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
     data = _put(jax.random.key_data(leaf), sharding)
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
   host = to_host(leaf)
@@ -117,7 +117,8 @@ def agree(tree: Any) -> Any:
   """The values that the first process has of these arrays, NumPy arrays on every process."""
   if jax.process_count() == 1:
     return tree
-  return jax.tree.map(lambda rows: rows[0], to_host(jax.tree.map(_of_every_device, tree)))
+  first = jax.jit(lambda rows: rows[0], out_shardings=everywhere())
+  return to_host(jax.tree.map(lambda leaf: first(_of_every_device(leaf)), tree))
 
 
 def anywhere(flag: bool) -> bool:

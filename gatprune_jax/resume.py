@@ -24,6 +24,7 @@ from gatprune_jax.checkpoint import (
 from gatprune_jax.errors import InputError
 from gatprune_jax.manifest import Damaged
 from gatprune_jax.preemption import Preempted
+from gatprune_jax.processes import arrays_from_first, from_first, is_first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Nowhere:
 
 
 class Checkpoints:
-  """A loop's states as checkpoints in one directory.
+  """A loop's states as checkpoints in one directory, which the first process reads and writes.
 
   They are numbered in the order in which they were saved; after a roll-back a later one is of an
   earlier step.
@@ -153,22 +154,16 @@ class Checkpoints:
       InputError: where it is of another config, version or structure.
     """
     self.wait()
-    for name in self._names():
-      if name.endswith(PARTIAL):  # of a process that was killed while it wrote or removed
-        shutil.rmtree(os.path.join(self._path, name))
-    for number in reversed(self._numbers()):
-      place = self._place(number)
-      if (about := set_aside_if_damaged(place)) is None:
-        continue
-      self._check_owner(place, about)
-      state = read_checkpoint(place, like)
-      if self._seconds_before is None:
-        self._seconds_before = about["seconds"]
-      self._newest = about["step"]
-      self._on_restore(self._newest)
-      return self._newest, state
-    self._on_restore(0)
-    return None
+    if (found := from_first(self._newest_valid)) is None:
+      self._on_restore(0)
+      return None
+    place, about = found
+    state = arrays_from_first(lambda: read_checkpoint(place, like), like)
+    if self._seconds_before is None:
+      self._seconds_before = about["seconds"]
+    self._newest = about["step"]
+    self._on_restore(self._newest)
+    return self._newest, state
 
   def offer(
     self,
@@ -201,7 +196,8 @@ class Checkpoints:
     """Saves the state, once the one before is written; see `offer`."""
     self.wait()
     about = {**self._owner, "step": step, "seconds": self.seconds}
-    self._writing = self._writer.submit(self._write, flatten(state), about)
+    if is_first():
+      self._writing = self._writer.submit(self._write, flatten(state), about)
     self._newest = step
 
   def finish(
@@ -221,6 +217,18 @@ class Checkpoints:
     if self._writing is not None:
       writing, self._writing = self._writing, None
       writing.result()
+
+  def _newest_valid(self) -> tuple[str, dict[str, Any]] | None:
+    """Where the newest checkpoint is, and what is known about it."""
+    for name in self._names():
+      if name.endswith(PARTIAL):  # of a process that was killed while it wrote or removed
+        shutil.rmtree(os.path.join(self._path, name))
+    for number in reversed(self._numbers()):
+      place = self._place(number)
+      if (about := set_aside_if_damaged(place)) is not None:
+        self._check_owner(place, about)
+        return place, about
+    return None
 
   def _check_owner(self, place: str, about: Mapping[str, Any]) -> None:
     for name, here in self._owner.items():
