@@ -17,6 +17,7 @@ setup(
     "chex>=0.1.90",
     "distrax>=0.1.7",
     "flatbuffers>=24",  # jax.export serialises with it
+    "filelock>=3.12",
     "flax>=0.10",
     "grain>=0.2.12",
     "importlib_resources>=6",
@@ -36,7 +37,7 @@ setup(
     "tqdm>=4.66",
   ],
   extras_require={
-    "test": ["equinox>=0.11", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"],
+    "test": ["equinox>=0.11", "psutil>=5.9", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.9"],
     # The peer of the tests of imported weights; they are skipped without it.
     "torch": ["torch==2.13.0"],
   },

@@ -7,11 +7,11 @@ import shutil
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import gatprune_jax as gp
 from gatprune_jax.errors import InputError
 from gatprune_jax.metrics import MetricsFile, ProgressLine
 from gatprune_jax.processes import is_first
 from gatprune_jax.resume import CheckpointConfig, Checkpoints
+from gatprune_jax.workdir import versions
 
 
 class Run(NamedTuple):
@@ -88,7 +88,7 @@ class Loop(contextlib.AbstractContextManager):
 
     self._stores.append(
       Checkpoints(
-        journal.place(name or self._phase), run.config, gp.__version__, journal.every.keep, every,
+        journal.place(name or self._phase), run.config, versions(), journal.every.keep, every,
         run.should_stop, rewind,
       )
     )  # fmt: skip

@@ -10,6 +10,7 @@ import shutil
 import time
 from typing import Any, Protocol
 
+from absl import logging
 import numpy as np
 
 from gatprune_jax.checkpoint import (
@@ -111,7 +112,7 @@ class Checkpoints:
     self,
     path: str,
     config: Mapping[str, Any],
-    version: str,
+    versions: Mapping[str, str],
     keep: int,
     every: int,
     should_stop: Callable[[int], bool] = lambda step: False,
@@ -122,7 +123,8 @@ class Checkpoints:
     Args:
       path: directory of the checkpoints.
       config: of the run, of JSON types; another one's states are refused.
-      version: of the program; another one's states are refused.
+      versions: of the libraries that numbers depend on. States of another `gatprune_jax` are
+        refused; where another library differs, a warning says so.
       keep: how many valid ones are kept.
       every: steps between two that `offer` saves.
       should_stop: asked at every step whether the process has to end.
@@ -130,7 +132,7 @@ class Checkpoints:
     """
     canonical = json.dumps(config, sort_keys=True).encode()
     self._path, self._keep, self._every = os.path.abspath(path), keep, every
-    self._owner = {"config": hashlib.sha256(canonical).hexdigest(), "version": version}
+    self._config, self._versions = hashlib.sha256(canonical).hexdigest(), dict(versions)
     self._should_stop, self._on_restore = should_stop, on_restore
     self._writer = futures.ThreadPoolExecutor(1, "checkpoint")
     self._writing: futures.Future | None = None
@@ -195,7 +197,12 @@ class Checkpoints:
   def save(self, step: int, state: Any) -> None:
     """Saves the state, once the one before is written; see `offer`."""
     self.wait()
-    about = {**self._owner, "step": step, "seconds": self.seconds}
+    about = {
+      "config": self._config,
+      "versions": self._versions,
+      "step": step,
+      "seconds": self.seconds,
+    }
     if is_first():
       self._writing = self._writer.submit(self._write, flatten(state), about)
     self._newest = step
@@ -231,12 +238,23 @@ class Checkpoints:
     return None
 
   def _check_owner(self, place: str, about: Mapping[str, Any]) -> None:
-    for name, here in self._owner.items():
-      if (there := about[name]) != here:
+    own = "gatprune_jax"
+    told = about["versions"]
+    for name, there, here in (
+      ("config", about["config"], self._config),
+      ("version", told.get(own), self._versions.get(own)),
+    ):
+      if there != here:
         raise InputError(
           f"checkpoint {place} is of another {name}: {there} there, {here} in this run: give "
           f"another workdir, or go on with the {name} that began it"
         )
+    for name in sorted(told.keys() & self._versions.keys()):
+      if (there := told[name]) != (here := self._versions[name]):
+        logging.warning(
+          "checkpoint %s was made with %s %s, this is %s: numbers may differ in their last bits",
+          place, name, there, here,
+        )  # fmt: skip
 
   def _write(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     """The next number, damaged ones counted too; then drops what is more than to be kept."""

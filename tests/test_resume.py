@@ -32,8 +32,9 @@ def state(number):
   }
 
 
-def checkpoints(path, keep=10, config=None, version="1", **others):
-  return Checkpoints(str(path), config or CONFIG, version, keep, 1, **others)
+def checkpoints(path, keep=10, config=None, version="1", jax="0.10", **others):
+  versions = {"gatprune_jax": version, "jax": jax}
+  return Checkpoints(str(path), config or CONFIG, versions, keep, 1, **others)
 
 
 def saved(path, *steps, **others):
@@ -178,7 +179,9 @@ def test_an_earlier_step_is_saved_after_a_later_one(tmp_path):
 
 def test_states_are_saved_when_it_is_time_and_when_asked_to_stop(tmp_path):
   stop = set()
-  store = Checkpoints(str(tmp_path), CONFIG, "1", 10, 3, lambda step: step in stop)
+  store = Checkpoints(
+    str(tmp_path), CONFIG, {"gatprune_jax": "1", "jax": "0.10"}, 10, 3, lambda step: step in stop
+  )
   for step in range(1, 8):
     store.offer(step, state(step))
   store.wait()
@@ -227,6 +230,13 @@ def test_foreign_states_are_refused(two, monkeypatch):
   monkeypatch.setattr("gatprune_jax.checkpoint._FORMAT", 2)
   with pytest.raises(gp.InputError, match="has format 1, this version reads 2"):
     checkpoints(two).restore(state(0))
+
+
+def test_another_library_is_told(two, caplog):
+  step, _ = checkpoints(two, jax="0.11").restore(state(0))
+  assert step == 2
+  (record,) = caplog.records
+  assert "was made with jax 0.10, this is 0.11: numbers may differ" in record.getMessage()
 
 
 def test_a_full_disk_leaves_earlier_states_as_they_were(copy):

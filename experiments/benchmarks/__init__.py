@@ -15,6 +15,7 @@ from experiments.benchmarks.measuring import Row
 from experiments.benchmarks.peers import PEERS, Skipped, overview
 from experiments.benchmarks.reading import reading
 from experiments.benchmarks.scoring import scoring, scoring_against_torch
+from experiments.benchmarks.searching import agent_overhead, compilation
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
   "tracing": tracing,
@@ -23,6 +24,8 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
   "scoring_against_torch": scoring_against_torch,
   "finetuning": finetuning,
   "finetuning_against_torch": finetuning_against_torch,
+  "agent_overhead": agent_overhead,
+  "compilation": compilation,
   "reading": reading,
   "ceiling": ceiling,
   "attention_against_jraph": attention_against_jraph,

@@ -1,4 +1,4 @@
-"""The work that is timed: masked ResNet-20s scored and trained on noise of CIFAR's size."""
+"""The work that is timed: masked CIFAR ResNets scored and trained on noise of CIFAR's size."""
 
 from collections.abc import Callable
 import functools
@@ -29,7 +29,7 @@ RECIPE = Recipe(
 
 
 class Problem(NamedTuple):
-  """A ResNet-20 with random weights, images, and masks of about half its channels."""
+  """A network with random weights, images, and masks of about half its channels."""
 
   graph: ChannelGraph
   eval_fn: Callable[[Any, jax.Array], jax.Array]
@@ -46,15 +46,15 @@ class Problem(NamedTuple):
     return gp.macs(self.graph, np.ones(self.graph.num_channels))
 
 
-def problem(num_masks: int, num_images: int) -> Problem:
+def problem(num_masks: int, num_images: int, name: str = "resnet20") -> Problem:
   """The problem with so many masks, and so many images of each kind."""
-  eval_fn, variables, x = network("resnet20", 32, num_images, 10)
+  eval_fn, variables, x = network(name, 32, num_images, 10)
   graph = gp.trace(eval_fn, variables, x[:1])
   masks = np.random.default_rng(0).random((num_masks, graph.num_channels)) < 0.5
   return Problem(
     graph,
     eval_fn,
-    models.train_function(models.model("resnet20", 10)),
+    models.train_function(models.model(name, 10)),
     variables,
     x,
     jnp.zeros(num_images, jnp.int32),

@@ -20,7 +20,7 @@ KEY = jax.random.key(3)
 
 
 def store_in(path, every=1, stop=0):
-  return Checkpoints(str(path), {}, "1", 3, every, functools.partial(int.__eq__, stop))
+  return Checkpoints(str(path), {}, {}, 3, every, functools.partial(int.__eq__, stop))
 
 
 def assert_finite(tree):

@@ -43,7 +43,7 @@ class Searching:
 
 
 def store_in(path, every=1):
-  return Checkpoints(str(path), {}, "1", 3, every)
+  return Checkpoints(str(path), {}, {}, 3, every)
 
 
 def nan_likelihood(mask, score):
@@ -146,12 +146,12 @@ def test_a_search_goes_on_from_any_update_bit_for_bit(two_layers, tmp_path):
   expected = jax.device_get(whole.learn(Nowhere()))
   for stop in (1, 3):
     asked = functools.partial(int.__eq__, stop)
-    store = Checkpoints(str(tmp_path / str(stop)), {}, "1", 3, 2, asked)
+    store = Checkpoints(str(tmp_path / str(stop)), {}, {}, 3, 2, asked)
     first = Searching(two_layers)
     with pytest.raises(Exception, match=f"stopped after step {stop}"):
       first.learn(store)
     second = Searching(two_layers)
-    state = second.learn(Checkpoints(str(tmp_path / str(stop)), {}, "1", 3, 2))
+    state = second.learn(Checkpoints(str(tmp_path / str(stop)), {}, {}, 3, 2))
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(state), strict=True):
       np.testing.assert_array_equal(a, b)
     told = [*first.metrics, *second.metrics]
