@@ -30,7 +30,8 @@ def begin(main, *arguments, devices=None):
   """Starts a main and does not wait for it; devices of None are as many as the machine has."""
   environment = dict(os.environ)
   if devices is not None:
-    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    quickly = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {quickly}"
   return subprocess.Popen(
     command(main, *arguments), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     text=True,

@@ -102,6 +102,7 @@ def test_a_process_that_hangs_is_gone(tmp_path):
   running[1].communicate()
 
 
+@SLOW
 def test_all_stop_where_one_is_asked_to_and_go_on_in_any_number(tmp_path):
   arguments = (*SMALL, "--config.dense.recipe.epochs=60")
   workdir = str(tmp_path / "run")
