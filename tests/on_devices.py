@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from gatprune_jax import mesh
-from gatprune_jax.data import Split
+from gatprune_jax.data import Split, make_feed
 from gatprune_jax.evaluation import Recipe, train, train_candidates
 from tests.conftest import Example, TwoLayers
+from tests.data.test_photographs import make_photographs
 from tests.search.test_search import CONFIG, make_task, search
 
 RECIPE = Recipe(
@@ -50,6 +51,10 @@ def main(path):
   for kind, tree in trained.items():
     for keys, leaf in jax.tree.leaves_with_path(tree):
       out[f"{kind}{jax.tree_util.keystr(keys)}"] = np.asarray(leaf)
+
+  feed = make_feed(Split(make_photographs(), np.arange(12)), 5, crop_area=0.1, shared=True)
+  for index, pair in enumerate(feed(key, 0)):  # what fills up the last share is cut off
+    out[f"photographs {index}"], out[f"labels {index}"] = (mesh.to_host(rows)[:5] for rows in pair)
   np.savez(path, **out)
 
 

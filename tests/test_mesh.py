@@ -55,7 +55,8 @@ def test_masks_and_candidates_are_computed_as_on_one_device(single, several):
   _, results, _ = several
   exact = [name for name in single if name.startswith(("search masks", "search scores", "candi"))]
   assert len(exact) > 10
-  for name in (*exact, "search accuracy"):
+  fed = ("photographs 0", "photographs 1", "labels 0", "labels 1")
+  for name in (*exact, "search accuracy", *fed):
     np.testing.assert_array_equal(results[name], single[name], err_msg=name)
 
 

@@ -101,7 +101,7 @@ class Batch(NamedTuple):
   x: jax.Array  # images [B, ...], mixed already
   y: jax.Array  # labels [B]
   teacher_logits: jax.Array  # [B, classes]; not read where the recipe does not distil
-  share: jax.Array | float = 1.0  # of y in the target; the rest is y in reverse order
+  share: jax.Array | None = None  # of y in the target, the rest is y in reverse order; None: all
 
 
 @flax.struct.dataclass
@@ -155,7 +155,8 @@ def training_loss(recipe: Recipe, logits: jax.Array, batch: Batch) -> jax.Array:
     batch: its labels, smoothed as the recipe says and mixed in its share, are the targets t.
   """
   targets = optax.smooth_labels(jax.nn.one_hot(batch.y, logits.shape[-1]), recipe.label_smoothing)
-  targets = batch.share * targets + (1 - batch.share) * targets[::-1]
+  if batch.share is not None:  # on several devices, turning round is communication
+    targets = batch.share * targets + (1 - batch.share) * targets[::-1]
   loss = optax.softmax_cross_entropy(logits, targets).mean()
   if recipe.distillation == 0:
     return loss
@@ -371,7 +372,7 @@ def _loop(
     x, y = (placement.batch(rows, recipe.batch_size) for rows in (x, y))
     x = random_shift(key, x, recipe.shift)
     x = random_flip(jax.random.fold_in(key, 1), x) if recipe.flip else x
-    share = 1.0
+    share = None
     if recipe.mixup:
       share = jax.random.beta(jax.random.fold_in(key, 2), recipe.mixup, recipe.mixup)
       x = share * x + (1 - share) * x[::-1]
