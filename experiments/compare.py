@@ -25,6 +25,7 @@ import gatprune_jax as gp
 from gatprune_jax import workdir as runs
 from gatprune_jax.evaluation import steps_per_epoch
 from gatprune_jax.plot import plot_comparison
+from gatprune_jax.processes import from_first, is_first
 from gatprune_jax.report import CompareRow, comparison_over_seeds
 from gatprune_jax.search import SEARCHES, SearchConfig, SearchResult, Task, search
 
@@ -39,7 +40,8 @@ def main(settings: Settings, run: Run) -> None:
       if plan.compare.finetune:
         steps_per_epoch(plan.finetune, plans[-1][-1].data.train)
   if runs.inspect(run.workdir, "compare", run.config) is runs.Status.FINISHED:
-    rows = [CompareRow(**row) for row in runs.read_json(os.path.join(run.workdir, "compare.json"))]
+    path = os.path.join(run.workdir, "compare.json")
+    rows = [CompareRow(**row) for row in from_first(lambda: runs.read_json(path))]
     print(comparison_over_seeds(rows, settings.compare.finetune))
     return
   with runs.claim(run.workdir, "compare", run.config):
@@ -57,17 +59,20 @@ def make_tables(
   rows: list[CompareRow] = []
   for plan, budget, prepared in plans:
     path = os.path.join(workdir, "rows", f"seed{plan.seed}-macs{budget}")
-    if not os.path.exists(f"{path}.json"):
-      os.makedirs(os.path.dirname(path), exist_ok=True)
+    if not from_first(lambda path=path: os.path.exists(f"{path}.json")):
+      if is_first():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
       made = compare_once(plan, budget, prepared, run, f"{path}-masks.npz")
       runs.write_json(f"{path}.json", [row._asdict() for row in made])
-    rows += [CompareRow(**row) for row in runs.read_json(f"{path}.json")]
+    stored = from_first(lambda path=path: runs.read_json(f"{path}.json"))
+    rows += [CompareRow(**row) for row in stored]
   table = comparison_over_seeds(rows, settings.compare.finetune)
   runs.write_json(os.path.join(workdir, "compare.json"), [row._asdict() for row in rows])
   with runs.whole_file(os.path.join(workdir, "compare.md")) as file:
     file.write(f"{table}\n".encode())
   named = [*settings.compare.variants, *settings.compare.searches]
-  plot_comparison(rows, named, settings.compare.finetune, os.path.join(workdir, "compare.png"))
+  if is_first():
+    plot_comparison(rows, named, settings.compare.finetune, os.path.join(workdir, "compare.png"))
   runs.write_result(workdir, {"rows": len(rows), "versions": runs.versions()})
   return table
 
@@ -80,7 +85,7 @@ def compare_once(
   data, network, graph = prepared.data, prepared.network, prepared.graph
   variables = dense.train_dense(settings, network, data, journal)
   task = make_task(settings, prepared, variables)
-  if (found := load_found(masks_path)) is None:
+  if (found := from_first(lambda: load_found(masks_path))) is None:
     found = find_masks(settings, task, journal, budget)
     save_found(masks_path, found)
 

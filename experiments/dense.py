@@ -22,6 +22,7 @@ from gatprune_jax.evaluation import (
   steps_per_epoch,
   train,
 )
+from gatprune_jax.processes import arrays_from_first, from_first, is_first
 
 _PLACE = os.path.join("checkpoints", "dense")
 
@@ -68,8 +69,8 @@ def make_network(settings: Settings, data: Dataset) -> Network:
 def train_dense(settings: Settings, network: Network, data: Dataset, journal: Journal) -> Any:
   """Trains the dense network and saves it; restores it where it is there already."""
   path = journal.place("dense")
-  if os.path.isdir(path) and set_aside_if_damaged(path) is not None:
-    return restore_variables(path, network.shapes)
+  if from_first(lambda: os.path.isdir(path) and set_aside_if_damaged(path) is not None):
+    return _restore(path, network)
   init_key, train_key = jax.random.split(jax.random.key(settings.seed))
   recipe = settings.dense_recipe
   variables = jax.jit(network.init)(init_key)
@@ -85,7 +86,8 @@ def train_dense(settings: Settings, network: Network, data: Dataset, journal: Jo
       network.train_fn, variables, data.train, recipe, train_key, on_epoch, store=store
     )
   check_finite(variables)
-  save_variables(path, variables)
+  if is_first():
+    save_variables(path, variables)
   return variables
 
 
@@ -97,7 +99,12 @@ def lines_of_epochs(recipe: Recipe, split: Split) -> Callable[[int], int]:
 
 def restore_dense(train_workdir: str, network: Network) -> Any:
   """The variables that `experiments.train` left in its workdir."""
-  return restore_variables(os.path.join(train_workdir, _PLACE), network.shapes)
+  return _restore(os.path.join(train_workdir, _PLACE), network)
+
+
+def _restore(path: str, network: Network) -> Any:
+  like = network.shapes
+  return arrays_from_first(lambda: restore_variables(path, like), like)
 
 
 def accuracy(eval_fn: Callable, variables: Any, split: Split) -> float:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from gatprune_jax.errors import InputError
 from gatprune_jax.metrics import MetricsFile, ProgressLine
+from gatprune_jax.processes import is_first
 from gatprune_jax.resume import CheckpointConfig, Checkpoints
 from gatprune_jax.workdir import versions
 
@@ -30,7 +31,8 @@ class Journal:
 
   def __init__(self, run: Run, every: CheckpointConfig, folder: str):
     """Makes the folder; `metrics.jsonl` and `checkpoints/` come to be in it."""
-    os.makedirs(folder, exist_ok=True)
+    if is_first():
+      os.makedirs(folder, exist_ok=True)
     self.every, self._run, self._folder = every, run, folder
     self._metrics = MetricsFile(os.path.join(folder, "metrics.jsonl"))
 
@@ -44,7 +46,8 @@ class Journal:
 
   def forget(self, phase: str) -> None:
     """Removes the checkpoints of a loop whose outcome is saved elsewhere."""
-    shutil.rmtree(self.place(phase), ignore_errors=True)
+    if is_first():
+      shutil.rmtree(self.place(phase), ignore_errors=True)
 
 
 class Loop(contextlib.AbstractContextManager):

@@ -1,6 +1,7 @@
 """How masks are judged: as they are, and after the same fine-tuning for all of them."""
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from experiments.dense import Network, accuracy, lines_of_epochs
 from experiments.journal import Journal
 from experiments.settings import Settings
 import gatprune_jax as gp
+from gatprune_jax import mesh
 from gatprune_jax.channels import ChannelGraph
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
@@ -53,8 +55,8 @@ class Judge:
     bytes_each = largest_activation(network.eval_fn, variables, calibration)
     chunk = settings.search.chunk or masks_at_once(bytes_each, False, jax.default_backend())
 
-    @jax.jit
-    def statistics(masks, variables, calibration):
+    @mesh.over_devices
+    def statistics(masks, variables, momentum, calibration):
       def of_mask(mask):
         calibrated = recalibrate_mask(
           graph, network.train_fn, momentum, variables, mask, calibration
@@ -63,23 +65,27 @@ class Judge:
 
       return in_chunks(of_mask, masks, chunk)
 
-    @jax.jit
-    def num_correct(masks, variables, statistics, x, y):
+    @mesh.over_devices
+    def num_correct(masks_and_statistics, variables, x, y):
       def of_mask(mask_and_statistics):
         mask, own = mask_and_statistics
         logits = masked_logits(graph, network.eval_fn, {**variables, **own}, mask, x)
         return score_logits(logits, y).correct.sum()
 
-      return in_chunks(of_mask, (masks, statistics), chunk)
+      return in_chunks(of_mask, masks_and_statistics, chunk)
 
-    self._statistics = statistics(jnp.asarray(masks), variables, calibration)
-    self._num_correct = num_correct
+    compiled = functools.partial(jax.jit, out_shardings=mesh.everywhere())
+    self._everywhere = mesh.replicate(variables)
+    momentum, calibration = mesh.replicate((momentum, calibration))
+    masks = mesh.replicate(masks)
+    own = compiled(statistics)(masks, self._everywhere, momentum, calibration)
+    self._masks_and_statistics = (masks, own)
+    self._num_correct = compiled(num_correct)
 
   def before(self, split: Split) -> np.ndarray:
     """Accuracies `[C]`, weights untouched, batch norm recalibrated on training images."""
-    masks = jnp.asarray(self._masks)
     correct = sum(
-      self._num_correct(masks, self._variables, self._statistics, *piece)
+      self._num_correct(self._masks_and_statistics, self._everywhere, *piece)
       for piece in split.pieces()
     )
     return np.asarray(correct) / len(split.y)
@@ -101,16 +107,16 @@ class Judge:
         settings.finetune, self._key(), lambda epoch, values, _: loop.record(epoch, values),
         self._teacher, loop.store(journal.every.steps, line_of),
       )  # fmt: skip
-    after = jax.jit(
-      lambda v, x, y: candidate_accuracies(graph, network.eval_fn, v, jnp.asarray(masks), x, y)
-    )
+    one_share = lambda own, x, y: ((), candidate_accuracies(graph, network.eval_fn, *own, x, y))
+    after = jax.jit(mesh.over_shares(one_share, len(masks)))
+    shared = mesh.share_out((stacked, masks))
 
     def accuracies(split):
-      correct = sum(after(stacked, *piece) * len(piece.y) for piece in split.pieces())
+      correct = sum(after(shared, *piece)[1] * len(piece.y) for piece in split.pieces())
       return np.asarray(correct) / len(split.y)
 
     def compact(index):
-      weights = jax.tree.map(lambda leaf: leaf[index], stacked)
+      weights = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), stacked)
       allow_empty = settings.search.allow_empty
       return gp.compact(graph, network.eval_fn, weights, masks[index], allow_empty)
 

@@ -25,6 +25,7 @@ import gatprune_jax as gp
 from gatprune_jax import workdir as runs
 from gatprune_jax.channels import Budgets, check_finite
 from gatprune_jax.evaluation import steps_per_epoch
+from gatprune_jax.processes import from_first, is_first
 from gatprune_jax.report import Row, comparison
 from gatprune_jax.search import Task, search
 
@@ -62,7 +63,7 @@ def prune(settings: Settings, run: Run, prepared: Prepared, variables: Any) -> l
   task = make_task(settings, prepared, variables)
   pruners = task.pruners
   found_path = os.path.join(workdir, "found.npz")
-  if (saved := load_found(found_path)) is None:
+  if (saved := from_first(lambda: load_found(found_path))) is None:
     saved = [find(settings, task, journal)]
     save_found(found_path, saved)
   (found,) = saved
@@ -98,13 +99,13 @@ def prune(settings: Settings, run: Run, prepared: Prepared, variables: Any) -> l
   rows += [row("agent", masks[chosen], *accuracies[chosen])]
   agent, mask = rows[-1], masks[chosen]
   compact_accuracy = dense.accuracy(small.apply, small.variables, data.test)
-  np.savez(
-    os.path.join(workdir, "masks.npz"), agent=mask,
-    **{name.replace(" ", "_"): masks[i] for i, name in enumerate(names)},
-  )  # fmt: skip
-  pruned_path = os.path.join(workdir, "pruned")
-  shutil.rmtree(pruned_path, ignore_errors=True)  # of an earlier, unfinished run
-  gp.save(pruned_path, small, jnp.asarray(data.train.x[:1]))
+  with runs.whole_file(os.path.join(workdir, "masks.npz")) as file:
+    np.savez(file, agent=mask, **{n.replace(" ", "_"): masks[i] for i, n in enumerate(names)})
+  example = jnp.asarray(data.train.x[:1])
+  if is_first():
+    pruned_path = os.path.join(workdir, "pruned")
+    shutil.rmtree(pruned_path, ignore_errors=True)  # of an earlier, unfinished run
+    gp.save(pruned_path, small, example)
   runs.write_result(
     workdir,
     {

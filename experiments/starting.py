@@ -1,6 +1,7 @@
 """How a main starts and ends: command line, signals, and words for what went wrong."""
 
 from collections.abc import Callable
+import contextlib
 import os
 import sys
 from typing import Any
@@ -11,15 +12,32 @@ import numpy as np
 
 from experiments.journal import Run
 from experiments.settings import Settings, make_settings
-from gatprune_jax import InputError
+from gatprune_jax import InputError, mesh, processes
 from gatprune_jax.health import Diverged
 from gatprune_jax.preemption import EXIT_CODE, Preempted, Preemption
+from gatprune_jax.processes import LIMIT
 
 _DEFAULT = os.path.join(os.path.dirname(__file__), "configs", "digits_resnet8.py")
 _CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file; any field can be set as --config.FIELD=VALUE."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_MULTIHOST = flags.DEFINE_bool(
+  "multihost", False, "Runs as one of several processes, each given the same command."
+)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "HOST:PORT where they meet, on process 0's machine; detected unless given."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", None, "How many they are; detected unless given.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "Which of them this is, from 0; detected unless given.", lower_bound=0
+)
+_SILENCE = flags.DEFINE_float(
+  "silence", LIMIT, "Seconds without a sign of life after which a process counts as gone.",
+  lower_bound=1,
+)  # fmt: skip
 
 
 def start(main: Callable[[Settings, Run], None]) -> None:
@@ -27,7 +45,7 @@ def start(main: Callable[[Settings, Run], None]) -> None:
 
   Exit codes: 0, done; 1, one sentence on standard error says what was wrong; 75, stopped by a
   signal at a step that is saved, and the same command goes on. Any other exception is a defect and
-  keeps its traceback.
+  keeps its traceback. Of several processes all end where one does.
   """
 
   def guarded(argv: list[str]) -> None:
@@ -37,10 +55,10 @@ def start(main: Callable[[Settings, Run], None]) -> None:
         raise InputError(f"argument {argv[1]!r} is not a flag: use --workdir=DIR or --config.X=Y")
       if not _WORKDIR.value:
         raise InputError("no workdir given: add --workdir=DIR")
-      config = _CONFIG.value
-      with Preemption() as preemption:
-        run = Run(_WORKDIR.value, _plain(config.to_dict()), preemption.should_stop)
-        main(make_settings(config), run)
+      config, settings = _plain(_CONFIG.value.to_dict()), make_settings(_CONFIG.value)
+      with _together(), Preemption() as preemption:
+        should_stop = lambda step: mesh.anywhere(preemption.should_stop(step))
+        main(settings, Run(_WORKDIR.value, config, should_stop))
     except (InputError, Diverged) as error:
       _fail(error)
     except OSError as error:
@@ -50,6 +68,17 @@ def start(main: Callable[[Settings, Run], None]) -> None:
       sys.exit(EXIT_CODE)
 
   app.run(guarded, flags_parser=_parse)
+
+
+def _together() -> contextlib.AbstractContextManager:
+  """What makes this process one of several, if it is."""
+  cluster = processes.Cluster(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  if _MULTIHOST.value:
+    told = (InputError, Diverged, OSError)
+    return processes.joined(cluster, _SILENCE.value, told, (Preempted,))
+  if any(value is not None for value in cluster):
+    raise InputError("--coordinator, --num_processes and --process_id need --multihost: add it")
+  return contextlib.nullcontext()
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -92,7 +121,7 @@ def _last_line(error: Exception) -> Exception:
 
 def _fail(error: Exception) -> None:
   print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-  sys.exit(1)
+  processes.end(1)
 
 
 def _plain(value: Any) -> Any:

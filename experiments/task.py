@@ -15,6 +15,7 @@ from gatprune_jax.channels import Budgets, ChannelGraph, keep_floors, make_budge
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Dataset, Split
 from gatprune_jax.evaluation import make_lesson
+from gatprune_jax.processes import from_first
 from gatprune_jax.search import Task, hold_out_arena
 
 _EVIDENCE_IMAGES = 4096  # training images that criteria look at; bounds the time of "taylor"
@@ -64,7 +65,7 @@ def make_task(settings: Settings, prepared: Prepared, variables: Any) -> Task:
     graph, variables, network.eval_fn, jnp.asarray(x), jnp.asarray(y),
     jax.random.key(settings.seed),
   )  # fmt: skip
-  scores = {name: score_channels(name, evidence) for name in settings.criteria}
+  scores = from_first(lambda: {name: score_channels(name, evidence) for name in settings.criteria})
   pruners = classical_pruners(graph, budgets, floors, scores)
   saliency = {name: values for name, values in scores.items() if name != "random"}
   return Task(

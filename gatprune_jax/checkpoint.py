@@ -67,7 +67,7 @@ def write_checkpoint(place: str, arrays: dict[str, np.ndarray], about: dict[str,
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
     _check_room(partial, arrays)
-    with ocp.PyTreeCheckpointer() as checkpointer, _once():
+    with _checkpointer() as checkpointer, _once():
       checkpointer.save(os.path.join(partial, _STATE), arrays)
     seal(partial, {"format": _FORMAT, **about})
     os.rename(partial, place)
@@ -103,7 +103,7 @@ def read_checkpoint(place: str, like: Any) -> Any:
   Raises:
     InputError: where they have not.
   """
-  with ocp.PyTreeCheckpointer() as checkpointer:
+  with _checkpointer() as checkpointer:
     path = os.path.join(place, _STATE)
     names = checkpointer.metadata(path).item_metadata.tree
     as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
@@ -162,6 +162,13 @@ def _once() -> Iterator[None]:
     yield
   finally:
     logger.removeFilter(not_theirs)
+
+
+def _checkpointer() -> ocp.Checkpointer:
+  """One that waits for no other process: the first one alone reads and writes."""
+  alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+  handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+  return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _name(keys: tuple[Any, ...]) -> str:

@@ -12,13 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from gatprune_jax.errors import InputError
+from gatprune_jax.processes import is_first
 from gatprune_jax.workdir import whole_file
 
 
 class MetricsFile:
   """Appends lines `{"phase": ..., "step": ..., "seconds": ..., name: value}`.
 
-  NaN and infinity, which JSON does not have, are written as null.
+  NaN and infinity, which JSON does not have, are written as null. The first process alone writes.
   """
 
   def __init__(self, path: str):
@@ -27,6 +28,8 @@ class MetricsFile:
 
   def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
     """Appends one line; values are scalars or arrays."""
+    if not is_first():
+      return
     seconds = round(time.monotonic() - self._start, 3)
     line = {"phase": phase, "step": step, "seconds": seconds}
     line |= {name: _plain(np.asarray(value).tolist()) for name, value in values.items()}
@@ -41,7 +44,7 @@ class MetricsFile:
 
     A last line that a killed process left incomplete goes too.
     """
-    if not os.path.exists(self._path):
+    if not is_first() or not os.path.exists(self._path):
       return
     with open(self._path, "rb") as file:
       lines = [line for line in file if line.endswith(b"\n")]
@@ -65,6 +68,7 @@ class ProgressLine:
   """A line that counts steps and shows elapsed and remaining time with some numbers.
 
   On a terminal it is redrawn in place; in a log a new line is printed at most every ten seconds.
+  Only the first process shows it.
   """
 
   def __init__(self, name: str, total: int):
@@ -72,6 +76,7 @@ class ProgressLine:
     self._bar = tqdm(
       total=total,
       desc=name,
+      disable=not is_first(),
       mininterval=0.2 if interactive else 10.0,
       dynamic_ncols=interactive,
       bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed} < {remaining}]{postfix}"

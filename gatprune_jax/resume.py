@@ -25,6 +25,7 @@ from gatprune_jax.checkpoint import (
 from gatprune_jax.errors import InputError
 from gatprune_jax.manifest import Damaged
 from gatprune_jax.preemption import Preempted
+from gatprune_jax.processes import arrays_from_first, from_first, is_first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +59,21 @@ class Store(Protocol):
   def restore(self, like: Any) -> tuple[int, Any] | None:
     """The newest step and state saved; None where there is none."""
 
-  def offer(self, step: int, state: Any, worthy: Callable[[], bool] = lambda: True) -> None:
+  def offer(
+    self,
+    step: int,
+    state: Any,
+    worthy: Callable[[], bool] = lambda: True,
+    fetch: Callable[[Any], Any] = lambda state: state,
+  ) -> None:
     """Saves the state where it is time to."""
 
   def save(self, step: int, state: Any) -> None:
     """Begins to save the state."""
 
-  def finish(self, step: int, state: Any) -> None:
+  def finish(
+    self, step: int, state: Any, fetch: Callable[[Any], Any] = lambda state: state
+  ) -> None:
     """Saves the last state, unless that was done, and waits for it."""
 
 
@@ -82,18 +91,18 @@ class Nowhere:
   def restore(self, like: Any) -> None:
     """Nothing."""
 
-  def offer(self, step: int, state: Any, worthy: Callable[[], bool] = lambda: True) -> None:
+  def offer(self, *arguments: Any) -> None:
     """Does nothing."""
 
-  def save(self, step: int, state: Any) -> None:
+  def save(self, *arguments: Any) -> None:
     """Does nothing."""
 
-  def finish(self, step: int, state: Any) -> None:
+  def finish(self, *arguments: Any) -> None:
     """Does nothing."""
 
 
 class Checkpoints:
-  """A loop's states as checkpoints in one directory.
+  """A loop's states as checkpoints in one directory, which the first process reads and writes.
 
   They are numbered in the order in which they were saved; after a roll-back a later one is of an
   earlier step.
@@ -147,30 +156,31 @@ class Checkpoints:
       InputError: where it is of another config, version or structure.
     """
     self.wait()
-    for name in self._names():
-      if name.endswith(PARTIAL):  # of a process that was killed while it wrote or removed
-        shutil.rmtree(os.path.join(self._path, name))
-    for number in reversed(self._numbers()):
-      place = self._place(number)
-      if (about := set_aside_if_damaged(place)) is None:
-        continue
-      self._check_owner(place, about)
-      state = read_checkpoint(place, like)
-      if self._seconds_before is None:
-        self._seconds_before = about["seconds"]
-      self._newest = about["step"]
-      self._on_restore(self._newest)
-      return self._newest, state
-    self._on_restore(0)
-    return None
+    if (found := from_first(self._newest_valid)) is None:
+      self._on_restore(0)
+      return None
+    place, about = found
+    state = arrays_from_first(lambda: read_checkpoint(place, like), like)
+    if self._seconds_before is None:
+      self._seconds_before = about["seconds"]
+    self._newest = about["step"]
+    self._on_restore(self._newest)
+    return self._newest, state
 
-  def offer(self, step: int, state: Any, worthy: Callable[[], bool] = lambda: True) -> None:
+  def offer(
+    self,
+    step: int,
+    state: Any,
+    worthy: Callable[[], bool] = lambda: True,
+    fetch: Callable[[Any], Any] = lambda state: state,
+  ) -> None:
     """Saves the state where it is time to.
 
     Args:
       step: how many the loop has done.
       state: after them; a copy is taken before this returns, the rest is done in a thread.
       worthy: whether to go on from this state one day; asked where it is time to.
+      fetch: the state in the form that is saved; called where it is time to.
 
     Raises:
       Preempted: where the process was asked to stop; the state is saved.
@@ -179,7 +189,7 @@ class Checkpoints:
     stop = self._should_stop(step)
     if not (stop or step % self._every == 0) or not worthy():
       return
-    self.save(step, state)
+    self.save(step, fetch(state))
     if stop:
       self.wait()
       raise Preempted(f"stopped after step {step}, which is saved in {self._path}")
@@ -193,13 +203,16 @@ class Checkpoints:
       "step": step,
       "seconds": self.seconds,
     }
-    self._writing = self._writer.submit(self._write, flatten(state), about)
+    if is_first():
+      self._writing = self._writer.submit(self._write, flatten(state), about)
     self._newest = step
 
-  def finish(self, step: int, state: Any) -> None:
+  def finish(
+    self, step: int, state: Any, fetch: Callable[[Any], Any] = lambda state: state
+  ) -> None:
     """Saves the last state, unless that was done, and waits for it."""
     if self._newest != step:
-      self.save(step, state)
+      self.save(step, fetch(state))
     self.wait()
 
   def wait(self) -> None:
@@ -211,6 +224,18 @@ class Checkpoints:
     if self._writing is not None:
       writing, self._writing = self._writing, None
       writing.result()
+
+  def _newest_valid(self) -> tuple[str, dict[str, Any]] | None:
+    """Where the newest checkpoint is, and what is known about it."""
+    for name in self._names():
+      if name.endswith(PARTIAL):  # of a process that was killed while it wrote or removed
+        shutil.rmtree(os.path.join(self._path, name))
+    for number in reversed(self._numbers()):
+      place = self._place(number)
+      if (about := set_aside_if_damaged(place)) is not None:
+        self._check_owner(place, about)
+        return place, about
+    return None
 
   def _check_owner(self, place: str, about: Mapping[str, Any]) -> None:
     own = "gatprune_jax"

@@ -13,6 +13,7 @@ import jax
 
 from gatprune_jax.errors import InputError
 from gatprune_jax.lock import LOCK, OWNER, locked
+from gatprune_jax.processes import from_first, is_first
 
 _CONFIG, _RESULT = "config.json", "result.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "jraph", "distrax", "orbax-checkpoint", "numpy")
@@ -47,6 +48,10 @@ def inspect(path: str, experiment: str, config: dict[str, Any]) -> Status:
   Raises:
     InputError: where the path is a file, or holds another run, or something that is not a run.
   """
+  return from_first(lambda: _inspect(path, experiment, config))
+
+
+def _inspect(path: str, experiment: str, config: dict[str, Any]) -> Status:
   if not os.path.exists(path):
     return Status.NEW
   if not os.path.isdir(path):
@@ -84,11 +89,14 @@ def claim(path: str, experiment: str, config: dict[str, Any]) -> Iterator[None]:
   Raises:
     InputError: where it cannot be written, or another process runs in it.
   """
+  if not is_first():
+    yield
+    return
   with contextlib.ExitStack() as stack:
     try:
       os.makedirs(path, exist_ok=True)
       stack.enter_context(locked(path))
-      inspect(path, experiment, config)  # another process may have come first
+      _inspect(path, experiment, config)  # another process may have come first
       write_json(
         os.path.join(path, _CONFIG),
         {"experiment": experiment, "config": config, "versions": versions()},
@@ -102,7 +110,14 @@ def claim(path: str, experiment: str, config: dict[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_file(path: str) -> Iterator[IO[bytes]]:
-  """Opens a file for writing that appears under its name once it is whole, or not at all."""
+  """Opens a file for writing that appears under its name once it is whole, or not at all.
+
+  What processes other than the first one write is dropped.
+  """
+  if not is_first():
+    with open(os.devnull, "wb") as nowhere:
+      yield nowhere
+    return
   partial = f"{path}.partial"
   with open(partial, "wb") as file:
     yield file
@@ -128,9 +143,13 @@ def read_result(path: str) -> dict[str, Any]:
   Raises:
     InputError: where there is none.
   """
-  if not os.path.exists(os.path.join(path, _RESULT)):
-    raise InputError(f"{path} is not the workdir of a finished run: it has no {_RESULT}")
-  return read_json(os.path.join(path, _RESULT))
+
+  def read():
+    if not os.path.exists(os.path.join(path, _RESULT)):
+      raise InputError(f"{path} is not the workdir of a finished run: it has no {_RESULT}")
+    return read_json(os.path.join(path, _RESULT))
+
+  return from_first(read)
 
 
 def read_json(path: str) -> Any:

@@ -18,6 +18,13 @@ from gatprune_jax.models import cifar_resnet, eval_function, train_function
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_modifyitems(items):
+  if os.environ.get("GATPRUNE_SLOW") != "1":
+    for item in items:
+      if item.get_closest_marker("slow"):
+        item.add_marker(pytest.mark.skip(reason="set GATPRUNE_SLOW=1 to run it"))
+
+
 def perturbed(variables, seed=0):
   """Variables away from their initial values, variances positive: no two channels alike."""
   rng = np.random.default_rng(seed)

@@ -14,6 +14,7 @@ from experiments.benchmarks.finetuning import finetuning, finetuning_against_tor
 from experiments.benchmarks.measuring import Row
 from experiments.benchmarks.peers import PEERS, Skipped, overview
 from experiments.benchmarks.reading import reading
+from experiments.benchmarks.scaling import scaling
 from experiments.benchmarks.scoring import scoring, scoring_against_torch
 from experiments.benchmarks.searching import agent_overhead, compilation
 
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
   "half_width_speed": half_width_speed,
   "scoring": scoring,
   "scoring_against_torch": scoring_against_torch,
+  "scaling": scaling,
   "finetuning": finetuning,
   "finetuning_against_torch": finetuning_against_torch,
   "agent_overhead": agent_overhead,

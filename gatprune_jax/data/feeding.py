@@ -1,12 +1,13 @@
 """Training batches on the device, in an order that follows a key."""
 
 from collections.abc import Callable, Iterator
+import functools
 
 from grain.experimental import device_put
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax import mesh
 from gatprune_jax.data.photographs import Photographs
 from gatprune_jax.data.splits import Split
 from gatprune_jax.errors import InputError
@@ -33,37 +34,46 @@ def check_feed(split: Split, batch_size: int, crop_area: float) -> int:
   return steps
 
 
-def make_feed(split: Split, batch_size: int, crop_area: float) -> Feed:
+def make_feed(split: Split, batch_size: int, crop_area: float, shared: bool = False) -> Feed:
   """Feeds the split in whole batches, each image at most once an epoch.
 
   Order and crops follow the epoch's key and a batch's number alone, so that an epoch goes on from
-  any batch as if it had not been left. Images in memory are put on the device once; photographs are
-  read ahead of their use in threads.
+  any batch as if it had not been left. Images in memory are put on the devices once; photographs
+  are read ahead of their use in threads. Where batches are shared out, the first images fill up the
+  last share, and a process reads the photographs of its own devices only.
 
   Args:
     split: training images and labels.
     batch_size: images a batch.
     crop_area: smallest share of a photograph that a random crop has; 1: centre crops.
+    shared: whether a batch is shared out over the devices, or whole on each.
 
   Raises:
     InputError: as `check_feed`.
   """
   steps = check_feed(split, batch_size, crop_area)
+  sharding = mesh.shares() if shared else mesh.everywhere()
+  columns = mesh.padded_rows(batch_size) if shared else np.arange(batch_size)
 
   def order(key):
     chosen = jax.random.permutation(key, len(split.y))[: steps * batch_size]
-    return chosen.reshape(steps, batch_size)
+    return np.asarray(chosen).reshape(steps, batch_size)
 
   if isinstance(split.x, Photographs):
+    own = columns[mesh.own_columns(len(columns))] if shared else columns
+    put = functools.partial(mesh.assemble, sharding)
 
     def photographs(key, first):
-      rows, seed = np.asarray(order(key))[first:], int(jax.random.bits(key))
-      images = split.x.batches(rows, seed, first, crop_area)
-      for x, row in zip(device_put(images, jax.devices()[0]), rows, strict=True):
-        yield x, jnp.asarray(split.y[row])
+      rows, seed = order(key)[first:], int(jax.random.bits(key))
+      images = split.x.batches(rows, seed, first, crop_area, own)
+      if jax.process_count() == 1:
+        images = device_put(images, sharding)  # in a thread
+      for x, row in zip(images, rows, strict=True):
+        yield put(x), put(split.y[row[own]])
 
     return photographs
 
-  x, y = jnp.asarray(split.x), jnp.asarray(split.y)
-  take = jax.jit(lambda row: (x[row], y[row]))
-  return lambda key, first: map(take, order(key)[first:])
+  images, labels = mesh.replicate((split.x, split.y))
+  shardings = (sharding, sharding)
+  take = jax.jit(lambda x, y, row: (x[row], y[row]), out_shardings=shardings)
+  return lambda key, first: (take(images, labels, row[columns]) for row in order(key)[first:])

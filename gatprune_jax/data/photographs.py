@@ -55,7 +55,14 @@ class Photographs:
     images = list(self._read(chosen, crop).to_iter_dataset(_threads(len(chosen))))
     return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
 
-  def batches(self, order: np.ndarray, seed: int, first: int, area: float) -> grain.IterDataset:
+  def batches(
+    self,
+    order: np.ndarray,
+    seed: int,
+    first: int,
+    area: float,
+    columns: np.ndarray | None = None,
+  ) -> grain.IterDataset:
     """Random crops in the given order, read ahead of their use.
 
     The crop of row r and column c is drawn by (seed, first + r, c) alone, so that an epoch can go
@@ -66,16 +73,18 @@ class Photographs:
       seed: of the crops.
       first: the first row's number.
       area: smallest share of a crop; 1: centre crops.
+      columns: of the order that are read `[b]`; None: all.
     """
-    size = order.shape[1]
+    columns = np.arange(order.shape[1]) if columns is None else columns
+    size = len(columns)
 
     def crop(place, file):
       if area == 1:
         return centre_crop(file, self._side)
-      rng = np.random.default_rng((seed, first + place // size, place % size))
+      rng = np.random.default_rng((seed, first + place // size, columns[place % size]))
       return random_crop(file, self._side, area, rng)
 
-    images = self._read(order.ravel(), crop)
+    images = self._read(order[:, columns].ravel(), crop)
     return images.to_iter_dataset(_threads(_READ_AHEAD * size)).batch(size)
 
   def _read(

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gatprune_jax import mesh
 from gatprune_jax.channels import ChannelGraph, masked
-from gatprune_jax.data import Split, check_feed, make_feed, random_flip, random_shift
+from gatprune_jax.data import Feed, Split, check_feed, make_feed, random_flip, random_shift
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation.batching import over_candidates
 from gatprune_jax.evaluation.convolution import candidate_convolution
@@ -100,7 +101,7 @@ class Batch(NamedTuple):
   x: jax.Array  # images [B, ...], mixed already
   y: jax.Array  # labels [B]
   teacher_logits: jax.Array  # [B, classes]; not read where the recipe does not distil
-  share: jax.Array | float = 1.0  # of y in the target; the rest is y in reverse order
+  share: jax.Array | None = None  # of y in the target, the rest is y in reverse order; None: all
 
 
 @flax.struct.dataclass
@@ -154,7 +155,8 @@ def training_loss(recipe: Recipe, logits: jax.Array, batch: Batch) -> jax.Array:
     batch: its labels, smoothed as the recipe says and mixed in its share, are the targets t.
   """
   targets = optax.smooth_labels(jax.nn.one_hot(batch.y, logits.shape[-1]), recipe.label_smoothing)
-  targets = batch.share * targets + (1 - batch.share) * targets[::-1]
+  if batch.share is not None:  # on several devices, turning round is communication
+    targets = batch.share * targets + (1 - batch.share) * targets[::-1]
   loss = optax.softmax_cross_entropy(logits, targets).mean()
   if recipe.distillation == 0:
     return loss
@@ -217,7 +219,8 @@ def train(
   """Trains one network; returns its variables.
 
   The loop over steps is Python's: a convolution's weight gradient is much slower inside a
-  compiled loop on CPU.
+  compiled loop on CPU. Every device works on its share of each batch, and statistics are those of
+  the whole batch.
 
   Args:
     train_fn: `(variables, x) -> (logits, updated collections)`.
@@ -236,7 +239,8 @@ def train(
   """
   step = lambda optimizer: functools.partial(train_step, train_fn, optimizer, recipe)
   start = lambda init: init(variables)
-  return _loop(step, start, split, recipe, key, on_epoch, teacher, store or Nowhere())
+  store = store or Nowhere()
+  return _loop(step, start, split, recipe, key, on_epoch, teacher, store, _Placement(None))
 
 
 def train_candidates(
@@ -253,7 +257,8 @@ def train_candidates(
 ) -> Any:
   """Trains one copy of a network under each mask, side by side, on the same batches.
 
-  Equal to training each alone with `masked(graph, train_fn)` and the same key.
+  Equal to training each alone with `masked(graph, train_fn)` and the same key. Every device trains
+  its share of them.
 
   Args:
     graph: the network's channels.
@@ -268,7 +273,7 @@ def train_candidates(
     store: as in `train`.
 
   Returns:
-    The variables with a leading axis `[C, ...]`.
+    The variables with a leading axis `[C, ...]`, on the host where there are several devices.
 
   Raises:
     InputError, Diverged, Preempted: as `train`.
@@ -280,13 +285,20 @@ def train_candidates(
       masked_train = lambda v, x: masked_fn(v, mask, x)
       return train_step(masked_train, optimizer, recipe, state, batch)
 
-    return lambda state, batch: over_candidates(lambda both: one(*both, batch), (state, masks))
+    def side_by_side(own, batch):
+      state, metrics = over_candidates(lambda both: one(*both, batch), own)
+      return state, metrics
+
+    rows = np.asarray(masks)[mesh.padded_rows(len(masks))]
+    shared = mesh.over_shares(side_by_side, len(masks))
+    return lambda state, batch: shared((state, rows), batch)
 
   def start(init):
     stacked = jax.tree.map(lambda a: jnp.repeat(a[None], len(masks), axis=0), variables)
     return jax.vmap(init)(stacked)
 
-  return _loop(step, start, split, recipe, key, on_epoch, teacher, store or Nowhere())
+  store, placement = store or Nowhere(), _Placement(len(masks))
+  return _loop(step, start, split, recipe, key, on_epoch, teacher, store, placement)
 
 
 @flax.struct.dataclass
@@ -295,6 +307,46 @@ class _Carry:
 
   state: TrainState
   history: dict[str, jax.Array]  # {metric: [steps per epoch, ...]}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Placement:
+  """On which devices a training's arrays are.
+
+  Attributes:
+    candidates: that are shared out, each with the whole batch; None: one network on every device,
+      and the batch shared out.
+  """
+
+  candidates: int | None
+
+  def shardings(self) -> _Carry:
+    """Of what a step returns."""
+    state = mesh.everywhere() if self.candidates is None else mesh.shares()
+    return _Carry(state, mesh.everywhere())
+
+  def put(self, carry: _Carry) -> _Carry:
+    """What one device has, on all."""
+    place = mesh.replicate if self.candidates is None else mesh.share_out
+    return _Carry(place(carry.state), mesh.replicate(carry.history))
+
+  def fetch(self, carry: _Carry) -> _Carry:
+    """What one device would have."""
+    return _Carry(self.fetch_state(carry.state), carry.history)
+
+  def fetch_state(self, tree: Any) -> Any:
+    """The same for a part of the state."""
+    if self.candidates is None or mesh.num_devices() == 1:
+      return mesh.local(tree)
+    return jax.tree.map(lambda leaf: leaf[: self.candidates], mesh.to_host(tree))
+
+  def feed(self, split: Split, recipe: Recipe) -> Feed:
+    """Batches as steps expect them."""
+    return make_feed(split, recipe.batch_size, recipe.crop_area, shared=self.candidates is None)
+
+  def batch(self, x: jax.Array, size: int) -> jax.Array:
+    """An array of the feed, within a step."""
+    return x if self.candidates is not None else mesh.as_batch(x, size)
 
 
 def _loop(
@@ -306,6 +358,7 @@ def _loop(
   on_epoch: OnEpoch,
   teacher: Teacher | None,
   store: Store,
+  placement: _Placement,
 ) -> Any:
   """The steps of `train` and `train_candidates`."""
   per_epoch = steps_per_epoch(recipe, split)
@@ -316,9 +369,10 @@ def _loop(
   step = make_step(optimizer)
 
   def step_on(carry, x, y, key, index):
+    x, y = (placement.batch(rows, recipe.batch_size) for rows in (x, y))
     x = random_shift(key, x, recipe.shift)
     x = random_flip(jax.random.fold_in(key, 1), x) if recipe.flip else x
-    share = 1.0
+    share = None
     if recipe.mixup:
       share = jax.random.beta(jax.random.fold_in(key, 2), recipe.mixup, recipe.mixup)
       x = share * x + (1 - share) * x[::-1]
@@ -332,29 +386,33 @@ def _loop(
   empty = lambda: jnp.zeros((per_epoch, *state.health.rate.shape))
   # The steps donate it, and the caller keeps its own.
   carry = jax.tree.map(jnp.array, _Carry(state, {"loss": empty(), "accuracy": empty()}))
-  step_on = jax.jit(step_on, donate_argnums=0)
-  feed = make_feed(split, recipe.batch_size, recipe.crop_area)
+  shardings = (placement.shardings(), mesh.everywhere())
+  step_on = jax.jit(step_on, donate_argnums=0, out_shardings=shardings)
+  feed = placement.feed(split, recipe)
 
   done, carry = store.restore(carry) or (0, carry)
   in_a_row = carry.state.health.in_a_row
+  carry = placement.put(carry)
   while True:
     if done and done % per_epoch == 0:
       means = {name: float(np.mean(rows)) for name, rows in carry.history.items()}
-      on_epoch(done // per_epoch, means, carry.state.average)
+      on_epoch(done // per_epoch, means, placement.fetch_state(carry.state.average))
     if done == total:
-      return carry.state.average
+      return placement.fetch_state(carry.state.average)
     epoch, first = divmod(done, per_epoch)
     epoch_key = jax.random.fold_in(key, epoch)
     for index, (x, y) in enumerate(feed(epoch_key, first), first):
       # Of the step before: this one is not waited for.
       if must_roll_back(in_a_row):
+        carry = placement.fetch(carry)
         done, carry, health = roll_back("training", done, carry.state.health, carry, store)
         carry = carry.replace(state=carry.state.replace(health=health))
         in_a_row = health.in_a_row
         store.save(done, carry)
+        carry = placement.put(carry)
         break
       carry, in_a_row = step_on(carry, x, y, jax.random.fold_in(epoch_key, index), index)
       done += 1
-      store.offer(done, carry, functools.partial(is_finite, in_a_row))
+      store.offer(done, carry, functools.partial(is_finite, in_a_row), placement.fetch)
     if done == total:
-      store.finish(done, carry)
+      store.finish(done, carry, placement.fetch)

@@ -32,7 +32,7 @@ class SearchConfig:
       many more as samples were known already.
     elites: best feasible masks among the candidates.
     shortlist: candidates returned for fine-tuning.
-    chunk: masks scored at once; bounds memory. 0: chosen by `masks_at_once`.
+    chunk: masks that a device scores at once; bounds memory. 0: chosen by `masks_at_once`.
     policy: the encoder.
     ppo: the policy update.
     dual: the multipliers' controller.

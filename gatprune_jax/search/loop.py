@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax import mesh
 from gatprune_jax.agent import Policy, observe, with_embedding
 from gatprune_jax.health import is_finite, must_roll_back, roll_back
 from gatprune_jax.resume import Nowhere, Store
@@ -92,7 +93,7 @@ def learn(
   update_once = compile_update(scorer.config, policy, scorer.score_fn)
   step, state = store.restore(state) or (0, state)
   while step < config.updates:
-    state, metrics = update_once(_committed(state), problem)
+    state, metrics = update_once(mesh.replicate(state), problem)
     step += 1
     on_update(Progress(step, jax.device_get(metrics)))
     if must_roll_back(state.health.in_a_row):
@@ -121,17 +122,17 @@ def prepare(
   decisions = make_decisions(graph, config.schedule)
   environment = make_environment(graph, decisions, budgets, floors, -best.order, config.constraint)
   policy_key, sample_key = jax.random.split(jax.random.key(seed))
-  problem = Problem(environment, observation, scorer.images, sample_key)
-
   policy = Policy(config.policy, len(graph.groups))
   dynamic = jnp.zeros((graph.num_channels, 2 + len(budgets.names)))
   params = jax.jit(policy.init)(policy_key, observation, dynamic)
   params = with_embedding(params, warm_logits(best.order, config.warm_start, budgets))
+  params, observation = mesh.agree((params, observation))
+  problem = Problem(environment, observation, scorer.images, sample_key)
   classical = distinct([pruner.mask for pruner in task.pruners])
   replay = init_replay(classical, *scorer(classical), more=config.updates * config.samples)
   state = init_state(config, len(budgets.names), params, incumbent, replay)
   # No buffer is shared with the problem: the update donates its state.
-  return policy, _committed(problem), jax.tree.map(jnp.array, state)
+  return policy, mesh.replicate(problem), jax.tree.map(jnp.array, state)
 
 
 def refined_candidates(
@@ -171,14 +172,10 @@ def refined_candidates(
   return distinct([*candidates, refined, *scorer.best(config.elites)])
 
 
-def _committed(tree: Any) -> Any:
-  """On the device that later states are on, so that the update compiles once."""
-  return jax.device_put(tree, jax.devices()[0])
-
-
 def compile_update(config: SearchConfig, policy: Policy, score_fn: ScoreFn) -> Callable:
   """`update` as one compiled call of (state, problem); the state's memory is re-used."""
-  return jax.jit(functools.partial(update, config, policy, score_fn), donate_argnums=0)
+  once = functools.partial(update, config, policy, score_fn)
+  return jax.jit(once, donate_argnums=0, out_shardings=mesh.everywhere())
 
 
 def final_logits(policy: Policy, state: SearchState, problem: Problem) -> np.ndarray:
@@ -186,4 +183,5 @@ def final_logits(policy: Policy, state: SearchState, problem: Problem) -> np.nda
   logits_of = lambda params, problem: greedy_logits(
     problem.environment, policy_logits(policy, params, problem)
   )
-  return np.asarray(jax.jit(logits_of)(state.params, problem))
+  greedy = jax.jit(logits_of, out_shardings=mesh.everywhere())
+  return np.asarray(greedy(state.params, problem))

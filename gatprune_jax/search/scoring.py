@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax import mesh
 from gatprune_jax.channels import Budgets, ChannelGraph
 from gatprune_jax.criteria import Classical
 from gatprune_jax.data import Split, cut
@@ -96,7 +97,7 @@ class Scorer:
   """
 
   def __init__(self, task: Task, config: SearchConfig):
-    self.images = Images(
+    images = Images(
       task.variables,
       running_momentum(task.train_fn, task.variables, jnp.asarray(task.train.x[:64])),
       make_lesson(config.adaptation, task.train),
@@ -106,6 +107,7 @@ class Scorer:
       jnp.asarray(task.arena.x),
       jnp.asarray(task.arena.y),
     )
+    self.images = mesh.replicate(images)
 
     def score_fn(images, mask, x, y):
       return score_mask(
@@ -117,7 +119,9 @@ class Scorer:
     self.known: dict[bytes, tuple[float, float]] = {}
     chunk = config.chunk or chosen_chunk(config, task)
     self.config, self._budgets = dataclasses.replace(config, chunk=chunk), task.budgets
-    self._score_chunk = jax.jit(jax.vmap(score_fn, (None, 0, None, None)))
+    score_masks = jax.vmap(score_fn, (None, 0, None, None))
+    share = mesh.over_devices(lambda masks, images, x, y: score_masks(images, masks, x, y))
+    self._score_chunk = jax.jit(share, out_shardings=mesh.everywhere())
 
   def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores and accuracies `[C]` of masks `[C, N]` on the reward images."""
@@ -154,20 +158,21 @@ class Scorer:
 
   def _score(self, masks: np.ndarray, x: jax.Array, y: jax.Array) -> Score:
     """In chunks of one size, so that one call is compiled; the last is filled up."""
-    chunk, num = self.config.chunk, len(masks)
+    chunk, num = self.config.chunk * mesh.num_devices(), len(masks)
     queue = masks[np.arange(-(-num // chunk) * chunk) % num]
     parts = [
-      self._score_chunk(self.images, jnp.asarray(some), x, y)
-      for some in np.split(queue, len(queue) // chunk)
+      self._score_chunk(some, self.images, x, y) for some in np.split(queue, len(queue) // chunk)
     ]
     return jax.tree.map(lambda *rows: np.concatenate(rows)[:num], *parts)
 
 
 def chosen_chunk(config: SearchConfig, task: Task) -> int:
-  """How many masks of the task to score at once, at most an update's samples."""
+  """How many masks of the task a device scores at once, at most its share of the samples."""
   bytes_each = largest_activation(task.eval_fn, task.variables, task.reward.x)
   own_weights = config.adaptation.steps > 0
-  return min(config.samples, masks_at_once(bytes_each, own_weights, jax.default_backend()))
+  return min(
+    mesh.share(config.samples), masks_at_once(bytes_each, own_weights, jax.default_backend())
+  )
 
 
 def best_classical(task: Task, scorer: Scorer) -> Classical:

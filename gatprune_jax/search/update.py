@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gatprune_jax import mesh
 from gatprune_jax.agent import (
   Multipliers,
   Observation,
@@ -128,14 +129,16 @@ def update(
   bits, logits = rollout(env, policy_logits(policy, state.params, problem), config.samples, key)
   masks = jax.vmap(lambda b: transition(env, b))(bits)
 
-  def score_mask(mask, x, y):
-    return score_fn(images, mask, x, y)
-
-  def on_reward(masks):
-    scored = jax.vmap(score_mask, (0, None, None))(masks, images.reward_x, images.reward_y)
+  @mesh.over_devices
+  def on_reward(masks, images):
+    score_masks = jax.vmap(score_fn, (None, 0, None, None))
+    scored = score_masks(images, masks, images.reward_x, images.reward_y)
     return image_scores(config, scored).mean(-1), scored.correct.mean(-1)
 
-  replay, scores, accuracy = score_new(state.replay, masks, on_reward, config.chunk)
+  at_once = config.chunk * mesh.num_devices()
+  replay, scores, accuracy = score_new(
+    state.replay, masks, lambda masks: on_reward(masks, images), at_once
+  )
   violation = jax.vmap(env.budgets.violations)(masks)  # [B, K]
   feasible = (violation <= 0).all(-1)
 
@@ -155,7 +158,7 @@ def update(
   params, opt_state, learned = _improve(config, policy, state, problem, bits, logits, advantage)
 
   best = jnp.where(feasible, scores, -jnp.inf).argmax()
-  arena = image_scores(config, score_mask(masks[best], images.arena_x, images.arena_y))
+  arena = image_scores(config, score_fn(images, masks[best], images.arena_x, images.arena_y))
   challenger = Incumbent(masks[best], jnp.where(feasible[best], scores[best], -jnp.inf), arena)
   metrics = {
     "reward": reward.mean(),

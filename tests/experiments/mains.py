@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -25,11 +26,34 @@ def run(main, *arguments):
   )
 
 
-def begin(main, *arguments):
-  """Starts a main and does not wait for it."""
+def begin(main, *arguments, devices=None):
+  """Starts a main and does not wait for it; devices of None are as many as the machine has."""
+  environment = dict(os.environ)
+  if devices is not None:
+    quickly = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {quickly}"
   return subprocess.Popen(
-    command(main, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-  )
+    command(main, *arguments), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    text=True,
+  )  # fmt: skip
+
+
+def begin_all(main, processes, devices, *arguments):
+  """Starts a main as several processes with so many devices each."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  together = ("--multihost", f"--coordinator={address}", f"--num_processes={processes}")
+  return [
+    begin(main, *arguments, *together, f"--process_id={i}", devices=devices)
+    for i in range(processes)
+  ]
+
+
+def ended(processes):
+  """Exit code, output and errors of each, once all have ended."""
+  outputs = [process.communicate(timeout=600) for process in processes]
+  return [(process.returncode, *words) for process, words in zip(processes, outputs, strict=True)]
 
 
 def metrics(workdir):

@@ -1,0 +1,62 @@
+"""What a second device adds to the scoring of masks, on the CPU: one core for each device."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+
+from experiments.benchmarks.masked_resnet import problem
+from experiments.benchmarks.measuring import Row, alternating
+from experiments.benchmarks.peers import Skipped
+from gatprune_jax import mesh
+from gatprune_jax.evaluation import running_momentum, score_mask
+
+_MASKS, _IMAGES = 8, 256  # as many images for the statistics as for the score
+_ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
+
+
+def scaling() -> list[Row]:
+  """Two devices against one, in processes of their own.
+
+  Raises:
+    Skipped: without two cores.
+  """
+  if len(os.sched_getaffinity(0)) < 2:
+    raise Skipped("it needs two cores")
+  two, one = _seconds(2), _seconds(1)
+  name = f"score {_MASKS} masks of resnet20, {2 * _IMAGES} images each, two devices"
+  return [Row(name, two, "one device", one, one / two, "one core for each device")]
+
+
+def _seconds(num_devices: int) -> float:
+  """Of `main` on so many devices and cores."""
+  cores = sorted(os.sched_getaffinity(0))[:num_devices]
+  program = (
+    f"import os; os.sched_setaffinity(0, {cores})\n"  # before JAX counts them
+    "from experiments.benchmarks.scaling import main; main()"
+  )
+  flags = f"{_ONE_THREAD} --xla_force_host_platform_device_count={num_devices}"
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+  command = [sys.executable, "-c", program]
+  done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+  return float(done.stdout)
+
+
+def main() -> None:
+  """Prints the seconds that all masks take, one at a time on each device."""
+  p = problem(_MASKS, _IMAGES)
+  momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
+
+  def score(masks, variables, calibration, x, y):
+    one = lambda mask: score_mask(
+      p.graph, p.eval_fn, p.train_fn, momentum, variables, mask, calibration, x, y
+    )
+    return jax.vmap(one)(masks).correct.mean(-1)
+
+  share = jax.jit(mesh.over_devices(score), out_shardings=mesh.everywhere())
+  same = mesh.replicate((p.variables, p.calibration, p.x, p.y))
+  chunks = np.split(np.asarray(p.masks), _MASKS // mesh.num_devices())
+  (seconds,) = alternating(lambda: [share(masks, *same) for masks in chunks], repeats=3)
+  print(seconds)

@@ -1,0 +1,139 @@
+"""The mains as several processes, with several devices each: what comes out, and how they end."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from tests.experiments.mains import (
+  SMALL,
+  begin,
+  begin_all,
+  ended,
+  metrics,
+  result,
+  wait_for,
+)
+
+SLOW = pytest.mark.slow
+LONG = (*SMALL, "--config.dense.recipe.epochs=100000")
+
+
+def pruned(place, processes, devices):
+  """A finished run as so many processes, or as a plain one where that is one."""
+  workdir = str(place / "run")
+  arguments = (f"--workdir={workdir}", *SMALL)
+  if processes == 1:
+    running = [begin("prune", *arguments, devices=devices)]
+  else:
+    running = begin_all("prune", processes, devices, *arguments)
+  (code, printed, errors), *others = ended(running)
+  assert code == 0, errors
+  assert "| agent " in printed
+  assert others == [(0, "", "")] * (processes - 1)
+  with np.load(os.path.join(workdir, "masks.npz")) as masks:
+    return metrics(workdir), result(workdir), dict(masks)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+  return pruned(tmp_path_factory.mktemp("plain"), 1, 1)
+
+
+@pytest.mark.parametrize(
+  ("processes", "devices"),
+  [
+    (1, 4),
+    (2, 2),
+    *(pytest.param(*layout, marks=SLOW) for layout in ((1, 3), (1, 8), (2, 4), (4, 2))),
+  ],
+)
+def test_a_run_does_not_depend_on_processes_and_devices(processes, devices, plain, tmp_path):
+  lines, final, masks = pruned(tmp_path, processes, devices)
+  assert final == plain[1]
+  assert masks.keys() == plain[2].keys()
+  for name, mask in masks.items():
+    np.testing.assert_array_equal(mask, plain[2][name])
+  for line, expected in zip(lines, plain[0], strict=True):
+    assert line.keys() == expected.keys()
+    for name, value in expected.items():
+      if name == "phase":
+        assert line[name] == value
+      else:
+        told = f"{expected['phase']} {expected['step']}: {name}"
+        numbers = (np.array(each, np.float64) for each in (line[name], value))  # null is NaN
+        np.testing.assert_allclose(*numbers, rtol=1e-5, atol=1e-7, err_msg=told)
+
+
+def beyond_an_epoch(workdir, processes):
+  """Waits until the dense network is being trained."""
+  assert wait_for(lambda: len(metrics(workdir)) > 1, processes[0]), processes[0].communicate()[1]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_where_a_process_is_killed_the_others_end_and_name_it(victim, tmp_path):
+  workdir = str(tmp_path / "run")
+  running = begin_all("train", 2, 1, f"--workdir={workdir}", *LONG, "--silence=3")
+  beyond_an_epoch(workdir, running)
+  running[victim].kill()
+  codes = ended(running)
+  assert codes[victim][0] == -signal.SIGKILL
+  code, _, errors = codes[1 - victim]
+  assert code == 1
+  told = [line for line in errors.splitlines() if line and not line.startswith("dense epoch")]
+  assert told == [
+    f"error: process {victim} is gone: it was silent for 3 s; this one ends too, and the same "
+    "commands go on from the last checkpoint"
+  ]
+
+
+@SLOW
+def test_a_process_that_hangs_is_gone(tmp_path):
+  workdir = str(tmp_path / "run")
+  running = begin_all("train", 2, 1, f"--workdir={workdir}", *LONG, "--silence=3")
+  beyond_an_epoch(workdir, running)
+  running[1].send_signal(signal.SIGSTOP)
+  (process,) = running[:1]
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 1
+  assert "error: process 1 is gone" in errors
+  running[1].kill()
+  running[1].communicate()
+
+
+@SLOW
+def test_all_stop_where_one_is_asked_to_and_go_on_in_any_number(tmp_path):
+  arguments = (*SMALL, "--config.dense.recipe.epochs=60")
+  workdir = str(tmp_path / "run")
+  running = begin_all("train", 2, 1, f"--workdir={workdir}", *arguments)
+  beyond_an_epoch(workdir, running)
+  running[1].send_signal(signal.SIGTERM)
+  for code, _, errors in ended(running):
+    assert code == 75, errors
+    assert "which is saved in" in errors
+  before = len(metrics(workdir))
+  assert 1 < before < 60
+  ((code, _, errors),) = ended([begin("train", f"--workdir={workdir}", *arguments, devices=3)])
+  assert code == 0, errors
+  assert [line["step"] for line in metrics(workdir)] == list(range(1, 61))
+
+
+def test_what_one_process_refuses_ends_all(tmp_path):
+  (tmp_path / "run").write_text("a file")
+  running = begin_all("train", 2, 1, f"--workdir={tmp_path / 'run'}", *SMALL)
+  for code, printed, errors in ended(running):
+    assert code == 1
+    assert printed == ""
+    (line,) = errors.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "run is a file: give a directory" in line
+
+
+def test_flags_of_several_processes_need_each_other(tmp_path):
+  process = begin("train", f"--workdir={tmp_path / 'run'}", "--num_processes=2")
+  ((code, _, errors),) = ended([process])
+  assert code == 1
+  assert (
+    errors == "error: --coordinator, --num_processes and --process_id need --multihost: add it\n"
+  )
