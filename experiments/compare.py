@@ -120,6 +120,7 @@ def compare_once(
       )
     )
     first = last
+  journal.forget(phase)
   return rows
 
 
