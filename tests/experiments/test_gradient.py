@@ -4,6 +4,7 @@ import numpy as np
 
 from experiments import gradient
 from experiments.configs import digits_resnet8
+from experiments.journal import Run
 from experiments.settings import make_settings
 from gatprune_jax import workdir as runs
 
@@ -17,7 +18,7 @@ def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys)
   config.search.update({"samples": 8, "calibration_images": 64})
   config.criteria = ("l1",)
   settings, workdir = make_settings(config), str(tmp_path / "run")
-  gradient.main(settings, config.to_dict(), workdir)
+  gradient.main(settings, Run(workdir, config.to_dict(), lambda step: False))
   printed = capsys.readouterr().out
   cosines = runs.read_result(workdir)["cosines"]
   assert list(cosines) == ["no critic"] + [
@@ -29,5 +30,5 @@ def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys)
     assert -1 <= min(values) <= max(values) <= 1
     assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in printed
     assert name in printed
-  gradient.main(settings, config.to_dict(), workdir)
+  gradient.main(settings, Run(workdir, config.to_dict(), lambda step: False))
   assert capsys.readouterr().out == printed

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 
 from experiments.configs import digits_resnet8
+from experiments.journal import Journal, Run
 from experiments.judging import Judge
 from experiments.settings import make_settings
 from experiments.task import prepare
 from gatprune_jax.channels import compact_variables
-from gatprune_jax.metrics import MetricsFile
 from tests.channels.laws import assert_same, random_mask
 
 
@@ -27,7 +27,8 @@ def test_both_ways_of_fine_tuning_train_the_same_networks(tmp_path):
   def finetuned(side_by_side):
     changed = dataclasses.replace(settings, finetune_side_by_side=side_by_side)
     judge = Judge(changed, network, graph, variables, prepared.data.train, masks)
-    return judge.finetune(MetricsFile(str(tmp_path / "metrics.jsonl")))
+    run = Run("", {"side by side": side_by_side}, lambda step: False)
+    return judge.finetune(Journal(run, settings.checkpoints, str(tmp_path / str(side_by_side))))
 
   together, in_turn = finetuned(True), finetuned(False)
   for index, mask in enumerate(masks):

@@ -17,7 +17,7 @@ from tests.experiments.mains import (
 )
 
 SLOW = pytest.mark.slow
-LONG = (*SMALL, "--config.dense.recipe.epochs=100000")
+LONG = (*SMALL, "--config.dense.recipe.epochs=100000", "--config.checkpoints.steps=10")
 
 
 def pruned(place, processes, devices):
@@ -86,6 +86,26 @@ def test_where_a_process_is_killed_the_others_end_and_name_it(victim, tmp_path):
     f"error: process {victim} is gone: it was silent for 3 s; this one ends too, and the same "
     "commands go on from the last checkpoint"
   ]
+  if victim == 1:  # once is enough
+    arguments = ("train", f"--workdir={workdir}", *LONG)
+    goes_on(workdir, begin_all(arguments[0], 2, 1, *arguments[1:]))
+    goes_on(workdir, [begin(*arguments)])
+
+
+def goes_on(workdir, running):
+  """Waits until new epochs are trained, of a run whose earlier ones are not trained again."""
+  before, seen = len(metrics(workdir)), []
+
+  def more():
+    seen.append(len(metrics(workdir)))
+    return seen[-1] > before + 2
+
+  assert wait_for(more, running[0]), running[0].communicate()[1]
+  assert min(seen) > before - 5  # at most what came after the last checkpoint
+  assert [line["step"] for line in metrics(workdir)] == list(range(1, len(metrics(workdir)) + 1))
+  for process in running:
+    process.kill()
+  ended(running)
 
 
 @SLOW
