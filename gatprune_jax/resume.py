@@ -60,20 +60,14 @@ class Store(Protocol):
     """The newest step and state saved; None where there is none."""
 
   def offer(
-    self,
-    step: int,
-    state: Any,
-    worthy: Callable[[], bool] = lambda: True,
-    fetch: Callable[[Any], Any] = lambda state: state,
+    self, step: int, state: Callable[[], Any], worthy: Callable[[], bool] = lambda: True
   ) -> None:
     """Saves the state where it is time to."""
 
   def save(self, step: int, state: Any) -> None:
     """Begins to save the state."""
 
-  def finish(
-    self, step: int, state: Any, fetch: Callable[[Any], Any] = lambda state: state
-  ) -> None:
+  def finish(self, step: int, state: Callable[[], Any]) -> None:
     """Saves the last state, unless that was done, and waits for it."""
 
 
@@ -168,19 +162,15 @@ class Checkpoints:
     return self._newest, state
 
   def offer(
-    self,
-    step: int,
-    state: Any,
-    worthy: Callable[[], bool] = lambda: True,
-    fetch: Callable[[Any], Any] = lambda state: state,
+    self, step: int, state: Callable[[], Any], worthy: Callable[[], bool] = lambda: True
   ) -> None:
     """Saves the state where it is time to.
 
     Args:
       step: how many the loop has done.
-      state: after them; a copy is taken before this returns, the rest is done in a thread.
+      state: gives the state after them, where it is time to; a copy is taken before this returns,
+        the rest is done in a thread.
       worthy: whether to go on from this state one day; asked where it is time to.
-      fetch: the state in the form that is saved; called where it is time to.
 
     Raises:
       Preempted: where the process was asked to stop; the state is saved.
@@ -189,7 +179,7 @@ class Checkpoints:
     stop = self._should_stop(step)
     if not (stop or step % self._every == 0) or not worthy():
       return
-    self.save(step, fetch(state))
+    self.save(step, state())
     if stop:
       self.wait()
       raise Preempted(f"stopped after step {step}, which is saved in {self._path}")
@@ -207,12 +197,10 @@ class Checkpoints:
       self._writing = self._writer.submit(self._write, flatten(state), about)
     self._newest = step
 
-  def finish(
-    self, step: int, state: Any, fetch: Callable[[Any], Any] = lambda state: state
-  ) -> None:
+  def finish(self, step: int, state: Callable[[], Any]) -> None:
     """Saves the last state, unless that was done, and waits for it."""
     if self._newest != step:
-      self.save(step, fetch(state))
+      self.save(step, state())
     self.wait()
 
   def wait(self) -> None:

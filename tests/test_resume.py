@@ -1,5 +1,6 @@
 """States on disk: what is saved is restored bit for bit, and what is damaged is never used."""
 
+import functools
 import os
 import resource
 import shutil
@@ -183,21 +184,21 @@ def test_states_are_saved_when_it_is_time_and_when_asked_to_stop(tmp_path):
     str(tmp_path), CONFIG, {"gatprune_jax": "1", "jax": "0.10"}, 10, 3, lambda step: step in stop
   )
   for step in range(1, 8):
-    store.offer(step, state(step))
+    store.offer(step, functools.partial(state, step))
   store.wait()
   assert newest(tmp_path) == 6
   stop.add(8)
   with pytest.raises(Preempted, match="after step 8, which is saved in"):
-    store.offer(8, state(8))
+    store.offer(8, functools.partial(state, 8))
   assert newest(tmp_path) == 8
 
 
 def test_the_last_state_is_saved_once(tmp_path):
   store = checkpoints(tmp_path)
-  store.offer(1, state(1))
-  store.finish(1, state(1))
+  store.offer(1, functools.partial(state, 1))
+  store.finish(1, functools.partial(state, 1))
   assert os.listdir(tmp_path) == ["1"]
-  store.finish(2, state(2))
+  store.finish(2, functools.partial(state, 2))
   assert newest(tmp_path) == 2
 
 

@@ -413,6 +413,7 @@ def _loop(
         break
       carry, in_a_row = step_on(carry, x, y, jax.random.fold_in(epoch_key, index), index)
       done += 1
-      store.offer(done, carry, functools.partial(is_finite, in_a_row), placement.fetch)
+      now = functools.partial(placement.fetch, carry)
+      store.offer(done, now, functools.partial(is_finite, in_a_row))
     if done == total:
-      store.finish(done, carry, placement.fetch)
+      store.finish(done, functools.partial(placement.fetch, carry))

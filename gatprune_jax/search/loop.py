@@ -102,8 +102,8 @@ def learn(
       store.save(step, state)
     else:
       in_a_row = state.health.in_a_row
-      store.offer(step, state, functools.partial(is_finite, in_a_row))
-  store.finish(step, state)
+      store.offer(step, lambda now=state: now, functools.partial(is_finite, in_a_row))
+  store.finish(step, lambda: state)
   return state
 
 

@@ -122,7 +122,7 @@ def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
   # An earlier step is saved after a later one, and the search goes on from it at half the rate.
   back = back.replace(health=health)
   store.save(step, back)
-  store.finish(step, back)
+  store.finish(step, lambda: back)
   step, restored = store_in(tmp_path).restore(back)
   assert (step, float(restored.health.rate)) == (1, 0.5)
   slow, _ = searching.update(restored)
