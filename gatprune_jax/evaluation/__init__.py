@@ -15,6 +15,7 @@ from gatprune_jax.evaluation.convolution import (
   scoring_convolution,
 )
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate, running_momentum
+from gatprune_jax.evaluation.recipe import Recipe, make_optimizer, steps_per_epoch
 from gatprune_jax.evaluation.scoring import (
   Score,
   candidate_accuracies,
@@ -24,18 +25,14 @@ from gatprune_jax.evaluation.scoring import (
   score_logits,
   score_mask,
 )
-from gatprune_jax.evaluation.training import (
+from gatprune_jax.evaluation.step import (
   Batch,
-  Recipe,
   TrainState,
   init_train_state,
-  make_optimizer,
-  steps_per_epoch,
-  train,
-  train_candidates,
   train_step,
   training_loss,
 )
+from gatprune_jax.evaluation.training import train, train_candidates
 
 __all__ = [
   "AdaptationConfig",

@@ -1,0 +1,94 @@
+"""How weights are trained: a recipe, and the optimiser that it asks for."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gatprune_jax.data import Split, check_feed
+from gatprune_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How weights are trained: SGD with Nesterov momentum, linear warm-up, cosine decay.
+
+  Attributes:
+    epochs: passes over the training split.
+    batch_size: images a step; a last incomplete batch is dropped.
+    learning_rate: at the peak.
+    warmup_epochs: of linear increase from zero.
+    momentum: of Nesterov's method.
+    weight_decay: L2 coefficient, on arrays with two or more axes (not on batch norm or biases).
+    label_smoothing: share of the target spread evenly over the classes, in [0, 1).
+    shift: largest random shift of an image, pixels.
+    flip: whether images are mirrored left to right at random.
+    crop_area: smallest share of a photograph's area that its random crop has, in (0, 1]; 1 takes
+      centre crops. Images in memory are not cropped.
+    mixup: a of the Beta(a, a) from which a batch draws its share of itself, the rest being the same
+      batch in reverse order (Zhang et al. 2018, arXiv 1710.09412); 0 does not mix.
+    average: decay of the exponential moving average of the variables that training returns, in
+      [0, 1); 0 returns the last ones.
+    distillation: weight in [0, 1] of imitating a teacher, the rest being that of the labels.
+    temperature: of the teacher's and the student's softmax in that term, positive.
+  """
+
+  epochs: int
+  batch_size: int
+  learning_rate: float
+  warmup_epochs: float
+  momentum: float
+  weight_decay: float
+  label_smoothing: float
+  shift: int
+  flip: bool
+  crop_area: float
+  mixup: float
+  average: float
+  distillation: float
+  temperature: float
+
+  def __post_init__(self):
+    """Refuses values that cannot train."""
+    for name in ("epochs", "batch_size", "learning_rate", "temperature"):
+      if getattr(self, name) <= 0:
+        raise InputError(f"{name} is {getattr(self, name)}: it must be positive")
+    for name in ("warmup_epochs", "weight_decay", "shift", "mixup"):
+      if getattr(self, name) < 0:
+        raise InputError(f"{name} is {getattr(self, name)}: it must not be negative")
+    if self.warmup_epochs >= self.epochs:
+      raise InputError(
+        f"warmup_epochs is {self.warmup_epochs}: it must be less than the {self.epochs} epochs"
+      )
+    for name in ("momentum", "label_smoothing", "average"):
+      if not 0 <= getattr(self, name) < 1:
+        raise InputError(f"{name} is {getattr(self, name)}: it must be at least 0 and below 1")
+    if not 0 < self.crop_area <= 1:
+      raise InputError(f"crop_area is {self.crop_area}: it must be above 0 and at most 1")
+    if not 0 <= self.distillation <= 1:
+      raise InputError(f"distillation is {self.distillation}: it must be a weight in [0, 1]")
+
+
+def steps_per_epoch(recipe: Recipe, split: Split) -> int:
+  """Whole batches in the split.
+
+  Raises:
+    InputError: as `check_feed`, or where images would be shifted out of sight.
+  """
+  if recipe.shift >= (side := min(split.x.shape[1:3])):
+    raise InputError(f"shift is {recipe.shift}: it must be below the images' {side} pixels")
+  return check_feed(split, recipe.batch_size, recipe.crop_area)
+
+
+def make_optimizer(recipe: Recipe, num_steps: int) -> optax.GradientTransformation:
+  """SGD with the recipe's schedule over `num_steps` steps."""
+  warmup = int(recipe.warmup_epochs / recipe.epochs * num_steps)
+  schedule = optax.warmup_cosine_decay_schedule(
+    0.0 if warmup else recipe.learning_rate, recipe.learning_rate, warmup, num_steps
+  )
+  decayed = lambda params: jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
+  return optax.chain(
+    optax.add_decayed_weights(recipe.weight_decay, mask=decayed),
+    optax.sgd(schedule, momentum=recipe.momentum, nesterov=True),
+  )
