@@ -208,6 +208,7 @@ def processes_with(word):
 
 
 @pytest.mark.skipif(bool(slurm.missing()), reason=f"Slurm is not installed: {slurm.missing()}")
+@pytest.mark.slow
 def test_slurm_saves_requeues_and_finishes(tmp_path):
   with slurm.one_node(cpus=4) as environment:
     done = launch(
