@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.journal import Journal
+from experiments.journal import Journal, place_of
 from experiments.settings import Settings
 from gatprune_jax import models
 from gatprune_jax.channels import check_finite
@@ -23,8 +23,6 @@ from gatprune_jax.evaluation import (
   train,
 )
 from gatprune_jax.processes import arrays_from_first, from_first, is_first
-
-_PLACE = os.path.join("checkpoints", "dense")
 
 
 class Network(NamedTuple):
@@ -99,7 +97,7 @@ def lines_of_epochs(recipe: Recipe, split: Split) -> Callable[[int], int]:
 
 def restore_dense(train_workdir: str, network: Network) -> Any:
   """The variables that `experiments.train` left in its workdir."""
-  return _restore(os.path.join(train_workdir, _PLACE), network)
+  return _restore(place_of(train_workdir, "dense"), network)
 
 
 def _restore(path: str, network: Network) -> Any:

@@ -1,10 +1,9 @@
 """A run's loops as users see them: checkpoints to go on from, lines of metrics, progress lines."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import os
 import shutil
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from gatprune_jax.errors import InputError
@@ -22,6 +21,11 @@ class Run(NamedTuple):
   should_stop: Callable[[int], bool]  # step -> whether the process was asked to end
 
 
+def place_of(folder: str, name: str) -> str:
+  """Path of the checkpoints in a folder by their name."""
+  return os.path.join(folder, "checkpoints", name.replace(" ", "-"))
+
+
 class Journal:
   """What the loops of a run leave in a directory.
 
@@ -33,16 +37,24 @@ class Journal:
     """Makes the folder; `metrics.jsonl` and `checkpoints/` come to be in it."""
     if is_first():
       os.makedirs(folder, exist_ok=True)
-    self.every, self._run, self._folder = every, run, folder
+    self.every, self._run, self._folder, self._versions = every, run, folder, versions()
     self._metrics = MetricsFile(os.path.join(folder, "metrics.jsonl"))
 
   def place(self, name: str) -> str:
-    """Path of checkpoints by name."""
-    return os.path.join(self._folder, "checkpoints", name.replace(" ", "-"))
+    """Path of its checkpoints by name."""
+    return place_of(self._folder, name)
 
-  def loop(self, phase: str, title: str, total: int) -> "Loop":
-    """A loop with so many lines of metrics, which has not begun."""
-    return Loop(self, phase, title, total)
+  @contextlib.contextmanager
+  def loop(self, phase: str, title: str, total: int) -> Iterator["Loop"]:
+    """A loop with so many lines of metrics; what it saves is on the disk once it is left."""
+    loop = Loop(self, phase, title, total)
+    try:
+      yield loop
+    except BaseException:
+      with contextlib.suppress(InputError):  # what ended the loop is told, not what came after it
+        loop.close()
+      raise
+    loop.close()
 
   def forget(self, phase: str) -> None:
     """Removes the checkpoints of a loop whose outcome is saved elsewhere."""
@@ -50,7 +62,7 @@ class Journal:
       shutil.rmtree(self.place(phase), ignore_errors=True)
 
 
-class Loop(contextlib.AbstractContextManager):
+class Loop:
   """A phase of the metrics, and its progress line."""
 
   def __init__(self, journal: Journal, phase: str, title: str, total: int):
@@ -58,19 +70,11 @@ class Loop(contextlib.AbstractContextManager):
     self._stores: list[Checkpoints] = []
     self._line = ProgressLine(title, total)
 
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    traceback: TracebackType | None,
-  ) -> None:
+  def close(self) -> None:
+    """Ends the progress line, and waits for what is being saved."""
     self._line.close()
     for store in self._stores:
-      try:
-        store.wait()
-      except InputError:
-        if error is None:  # else what ended the loop is told, not what came after it
-          raise
+      store.wait()
 
   def store(self, every: int, line_of: Callable[[int], int], name: str = "") -> Checkpoints:
     """Where a library's loop is saved; the metrics go back with it where it is restored.
@@ -86,13 +90,12 @@ class Loop(contextlib.AbstractContextManager):
       journal._metrics.rewind(self._phase, line_of(step))
       self._line.move_to(line_of(step))
 
-    self._stores.append(
-      Checkpoints(
-        journal.place(name or self._phase), run.config, versions(), journal.every.keep, every,
-        run.should_stop, rewind,
-      )
+    store = Checkpoints(
+      journal.place(name or self._phase), run.config, journal._versions, journal.every.keep,
+      every, run.should_stop, rewind,
     )  # fmt: skip
-    return self._stores[-1]
+    self._stores.append(store)
+    return store
 
   def record(
     self, line: int, values: Mapping[str, Any], shown: Mapping[str, str] | None = None

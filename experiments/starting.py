@@ -14,8 +14,7 @@ from experiments.journal import Run
 from experiments.settings import Settings, make_settings
 from gatprune_jax import InputError, mesh, processes
 from gatprune_jax.health import Diverged
-from gatprune_jax.preemption import EXIT_CODE, Preempted, Preemption
-from gatprune_jax.processes import LIMIT
+from gatprune_jax.preemption import EXIT_CODE, Preempted, listening
 
 _DEFAULT = os.path.join(os.path.dirname(__file__), "configs", "digits_resnet8.py")
 _CONFIG = config_flags.DEFINE_config_file(
@@ -35,9 +34,11 @@ _PROCESS_ID = flags.DEFINE_integer(
   "process_id", None, "Which of them this is, from 0; detected unless given.", lower_bound=0
 )
 _SILENCE = flags.DEFINE_float(
-  "silence", LIMIT, "Seconds without a sign of life after which a process counts as gone.",
+  "silence",
+  processes.LIMIT,
+  "Seconds without a sign of life after which a process counts as gone.",
   lower_bound=1,
-)  # fmt: skip
+)
 
 
 def start(main: Callable[[Settings, Run], None]) -> None:
@@ -56,8 +57,8 @@ def start(main: Callable[[Settings, Run], None]) -> None:
       if not _WORKDIR.value:
         raise InputError("no workdir given: add --workdir=DIR")
       config, settings = _plain(_CONFIG.value.to_dict()), make_settings(_CONFIG.value)
-      with _together(), Preemption() as preemption:
-        should_stop = lambda step: mesh.anywhere(preemption.should_stop(step))
+      with _together(), listening() as asked:
+        should_stop = lambda step: mesh.anywhere(asked())
         main(settings, Run(_WORKDIR.value, config, should_stop))
     except (InputError, Diverged) as error:
       _fail(error)

@@ -98,19 +98,15 @@ def to_host(tree: Any) -> Any:
 
   def fetch(leaf):
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-      leaf = _gather(leaf)
+      leaf = _gather()(leaf)
     return np.asarray(leaf)
 
   return jax.tree.map(fetch, tree)
 
 
 @functools.cache
-def _gathering() -> Callable[[jax.Array], jax.Array]:
+def _gather() -> Callable[[jax.Array], jax.Array]:
   return jax.jit(lambda leaf: leaf, out_shardings=everywhere())
-
-
-def _gather(leaf: jax.Array) -> jax.Array:
-  return _gathering()(leaf)
 
 
 def agree(tree: Any) -> Any:

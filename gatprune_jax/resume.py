@@ -247,9 +247,10 @@ class Checkpoints:
   def _write(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     """The next number, damaged ones counted too; then drops what is more than to be kept."""
     taken = [int(name.split(".")[0]) for name in self._names()]
-    write_checkpoint(self._place(max(taken, default=0) + 1), arrays, about)
-    valid = 0
-    for number in reversed(self._numbers()):
+    newest = max(taken, default=0) + 1
+    write_checkpoint(self._place(newest), arrays, about)
+    valid = 1  # the one just sealed
+    for number in reversed(self._numbers()[:-1]):
       if valid == self._keep:
         remove_checkpoint(self._place(number))
       elif _is_valid(self._place(number)):

@@ -32,3 +32,8 @@ class DataConfig:
     for name, number in numbers.items():
       if number < 0:
         raise InputError(f"{name} is {number}: it must not be negative")
+
+  def check_side(self, side: int) -> None:
+    """Refuses another size of images that all have one."""
+    if self.image_size not in (0, side):
+      raise InputError(f"image_size is {self.image_size}: images of {self.dataset} have {side}")

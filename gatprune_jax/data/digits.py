@@ -21,8 +21,7 @@ def digits(config: DataConfig, seed: int) -> Dataset:
   """
   if config.data_dir:
     raise InputError(f"data_dir is {config.data_dir!r}: digits has none, set it to '' or dataset")
-  if config.image_size not in (0, 8):
-    raise InputError(f"image_size is {config.image_size}: images of digits have 8")
+  config.check_side(8)
   x, y = load_digits(return_X_y=True)
   everything = Split((x.reshape(-1, 8, 8, 1) / 8 - 1).astype(np.float32), y.astype(np.int32))
   return Dataset("digits", 10, *cut_in_four(everything, None, config.images, seed))

@@ -66,8 +66,7 @@ def cifar(config: DataConfig, seed: int) -> Dataset:
     InputError: where the directory has no such data set, or in a format that needs TensorFlow, or
       it is damaged, or a class has too few images for the parts.
   """
-  if config.image_size not in (0, _CIFAR_SHAPE[0]):
-    raise InputError(f"image_size is {config.image_size}: images of {config.dataset} have 32")
+  config.check_side(_CIFAR_SHAPE[0])
   train, test, num_classes = _cifar_in_memory(
     config.dataset, config.data_dir, config.unreadable_images
   )

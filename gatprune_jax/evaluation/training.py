@@ -106,8 +106,7 @@ def train_candidates(
       return train_step(masked_train, optimizer, recipe, state, batch)
 
     def side_by_side(own, batch):
-      state, metrics = over_candidates(lambda both: one(*both, batch), own)
-      return state, metrics
+      return over_candidates(lambda both: one(*both, batch), own)
 
     rows = np.asarray(masks)[mesh.padded_rows(len(masks))]
     shared = mesh.over_shares(side_by_side, len(masks))

@@ -21,9 +21,9 @@ class Searching:
   """A search up to its first update, whose scores may be spoilt."""
 
   def __init__(self, example, config=CONFIG, spoil=lambda mask, score: score):
-    self.scorer = Scorer(make_task(example, {"macs": 0.3}, config), config)
-    self.config = self.scorer.config
     task = make_task(example, {"macs": 0.3}, config)
+    self.scorer = Scorer(task, config)
+    self.config = self.scorer.config
     self.policy, self.problem, self.state = prepare(task, config, self.scorer, 0)
     self.steps, self.metrics = [], []
     score_fn = self.scorer.score_fn
