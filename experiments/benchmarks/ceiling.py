@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.finetuning import train_all
-from experiments.benchmarks.masked_resnet import problem, training
+from experiments.benchmarks.finetuning import all_at_once
+from experiments.benchmarks.masked_resnet import aligned_training, masked_training, problem
 from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.scoring import score_all
 
@@ -16,19 +16,18 @@ def ceiling() -> list[Row]:
 
   A forward pass takes two FLOPs a multiply-add, a gradient step three times as many.
   """
-  scored, trained, dense = problem(4, 256), problem(4, 64), problem(1, 128)
+  scored = problem(4, 256)
+  trained, dense = aligned_training(problem(4, 64)), masked_training(problem(1, 128))
   matrix = jax.random.normal(jax.random.key(0), (_SIDE, _SIDE))
   matmul = jax.jit(jnp.matmul)
-  t = training(dense, None)
-  step = jax.jit(t.step)
-  state = jax.tree.map(lambda leaf: leaf[0], t.states)
-  everything = jnp.ones(dense.graph.num_channels, bool)
+  step = jax.jit(dense.step)
+  candidate = jax.tree.map(lambda leaf: leaf[0], dense.candidates)
 
   reference, *seconds = alternating(
     lambda: matmul(matrix, matrix),
     score_all(scored),
-    train_all(trained),
-    lambda: step((state, everything), t.batch),
+    all_at_once(trained),
+    lambda: step(candidate, dense.batch),
     repeats=3,
   )
   rate = 2 * _SIDE**3 / reference

@@ -11,11 +11,12 @@ import numpy as np
 from experiments.benchmarks.measuring import network
 import gatprune_jax as gp
 from gatprune_jax import models
-from gatprune_jax.channels import ChannelGraph
+from gatprune_jax.channels import ChannelGraph, align
 from gatprune_jax.evaluation import (
   Batch,
   Recipe,
   TrainFunction,
+  candidate_convolution,
   init_train_state,
   make_optimizer,
   train_step,
@@ -64,28 +65,36 @@ def problem(num_masks: int, num_images: int, name: str = "resnet20") -> Problem:
 
 
 class Training(NamedTuple):
-  """One gradient step of a network under a mask; unbatched."""
+  """One gradient step of each candidate on all images of a problem."""
 
-  step: Callable[[Any, Any], Any]  # ((state, mask), batch) -> state
-  states: Any  # one for each mask of the problem, [C, ...]
+  step: Callable[[Any, Batch], Any]  # (candidate, batch) -> state; unbatched
+  candidates: Any  # (states, which mask) `[C, ...]`
   batch: Batch
+  macs: float  # multiply-adds of one image that a candidate computes
 
 
-def training(p: Problem, conv: Callable | None) -> Training:
-  """Steps on all images of the problem.
+def masked_training(p: Problem) -> Training:
+  """Every candidate computes the whole network, with XLA's convolution."""
+  masked_fn = gp.masked(p.graph, p.train_fn)
+  stacked = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(p.masks), axis=0), p.variables)
+  return _training(p, lambda mask: lambda v, x: masked_fn(v, mask, x), stacked, p.masks, p.macs)
 
-  Args:
-    p: the problem.
-    conv: the convolution; None is XLA's.
-  """
+
+def aligned_training(p: Problem) -> Training:
+  """As `train_candidates` does it."""
+  masks = np.asarray(p.masks)
+  aligned = align(p.graph, p.train_fn, masks, p.variables, p.x, conv=candidate_convolution())
+  fn_of = lambda index: functools.partial(aligned.apply, index)
+  macs = gp.macs(p.graph, aligned.keep[0])
+  return _training(p, fn_of, aligned.cut(p.variables), np.arange(len(masks)), macs)
+
+
+def _training(p: Problem, fn_of: Callable, stacked: Any, which: Any, macs: float) -> Training:
   optimizer = make_optimizer(RECIPE, 100)
-  masked_fn = gp.masked(p.graph, p.train_fn, conv)
 
   def step(candidate, batch):
-    state, mask = candidate
-    return train_step(lambda v, x: masked_fn(v, mask, x), optimizer, RECIPE, state, batch)[0]
+    state, one = candidate
+    return train_step(fn_of(one), optimizer, RECIPE, state, batch)[0]
 
-  stack = lambda leaf: jnp.repeat(leaf[None], len(p.masks), axis=0)
-  init = functools.partial(init_train_state, optimizer)
-  states = jax.vmap(init)(jax.tree.map(stack, p.variables))
-  return Training(step, states, Batch(p.x, p.y, jnp.zeros((len(p.y), 1))))
+  states = jax.vmap(functools.partial(init_train_state, optimizer))(stacked)
+  return Training(step, (states, which), Batch(p.x, p.y, jnp.zeros((len(p.y), 1))), macs)

@@ -1,5 +1,6 @@
 """What can be removed from a network, and removing it. Knows nothing of learning."""
 
+from gatprune_jax.channels.alignment import Aligned, align
 from gatprune_jax.channels.budgets import (
   Budgets,
   group_starts,
@@ -35,6 +36,7 @@ from gatprune_jax.channels.trace import trace
 __all__ = [
   "FROZEN",
   "RESOURCES",
+  "Aligned",
   "Budgets",
   "ChannelGraph",
   "Compact",
@@ -43,6 +45,7 @@ __all__ = [
   "Leaf",
   "Loaded",
   "Products",
+  "align",
   "check_finite",
   "compact",
   "compact_function",

@@ -54,7 +54,7 @@ def compact_variables(
   graph: ChannelGraph, variables: Any, mask: Any, allow_empty: bool = False
 ) -> Any:
   """Keeps the mask's channels on every axis of every leaf; see `compact`."""
-  keep = _checked(graph, mask, allow_empty)
+  keep = checked_mask(graph, mask, allow_empty)
   graph.check_variables(variables)
   cut = [
     _cut(array, leaf, keep)
@@ -78,7 +78,7 @@ def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool 
   Raises:
     InputError: where an array has the path of a variable, but not its shape.
   """
-  keep = _checked(graph, mask, allow_empty)
+  keep = checked_mask(graph, mask, allow_empty)
   owner: dict[str, Leaf] = {}
   for leaf in reversed(graph.leaves):
     owner[leaf.path] = leaf
@@ -105,22 +105,24 @@ def compact_function(
   graph: ChannelGraph, fn: Callable, mask: Any, allow_empty: bool = False
 ) -> Callable[..., Any]:
   """Returns fn at the shapes that remain: `small_fn(small_variables, *args)`, jitted."""
-  keep = _checked(graph, mask, allow_empty)
+  keep = checked_mask(graph, mask, allow_empty)
 
   def small_fn(variables: Any, *args: Any) -> Any:
-    dense = jax.tree.unflatten(
-      graph.treedef,
-      [
-        jax.ShapeDtypeStruct(leaf.shape, array.dtype)
-        for leaf, array in zip(graph.leaves, jax.tree.leaves(variables), strict=True)
-      ],
-    )
-    binding = bind(graph, fn, (dense, *args))
-    interpreter = Interpreter(binding.classes, binding.channel_of, keep=keep)
+    binding = bind(graph, fn, (dense_shapes(graph, variables), *args))
+    interpreter = Interpreter(binding.classes, binding.channel_of, keep=keep[None])
     out = interpreter.run(binding.program, jax.tree.leaves((variables, *args)))
     return jax.tree.unflatten(binding.out_treedef, out)
 
   return jax.jit(small_fn)
+
+
+def dense_shapes(graph: ChannelGraph, variables: Any) -> Any:
+  """What the variables were before they were cut, as `jax.ShapeDtypeStruct`s."""
+  specs = [
+    jax.ShapeDtypeStruct(leaf.shape, array.dtype)
+    for leaf, array in zip(graph.leaves, jax.tree.leaves(variables), strict=True)
+  ]
+  return jax.tree.unflatten(graph.treedef, specs)
 
 
 def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
@@ -134,7 +136,7 @@ def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
   return jnp.asarray(small)
 
 
-def _checked(graph: ChannelGraph, mask: Any, allow_empty: bool) -> np.ndarray:
+def checked_mask(graph: ChannelGraph, mask: Any, allow_empty: bool) -> np.ndarray:
   """The mask as bool `[num_channels]`."""
   mask = np.asarray(mask)
   if mask.shape != (graph.num_channels,):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels import rules
-from gatprune_jax.channels.axes import Axes, Part, has_parts, resized
+from gatprune_jax.channels.axes import Axes, Kept, Part, has_parts, resized
 from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.labelling import Program, Source, Step, label
 
@@ -22,10 +22,11 @@ class Interpreter:
   Args:
     classes: the label classes of the program.
     channel_of: maps labels `[size]` to channel ids `[size]`, -1 where frozen.
-    keep: bool `[num_channels]`; the values that enter hold only these channels, and so do the
-      results. None: nothing is removed.
+    keep: bool `[C, num_channels]`; the values that enter hold only the channels of one row, and so
+      do the results. Every axis of the program has as many in each row. None: nothing is removed.
     mask: float `[num_channels]`; the input of every layer is multiplied by it. None: no mask.
     conv: replaces `conv_general_dilated`, with the same operands and parameters. None: XLA's.
+    index: which row of keep, an integer or a scalar array.
   """
 
   def __init__(
@@ -35,35 +36,44 @@ class Interpreter:
     keep: np.ndarray | None = None,
     mask: jax.Array | None = None,
     conv: Convolution | None = None,
+    index: int | jax.Array = 0,
   ):
     self._classes = classes
     self._channel_of = channel_of
-    self._keep = None if keep is None else np.append(keep, True)  # id -1: frozen, always kept
+    if keep is not None:  # id -1: frozen, always kept
+      keep = np.append(keep, np.ones((len(keep), 1), bool), axis=1)
+    self._keep, self._index = keep, index
     self._mask = None if mask is None else jnp.append(mask, 1.0)
     self._conv = conv
 
   def kept(self, labels: np.ndarray) -> np.ndarray:
-    """Which elements of an axis remain, bool `[size]`."""
+    """Which elements of an axis remain, bool `[size]`, in the first row."""
+    return self._kept_of_row(0)(labels)
+
+  def _kept_of_row(self, row: int) -> Kept:
     if self._keep is None:
-      return np.ones(len(labels), bool)
-    return self._keep[self._channel_of(labels)]
+      return lambda labels: np.ones(len(labels), bool)
+    return lambda labels: self._keep[row, self._channel_of(labels)]
 
   def take(self, value, axes: Axes):
     """Removes the elements that are not kept from an array; axes labelled together stay."""
-    for axis, labels in enumerate(axes):
-      if isinstance(labels, np.ndarray) and not (kept := self.kept(labels)).all():
-        value = jnp.take(value, np.flatnonzero(kept), axis=axis)
-    return value
+    return self._at_positions(value, axes, lambda kept: np.flatnonzero(kept))
 
   def _expand(self, value, axes: Axes):
     """Undoes `take`, with any value for the removed elements."""
     for axis, labels in enumerate(axes):
-      if isinstance(labels, np.ndarray) and not (kept := self.kept(labels)).all():
-        if kept.any():
-          value = jnp.take(value, np.maximum(np.cumsum(kept) - 1, 0), axis=axis)
-        else:
-          shape = (*value.shape[:axis], len(labels), *value.shape[axis + 1 :])
-          value = jnp.zeros(shape, value.dtype)
+      if isinstance(labels, np.ndarray) and not self.kept(labels).any():
+        shape = (*value.shape[:axis], len(labels), *value.shape[axis + 1 :])
+        value = jnp.zeros(shape, value.dtype)
+    return self._at_positions(value, axes, lambda kept: np.maximum(np.cumsum(kept) - 1, 0))
+
+  def _at_positions(self, value, axes: Axes, positions: Callable[[np.ndarray], np.ndarray]):
+    """Indexes the axes of which not all elements are kept."""
+    for axis, labels in enumerate(axes):
+      if isinstance(labels, np.ndarray) and not self.kept(labels).all():
+        rows = np.stack([positions(kept) for kept in self._keep[:, self._channel_of(labels)]])
+        index = rows[0] if len(rows) == 1 else jnp.asarray(rows)[self._index]
+        value = jnp.take(value, index, axis=axis)
     return value
 
   def run(self, program: Program, values: list[Any]) -> list[Any]:
@@ -101,7 +111,7 @@ class Interpreter:
       if self._vanishes(step):
         out = eqn.outvars[0].aval
         return [jnp.zeros(resized(out.shape, step.outputs[0], self.kept), out.dtype)]
-      params = rule.params(eqn, step.inputs, step.outputs, self.kept)
+      params = self._params(rule, step)
     if params is None:
       dense = [self._expand(*pair) for pair in zip(values, step.inputs, strict=True)]
       out = _evaluate_alone(program.jaxpr, eqn, dense)
@@ -117,6 +127,16 @@ class Interpreter:
       return value
     was_part = zip(arriving, axes, strict=True)
     return self.take(value, tuple(a if isinstance(old, Part) else None for old, a in was_part))
+
+  def _params(self, rule: rules.Rule, step: Step) -> dict | None:
+    """The parameters at the shapes that remain; None, at dense shapes, where rows differ."""
+    of_row = lambda row: rule.params(step.eqn, step.inputs, step.outputs, self._kept_of_row(row))
+    params = of_row(0)
+    if rule.params is not rules.unchanged and any(
+      of_row(row) != params for row in range(1, len(self._keep))
+    ):
+      return None
+    return params
 
   def _vanishes(self, step: Step) -> bool:
     """Whether a layer is left without inputs or outputs: XLA takes no such convolution."""
@@ -137,9 +157,10 @@ class Interpreter:
       return values
     x = values[where.operand]
     shape = [1] * x.ndim
-    shape[where.axis] = len(labels)
+    shape[where.axis] = x.shape[where.axis]
     masked = list(values)
-    masked[where.operand] = x * self._mask[ids].reshape(shape).astype(x.dtype)
+    factors = self.take(self._mask[ids], (labels,))
+    masked[where.operand] = x * factors.reshape(shape).astype(x.dtype)
     return masked
 
   def _call(self, program: Program, step: Step, values: list[Any]) -> list[Any]:

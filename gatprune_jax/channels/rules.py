@@ -23,13 +23,16 @@ from gatprune_jax.channels.axes import Axes, Kept, freeze_axes, merge, unlabelle
 from gatprune_jax.channels.classes import LabelClasses
 
 
+def unchanged(eqn, inputs, outputs, kept):
+  """The parameters of most equations, whatever is kept."""
+  return eqn.params
+
+
 class Rule(NamedTuple):
   """The two halves of a primitive's rule; see the module's docstring."""
 
   propagate: Callable[..., list[Axes]]
-  params: Callable[[Any, list[Axes], list[Axes], Kept], dict | None] = (
-    lambda eqn, inputs, outputs, kept: eqn.params
-  )
+  params: Callable[[Any, list[Axes], list[Axes], Kept], dict | None] = unchanged
   # An operand whose value, None where it is not known before running, `propagate` takes as well.
   value_of: int | None = None
 

@@ -15,6 +15,8 @@ from jax.custom_batching import custom_vmap
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax.evaluation.kernel_gradient import kernel_gradient
+
 _FEW_POSITIONS = 16
 _LARGEST_MATRIX = 2**24  # elements, generously counted; a wide network has hundreds of such layers
 
@@ -42,7 +44,7 @@ def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array
   the gradients are (batch and channels exchanged where marked by T)
 
     dL/dx = C(g, flip(w)^T; stride l, dilations s, d)
-    dL/dw = C(x^T, g^T; stride d, dilations l, s)^T
+    dL/dw = C(x^T, g^T; stride d, dilations l, s)^T, by `kernel_gradient` where s = d = l = 1
 
   vmap folds into the batch where the inputs differ only, into the output channels where the weights
   do, and runs one convolution after the other where both do. Reverse-mode gradients of any order;
@@ -153,8 +155,12 @@ def _backward(window: _Window, operands, g: jax.Array):
   space = range(w.ndim - 2)
   # g may be of a wider type than the operands: `preferred_element_type`.
   dx = _convolve(to_x, g, jnp.flip(w, space).swapaxes(-1, -2).astype(g.dtype))
-  dw = _convolve(to_w, x.swapaxes(0, -1).astype(g.dtype), jnp.moveaxis(g, 0, -2))
-  return dx.astype(x.dtype), jnp.moveaxis(dw, 0, -2).astype(w.dtype)
+  if window[0] == window[2] == window[3] == (1, 1):  # it slides over two axes
+    dw = kernel_gradient(x.astype(g.dtype), g, window.padding, window.precision)
+  else:
+    dw = _convolve(to_w, x.swapaxes(0, -1).astype(g.dtype), jnp.moveaxis(g, 0, -2))
+    dw = jnp.moveaxis(dw, 0, -2)
+  return dx.astype(x.dtype), dw.astype(w.dtype)
 
 
 _convolve.defvjp(_forward, _backward)

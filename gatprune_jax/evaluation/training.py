@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax import mesh
-from gatprune_jax.channels import ChannelGraph, masked
+from gatprune_jax.channels import ChannelGraph, align
 from gatprune_jax.data import Split, random_flip, random_shift
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation.batching import over_candidates
@@ -77,8 +77,9 @@ def train_candidates(
 ) -> Any:
   """Trains one copy of a network under each mask, side by side, on the same batches.
 
-  Equal to training each alone with `masked(graph, train_fn)` and the same key. Every device trains
-  its share of them.
+  Equal to training each alone with `masked(graph, train_fn)` and the same key. The networks are
+  aligned (see `align`): each computes as many channels as the widest of them keeps. Every device
+  trains its share of them.
 
   Args:
     graph: the network's channels.
@@ -93,31 +94,34 @@ def train_candidates(
     store: as in `train`.
 
   Returns:
-    The variables with a leading axis `[C, ...]`, on the host where there are several devices.
+    The dense variables of each `[C, ...]`, on the host; what a network did not compute, because its
+    mask removes it, is as it was at the start.
 
   Raises:
     InputError, Diverged, Preempted: as `train`.
   """
-  masked_fn = masked(graph, train_fn, conv=candidate_convolution())
+  images = jax.ShapeDtypeStruct((recipe.batch_size, *split.x.shape[1:]), jnp.float32)
+  aligned = align(
+    graph, train_fn, np.asarray(masks), variables, images, conv=candidate_convolution()
+  )
 
   def step(optimizer):
-    def one(state, mask, batch):
-      masked_train = lambda v, x: masked_fn(v, mask, x)
-      return train_step(masked_train, optimizer, recipe, state, batch)
+    def one(state, index, batch):
+      aligned_train = functools.partial(aligned.apply, index)
+      return train_step(aligned_train, optimizer, recipe, state, batch)
 
     def side_by_side(own, batch):
       return over_candidates(lambda both: one(*both, batch), own)
 
-    rows = np.asarray(masks)[mesh.padded_rows(len(masks))]
+    indices = mesh.padded_rows(len(masks))
     shared = mesh.over_shares(side_by_side, len(masks))
-    return lambda state, batch: shared((state, rows), batch)
+    return lambda state, batch: shared((state, indices), batch)
 
-  def start(init):
-    stacked = jax.tree.map(lambda a: jnp.repeat(a[None], len(masks), axis=0), variables)
-    return jax.vmap(init)(stacked)
-
+  start = lambda init: jax.vmap(init)(aligned.cut(variables))
+  dense = lambda stacked: aligned.uncut(stacked, variables)
+  on_dense = lambda epoch, metrics, stacked: on_epoch(epoch, metrics, dense(stacked))
   store, placement = store or Nowhere(), Placement(len(masks))
-  return _loop(step, start, split, recipe, key, on_epoch, teacher, store, placement)
+  return dense(_loop(step, start, split, recipe, key, on_dense, teacher, store, placement))
 
 
 def _loop(

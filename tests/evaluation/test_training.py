@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gatprune_jax as gp
+from gatprune_jax.channels import compact_variables
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
   Batch,
@@ -158,10 +159,30 @@ def test_candidates_side_by_side_equal_each_alone(example_b):
   masked_fn = gp.masked(graph, e.train_fn)
   for index, mask in enumerate(masks):
     alone = train(lambda v, x, m=mask: masked_fn(v, m, x), e.variables, split, RECIPE, key)
+    own = jax.tree.map(lambda leaf, i=index: leaf[i], together)
     jax.tree.map(
-      lambda a, b, i=index: np.testing.assert_allclose(a[i], b, rtol=2e-3, atol=2e-4),
-      together, alone,
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+      compact_variables(graph, own, mask), compact_variables(graph, alone, mask),
     )  # fmt: skip
+
+
+def test_what_candidates_do_not_compute_stays(example_b):
+  # Under one mask, what is computed is what it keeps.
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  mask = np.ones(graph.num_channels, bool)
+  mask[graph.groups[1].channels[1:]] = False
+  trained = train_candidates(
+    graph, e.train_fn, e.variables, mask[None], Split(e.x, e.y), RECIPE, jax.random.key(0)
+  )
+  for leaf, before, after in zip(
+    graph.leaves, *map(jax.tree.leaves, (e.variables, trained)), strict=True
+  ):
+    kept = np.ix_(*(np.append(mask, True)[ids] for ids in leaf.axes))
+    untouched = np.ones(leaf.shape, bool)
+    untouched[kept] = False
+    np.testing.assert_array_equal(after[0][untouched], before[untouched])
+    assert (after[0][kept] != before[kept]).any()
 
 
 def test_compact_fine_tuning_equals_masked(example_b):
