@@ -91,13 +91,13 @@ class Judge:
     return np.asarray(correct) / len(split.y)
 
   def finetune(self, journal: Journal, phase: str = "finetune") -> Finetuned:
-    """Fine-tunes the network under every mask, as masked copies or as compact networks."""
-    side_by_side = self._settings.finetune_side_by_side
-    way = self._masked_copies if side_by_side else self._compact_networks
+    """Fine-tunes the network under every mask, side by side or in turn."""
+    at_once = self._settings.finetune_side_by_side
+    way = self._side_by_side if at_once else self._in_turn
     return way(journal, phase)
 
-  def _masked_copies(self, journal: Journal, phase: str) -> Finetuned:
-    """All masks in one vmapped step, compiled once."""
+  def _side_by_side(self, journal: Journal, phase: str) -> Finetuned:
+    """All networks at one shape in one vmapped step, compiled once."""
     settings, network, graph, masks = self._settings, self._network, self._graph, self._masks
     title = f"fine-tune {len(masks)} networks, epoch"
     with journal.loop(phase, title, settings.finetune.epochs) as loop:
@@ -122,8 +122,8 @@ class Judge:
 
     return Finetuned(accuracies, compact)
 
-  def _compact_networks(self, journal: Journal, phase: str) -> Finetuned:
-    """One network after the other: each is compiled, and computes only what it keeps."""
+  def _in_turn(self, journal: Journal, phase: str) -> Finetuned:
+    """One compact network after the other: each is compiled, and computes only what it keeps."""
     settings, network, graph = self._settings, self._network, self._graph
     networks = []
     title = f"fine-tune {len(self._masks)} networks, network"

@@ -67,7 +67,7 @@ class Settings:
   criteria: tuple[str, ...]
   search: SearchConfig
   finetune: Recipe
-  finetune_side_by_side: bool  # masked copies in one step, or compact networks in turn
+  finetune_side_by_side: bool  # in one step, at one shape, or compact networks in turn
   compare: CompareConfig
   checkpoints: CheckpointConfig
 

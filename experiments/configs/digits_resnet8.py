@@ -123,8 +123,8 @@ def get_config(variant: str = "") -> ConfigDict:
   config.finetune.average = 0.0
   config.finetune.distillation = 0.9  # weight of imitating the dense network
   config.finetune.temperature = 2.0
-  # True: all as masked copies in one step, compiled once. False: compact networks one after the
-  # other, which pays on a CPU where training them takes longer than compiling them.
+  # True: all in one step, compiled once, each as wide as the widest. False: compact networks one
+  # after the other, which pays on a CPU where training them takes longer than compiling them.
   config.finetune_side_by_side = True
 
   config.checkpoints = ConfigDict()  # where an interrupted run goes on

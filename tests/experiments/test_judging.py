@@ -1,4 +1,4 @@
-"""Fine-tuning masked copies in one step, and compact networks one after the other."""
+"""Fine-tuning all networks in one step, and compact ones one after the other."""
 
 import dataclasses
 
