@@ -43,10 +43,10 @@ class Aligned:
 
   def uncut(self, stacked: Any, variables: Any) -> Any:
     """Dense variables `[C, ...]`: each network's own, and where it has none those given."""
-    leaves = map(jax.tree.leaves, (stacked, variables))
+    arrays = (map(np.asarray, jax.tree.leaves(tree)) for tree in (stacked, variables))
     whole = []
-    for leaf, own, dense in zip(self.graph.leaves, *leaves, strict=True):
-      out = np.repeat(np.asarray(dense)[None], len(self.keep), axis=0)
+    for leaf, own, dense in zip(self.graph.leaves, *arrays, strict=True):
+      out = np.repeat(dense[None], len(self.keep), axis=0)
       for index, keep in enumerate(self.keep):
         places = np.ix_(*(np.flatnonzero(np.append(keep, True)[ids]) for ids in leaf.axes))
         out[(index, *places)] = own[index]

@@ -30,10 +30,10 @@ CASES = {
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def problem(case, window=(3, 3), space=(7, 8), leading=((), ())):
+def problem(case, window=(3, 3), space=(7, 8), leading=((), ()), num_images=2):
   """XLA's convolution, the parameters of its primitive, and operands with leading axes."""
   arguments = {"window_strides": (1, 1), "dimension_numbers": LAYOUT, **CASES[case]}
-  sizes = dict(zip("NHWC", (2, *space, 4), strict=True))
+  sizes = dict(zip("NHWC", (num_images, *space, 4), strict=True))
   sizes |= {"I": 4 // arguments.get("feature_group_count", 1), "O": 6}
   lhs, rhs, _ = arguments["dimension_numbers"]
   shape = [sizes[name] for name in lhs]
@@ -96,8 +96,18 @@ def test_canonical_makes_no_grouped_convolutions():
   assert "feature_group_count=3" not in program(lambda x, w: canonical_convolution(x, w, **params))
 
 
-def test_canonical_in_gradient_steps_of_a_loop():
-  xla, params, (x, w) = problem("strided")
+@pytest.mark.parametrize("num_images", [1, 4, 7])
+def test_kernel_gradients_of_any_number_of_images(num_images):
+  # They are summed over four blocks, if there are so many, the last one perhaps smaller.
+  xla, params, operands = problem("same", num_images=num_images)
+  assert_same_values_and_gradients(
+    lambda x, w: canonical_convolution(x, w, **params), xla, operands
+  )
+
+
+@pytest.mark.parametrize("case", ["same", "strided"])
+def test_canonical_in_gradient_steps_of_a_loop(case):
+  xla, params, (x, w) = problem(case)
 
   def descend(fn, w):
     loss = lambda w: (fn(x, w) ** 2).mean()
@@ -110,8 +120,9 @@ def test_canonical_in_gradient_steps_of_a_loop():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), one, other)
 
 
-def test_canonical_has_second_derivatives():
-  xla, params, operands = problem("strided and dilated")
+@pytest.mark.parametrize("case", ["same", "strided and dilated"])
+def test_canonical_has_second_derivatives(case):
+  xla, params, operands = problem(case)
 
   def curvature(fn):
     inner = jax.grad(lambda x, w: (fn(x, w) ** 3).mean(), argnums=(0, 1))
