@@ -180,8 +180,8 @@ def test_local_stops_all_processes_and_goes_on(tmp_path):
   # No shell can trap a signal that was ignored when it began, as SIGINT is for tests in a
   # shell's background.
   command = [
-    "env", "--default-signal=INT", "launch/local.sh", f"--python={sys.executable}", "--processes=2", "--devices=2", "--",
-    "prune", f"--workdir={tmp_path / 'run'}", *SMALL,
+    "env", "--default-signal=INT", "launch/local.sh", f"--python={sys.executable}",
+    "--processes=2", "--devices=2", "--", "prune", f"--workdir={tmp_path / 'run'}", *SMALL,
   ]  # fmt: skip
   for number in (signal.SIGTERM, signal.SIGINT):
     before = size(metrics)
