@@ -14,7 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels.binding import Binding, bind
-from gatprune_jax.channels.compaction import checked_mask, compact_variables, dense_shapes
+from gatprune_jax.channels.compaction import (
+  checked_mask,
+  compact_variables,
+  dense_shapes,
+  kept_positions,
+)
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph
 from gatprune_jax.channels.interpreter import Convolution, Interpreter
 from gatprune_jax.channels.labelling import Program
@@ -48,8 +53,7 @@ class Aligned:
     for leaf, own, dense in zip(self.graph.leaves, *arrays, strict=True):
       out = np.repeat(dense[None], len(self.keep), axis=0)
       for index, keep in enumerate(self.keep):
-        places = np.ix_(*(np.flatnonzero(np.append(keep, True)[ids]) for ids in leaf.axes))
-        out[(index, *places)] = own[index]
+        out[(index, *np.ix_(*kept_positions(leaf, keep)))] = own[index]
       whole.append(out)
     return jax.tree.unflatten(self.graph.treedef, whole)
 

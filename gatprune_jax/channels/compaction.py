@@ -125,14 +125,21 @@ def dense_shapes(graph: ChannelGraph, variables: Any) -> Any:
   return jax.tree.unflatten(graph.treedef, specs)
 
 
+def kept_positions(leaf: Leaf, keep: np.ndarray) -> list[np.ndarray]:
+  """Per axis of a leaf, where the elements are that a mask, bool `[num_channels]`, keeps."""
+  keep = np.append(keep, True)  # id -1: frozen
+  return [np.flatnonzero(keep[ids]) for ids in leaf.axes]
+
+
 def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
   cut = [axis for axis, ids in enumerate(leaf.axes) if (ids != FROZEN).any()]
+  positions = kept_positions(leaf, keep)
   if not cut:
     return array
   # NumPy where it can be: JAX would compile a program for every shape.
   small = array if isinstance(array, jax.core.Tracer) else np.asarray(array)
   for axis in cut:
-    small = small.take(np.flatnonzero(np.append(keep, True)[leaf.axes[axis]]), axis=axis)
+    small = small.take(positions[axis], axis=axis)
   return jnp.asarray(small)
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Of 64 images of CIFAR's size, a quarter stays in the cache. More blocks are no faster, and every
-# one of them is compiled: in a loop, they would take longer on CPU.
+# On CPU a part of the images stays in the cache. Every block is compiled, since a loop over them is
+# slower; more of them were no faster with 64 images of CIFAR's size.
 _BLOCKS = 4
 
 
@@ -39,7 +39,7 @@ def kernel_gradient(
     g = jnp.pad(g, ((0, 0), (height - 1, height - 1), (0, 0), (0, 0)))
     shifts = reversed(range(height))
     above = jnp.concatenate([g[:, start : start + x_rows] for start in shifts], axis=-1)
-    # One matrix each: a product over three axes takes twice the time on CPU.
+    # One matrix each: a product over three axes is slower on CPU.
     beside, above = (side.reshape(-1, side.shape[-1]) for side in (beside, above))
     return jnp.matmul(beside.T, above, precision=precision)
 
