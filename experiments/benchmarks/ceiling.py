@@ -7,6 +7,7 @@ from experiments.benchmarks.finetuning import all_at_once
 from experiments.benchmarks.masked_resnet import aligned_training, masked_training, problem
 from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.scoring import score_all
+from gatprune_jax import compilation
 
 _SIDE = 2048
 
@@ -20,7 +21,7 @@ def ceiling() -> list[Row]:
   trained, dense = aligned_training(problem(4, 64)), masked_training(problem(1, 128))
   matrix = jax.random.normal(jax.random.key(0), (_SIDE, _SIDE))
   matmul = jax.jit(jnp.matmul)
-  step = jax.jit(dense.step)
+  step = compilation.jit(dense.step)
   candidate = jax.tree.map(lambda leaf: leaf[0], dense.candidates)
 
   reference, *seconds = alternating(

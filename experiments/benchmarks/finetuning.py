@@ -14,6 +14,7 @@ from experiments.benchmarks.masked_resnet import (
 )
 from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import adapter
+from gatprune_jax import compilation
 from gatprune_jax.evaluation import over_candidates
 
 _CANDIDATES, _BATCH = 8, 64
@@ -64,7 +65,7 @@ def finetuning_against_torch() -> list[Row]:
 
 def all_at_once(training: Training) -> Callable[[], Any]:
   """One step of every candidate, as `train_candidates` takes it."""
-  step = jax.jit(
+  step = compilation.jit(
     lambda candidates, batch: over_candidates(lambda one: training.step(one, batch), candidates)
   )
   return lambda: step(training.candidates, training.batch)

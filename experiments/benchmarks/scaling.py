@@ -10,7 +10,7 @@ import numpy as np
 from experiments.benchmarks.masked_resnet import problem
 from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import Skipped
-from gatprune_jax import mesh
+from gatprune_jax import compilation, mesh
 from gatprune_jax.evaluation import running_momentum, score_mask
 
 _MASKS, _IMAGES = 8, 256  # as many images for the statistics as for the score
@@ -55,7 +55,7 @@ def main() -> None:
     )
     return jax.vmap(one)(masks).correct.mean(-1)
 
-  share = jax.jit(mesh.over_devices(score), out_shardings=mesh.everywhere())
+  share = compilation.jit(mesh.over_devices(score), out_shardings=mesh.everywhere())
   same = mesh.replicate((p.variables, p.calibration, p.x, p.y))
   chunks = np.split(np.asarray(p.masks), _MASKS // mesh.num_devices())
   (seconds,) = alternating(lambda: [share(masks, *same) for masks in chunks], repeats=3)

@@ -9,6 +9,7 @@ from experiments.benchmarks.masked_resnet import Problem, problem
 from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import adapter
 import gatprune_jax as gp
+from gatprune_jax import compilation
 from gatprune_jax.evaluation import (
   largest_activation,
   masks_at_once,
@@ -85,6 +86,6 @@ def score_all(p: Problem) -> Callable[[], list[jax.Array]]:
       p.graph, p.eval_fn, p.train_fn, momentum, variables, mask, calibration, x, y
     ).correct.mean()
 
-  score = jax.jit(jax.vmap(one, (None, 0, None, None, None)))
+  score = compilation.jit(jax.vmap(one, (None, 0, None, None, None)))
   chunks = [p.masks[start : start + chunk] for start in range(0, len(p.masks), chunk)]
   return lambda: [score(p.variables, some, p.calibration, p.x, p.y) for some in chunks]

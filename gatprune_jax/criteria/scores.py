@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gatprune_jax import compilation
 from gatprune_jax.channels import FROZEN, ChannelGraph, masked
 from gatprune_jax.errors import InputError
 
@@ -89,7 +90,7 @@ def taylor(evidence: Evidence) -> np.ndarray:
     return optax.softmax_cross_entropy_with_integer_labels(logits, y[None])[0]
 
   ones = jnp.ones(evidence.graph.num_channels)
-  gradients = jax.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))
+  gradients = compilation.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))
   starts = range(0, len(evidence.y), _TAYLOR_BATCH)
   batches = ((evidence.x[i : i + _TAYLOR_BATCH], evidence.y[i : i + _TAYLOR_BATCH]) for i in starts)
   squared = sum((gradients(ones, *batch) ** 2).sum(0) for batch in batches)

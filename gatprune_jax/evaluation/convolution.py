@@ -18,6 +18,7 @@ import numpy as np
 from gatprune_jax.evaluation.kernel_gradient import kernel_gradient
 
 _FEW_POSITIONS = 16
+_MOST_PLACES = 49  # of a kernel, each a slice to compile
 _LARGEST_MATRIX = 2**24  # elements, generously counted; a wide network has hundreds of such layers
 
 
@@ -44,7 +45,7 @@ def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array
   the gradients are (batch and channels exchanged where marked by T)
 
     dL/dx = C(g, flip(w)^T; stride l, dilations s, d)
-    dL/dw = C(x^T, g^T; stride d, dilations l, s)^T, by `kernel_gradient` where s = d = l = 1
+    dL/dw = C(x^T, g^T; stride d, dilations l, s)^T, in two dimensions by `kernel_gradient`
 
   vmap folds into the batch where the inputs differ only, into the output channels where the weights
   do, and runs one convolution after the other where both do. Reverse-mode gradients of any order;
@@ -155,8 +156,12 @@ def _backward(window: _Window, operands, g: jax.Array):
   space = range(w.ndim - 2)
   # g may be of a wider type than the operands: `preferred_element_type`.
   dx = _convolve(to_x, g, jnp.flip(w, space).swapaxes(-1, -2).astype(g.dtype))
-  if window[0] == window[2] == window[3] == (1, 1):  # it slides over two axes
-    dw = kernel_gradient(x.astype(g.dtype), g, window.padding, window.precision)
+  size = w.shape[:-2]
+  if window.lhs_dilation == (1, 1) and math.prod(size) <= _MOST_PLACES:
+    dw = kernel_gradient(
+      x.astype(g.dtype), g, size, window.strides, window.padding, window.rhs_dilation,
+      window.precision,
+    )  # fmt: skip
   else:
     dw = _convolve(to_w, x.swapaxes(0, -1).astype(g.dtype), jnp.moveaxis(g, 0, -2))
     dw = jnp.moveaxis(dw, 0, -2)

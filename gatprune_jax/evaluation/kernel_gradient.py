@@ -11,39 +11,64 @@ _BLOCKS = 4
 
 
 def kernel_gradient(
-  x: jax.Array, g: jax.Array, padding: tuple[tuple[int, int], ...], precision: Any
+  x: jax.Array,
+  g: jax.Array,
+  size: tuple[int, int],
+  strides: tuple[int, int],
+  padding: tuple[tuple[int, int], ...],
+  dilations: tuple[int, int],
+  precision: Any,
 ) -> jax.Array:
-  """dL/dw of a two-dimensional convolution of stride 1 without dilation, `[H, W, I, O]`.
+  """dL/dw of a two-dimensional convolution whose input is not dilated, `[H, W, I, O]`.
 
-  With x padded, and g zero outside of its positions,
+  With x padded, strides s, t and dilations d, e,
 
-    dL/dw[a, b, i, o] = sum_{n, u, v} x[n, u, v + b, i] g[n, u - a, v, o]
+    dL/dw[a, b, i, o] = sum_{n, u, v} x[n, s u + d a, t v + e b, i] g[n, u, v, o]
 
-  for all a, b at once is one product: of x at W places beside each other, `[n u v, W I]`, and g at
-  H places above each other, `[n u v, H O]`. Both sides are wide, where a convolution of x with g
+  for all a, b at once is one product: of x at all H W places beside each other, `[n u v, H W I]`,
+  and g. Where s is 1, it is faster to move g instead of x from row to row, g zero outside of its
+  positions:
+
+    dL/dw[a, b, i, o] = sum_{n, u, v} x[n, u, t v + e b, i] g[n, u - d a, v, o]
+
+  Both sides, `[n u v, W I]` and `[n u v, H O]`, are wide then; in a convolution of x with g one
   has I rows. It is summed over blocks of images.
 
   Args:
     x: input `[N, h, w, I]`.
     g: dL/dout `[N, h', w', O]`, of x's type.
+    size: of the kernel, H and W.
+    strides: s and t.
     padding: of x, `((low, high), (low, high))`; negative where it is cropped.
+    dilations: of the kernel, d and e.
     precision: of the product.
   """
   edges = [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)]
   x = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
-  (x_rows, x_columns), (g_rows, g_columns) = x.shape[1:3], g.shape[1:3]
-  height, width = x_rows - g_rows + 1, x_columns - g_columns + 1  # of the kernel
+  height, width = size
+  moved = height if strides[0] == 1 else 1  # places of g
+
+  def read(x, axis, place):
+    first, step = place * dilations[axis - 1], strides[axis - 1]
+    last = first + step * (g.shape[axis] - 1)
+    return jax.lax.slice_in_dim(x, first, last + 1, step, axis)
 
   def product(x, g):
-    beside = jnp.concatenate([x[:, :, b : b + g_columns] for b in range(width)], axis=-1)
-    g = jnp.pad(g, ((0, 0), (height - 1, height - 1), (0, 0), (0, 0)))
-    shifts = reversed(range(height))
-    above = jnp.concatenate([g[:, start : start + x_rows] for start in shifts], axis=-1)
+    rows, above = [x], g
+    if strides[0] == 1:
+      reach = dilations[0] * (height - 1)
+      g = jnp.pad(g, ((0, 0), (reach, reach), (0, 0), (0, 0)))
+      starts = range(reach, -1, -dilations[0])
+      above = jnp.concatenate([g[:, start : start + x.shape[1]] for start in starts], axis=-1)
+    else:
+      rows = [read(x, 1, a) for a in range(height)]
+    beside = jnp.concatenate([read(row, 2, b) for row in rows for b in range(width)], axis=-1)
     # One matrix each: a product over three axes is slower on CPU.
     beside, above = (side.reshape(-1, side.shape[-1]) for side in (beside, above))
     return jnp.matmul(beside.T, above, precision=precision)
 
-  size = -(-len(x) // _BLOCKS)
-  blocks = (slice(start, start + size) for start in range(0, len(x), size))
-  total = sum(product(x[block], g[block]) for block in blocks)
-  return total.reshape(width, x.shape[-1], height, g.shape[-1]).transpose(2, 0, 1, 3)
+  block = -(-len(x) // _BLOCKS)
+  blocks = (slice(start, start + block) for start in range(0, len(x), block))
+  total = sum(product(x[images], g[images]) for images in blocks)
+  split = total.reshape(height // moved, width, x.shape[-1], moved, g.shape[-1])
+  return split.transpose(0, 3, 1, 2, 4).reshape(height, width, x.shape[-1], g.shape[-1])

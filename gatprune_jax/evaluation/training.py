@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax import mesh
+from gatprune_jax import compilation, mesh
 from gatprune_jax.channels import ChannelGraph, align
 from gatprune_jax.data import Split, random_flip, random_shift
 from gatprune_jax.errors import InputError
@@ -162,7 +162,7 @@ def _loop(
   # The steps donate it, and the caller keeps its own.
   carry = jax.tree.map(jnp.array, Carry(state, {"loss": empty(), "accuracy": empty()}))
   shardings = (placement.shardings(), mesh.everywhere())
-  step_on = jax.jit(step_on, donate_argnums=0, out_shardings=shardings)
+  step_on = compilation.jit(step_on, donate_argnums=0, out_shardings=shardings)
   feed = placement.feed(split, recipe)
 
   done, carry = store.restore(carry) or (0, carry)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax import mesh
+from gatprune_jax import compilation, mesh
 from gatprune_jax.agent import Policy, observe, with_embedding
 from gatprune_jax.health import is_finite, must_roll_back, roll_back
 from gatprune_jax.resume import Nowhere, Store
@@ -175,7 +175,7 @@ def refined_candidates(
 def compile_update(config: SearchConfig, policy: Policy, score_fn: ScoreFn) -> Callable:
   """`update` as one compiled call of (state, problem); the state's memory is re-used."""
   once = functools.partial(update, config, policy, score_fn)
-  return jax.jit(once, donate_argnums=0, out_shardings=mesh.everywhere())
+  return compilation.jit(once, donate_argnums=0, out_shardings=mesh.everywhere())
 
 
 def final_logits(policy: Policy, state: SearchState, problem: Problem) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax import mesh
+from gatprune_jax import compilation, mesh
 from gatprune_jax.channels import Budgets, ChannelGraph
 from gatprune_jax.criteria import Classical
 from gatprune_jax.data import Split, cut
@@ -121,7 +121,7 @@ class Scorer:
     self.config, self._budgets = dataclasses.replace(config, chunk=chunk), task.budgets
     score_masks = jax.vmap(score_fn, (None, 0, None, None))
     share = mesh.over_devices(lambda masks, images, x, y: score_masks(images, masks, x, y))
-    self._score_chunk = jax.jit(share, out_shardings=mesh.everywhere())
+    self._score_chunk = compilation.jit(share, out_shardings=mesh.everywhere())
 
   def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores and accuracies `[C]` of masks `[C, N]` on the reward images."""
