@@ -32,6 +32,7 @@ def finetuning() -> list[Row]:
   vmapped = jax.jit(jax.vmap(plain.step, (0, None)))
   seconds = alternating(
     all_at_once(aligned),
+    all_at_once(aligned, jax.jit),
     lambda: [one(candidate, plain.batch) for candidate in candidates],
     lambda: vmapped(plain.candidates, plain.batch),
     repeats=3,
@@ -39,7 +40,7 @@ def finetuning() -> list[Row]:
   note = (
     f"{_CANDIDATES * _BATCH / seconds[0]:.0f} images/s, {aligned.macs / plain.macs:.2f} of the MACs"
   )
-  references = ("jitted step in a Python loop", "vmap, XLA's convolution")
+  references = ("the same by jax.jit", "jitted step in a Python loop", "vmap, XLA's convolution")
   return [
     Row(_NAME, seconds[0], reference, other, other / seconds[0], note)
     for reference, other in zip(references, seconds[1:], strict=True)
@@ -63,9 +64,9 @@ def finetuning_against_torch() -> list[Row]:
   ]
 
 
-def all_at_once(training: Training) -> Callable[[], Any]:
-  """One step of every candidate, as `train_candidates` takes it."""
-  step = compilation.jit(
+def all_at_once(training: Training, jit: Callable = compilation.jit) -> Callable[[], Any]:
+  """One step of every candidate, as `train_candidates` takes it, compiled by `jit`."""
+  step = jit(
     lambda candidates, batch: over_candidates(lambda one: training.step(one, batch), candidates)
   )
   return lambda: step(training.candidates, training.batch)
