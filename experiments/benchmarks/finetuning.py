@@ -12,7 +12,7 @@ from experiments.benchmarks.masked_resnet import (
   masked_training,
   problem,
 )
-from experiments.benchmarks.measuring import Row, alternating
+from experiments.benchmarks.measuring import Row, alternating, rows_against
 from experiments.benchmarks.peers import adapter
 from gatprune_jax import compilation
 from gatprune_jax.evaluation import over_candidates
@@ -30,21 +30,20 @@ def finetuning() -> list[Row]:
     jax.tree.map(lambda leaf, i=index: leaf[i], plain.candidates) for index in range(_CANDIDATES)
   ]
   vmapped = jax.jit(jax.vmap(plain.step, (0, None)))
-  seconds = alternating(
+  ours, without_options, in_a_loop, vmapped_seconds = alternating(
     all_at_once(aligned),
     all_at_once(aligned, jax.jit),
     lambda: [one(candidate, plain.batch) for candidate in candidates],
     lambda: vmapped(plain.candidates, plain.batch),
     repeats=3,
   )
-  note = (
-    f"{_CANDIDATES * _BATCH / seconds[0]:.0f} images/s, {aligned.macs / plain.macs:.2f} of the MACs"
-  )
-  references = ("the same by jax.jit", "jitted step in a Python loop", "vmap, XLA's convolution")
-  return [
-    Row(_NAME, seconds[0], reference, other, other / seconds[0], note)
-    for reference, other in zip(references, seconds[1:], strict=True)
-  ]
+  note = f"{_CANDIDATES * _BATCH / ours:.0f} images/s, {aligned.macs / plain.macs:.2f} of the MACs"
+  references = {
+    "the same by jax.jit": without_options,
+    "jitted step in a Python loop": in_a_loop,
+    "vmap, XLA's convolution": vmapped_seconds,
+  }
+  return rows_against(_NAME, ours, references, note)
 
 
 def finetuning_against_torch() -> list[Row]:

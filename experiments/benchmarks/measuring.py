@@ -23,6 +23,14 @@ class Row(NamedTuple):
   note: str
 
 
+def rows_against(name: str, seconds: float, references: dict[str, float], note: str) -> list[Row]:
+  """One row for each reference, `{its name: its seconds}`."""
+  return [
+    Row(name, seconds, reference, other, other / seconds, note)
+    for reference, other in references.items()
+  ]
+
+
 def timed(fn: Callable[[], Any]) -> tuple[Any, float]:
   """The result of one call, and its seconds."""
   start = time.perf_counter()

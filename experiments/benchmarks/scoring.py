@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks.masked_resnet import Problem, problem
-from experiments.benchmarks.measuring import Row, alternating
+from experiments.benchmarks.measuring import Row, alternating, rows_against
 from experiments.benchmarks.peers import adapter
 import gatprune_jax as gp
 from gatprune_jax import compilation
@@ -42,7 +42,7 @@ def scoring() -> list[Row]:
 
     return jax.vmap(one)(masks)
 
-  ours, *seconds = alternating(
+  ours, without_options, plain, vmapped = alternating(
     score_all(p),
     score_all(p, jax.jit),
     lambda: [plain_fn(p.variables, images) for _ in p.masks],
@@ -50,11 +50,12 @@ def scoring() -> list[Row]:
     repeats=3,
   )
   note = f"{_MASKS / ours:.2f} masks/s"
-  references = ("the same by jax.jit", "forward pass, same FLOPs", "vmap over all masks")
-  return [
-    Row(_NAME, ours, reference, other, other / ours, note)
-    for reference, other in zip(references, seconds, strict=True)
-  ]
+  references = {
+    "the same by jax.jit": without_options,
+    "forward pass, same FLOPs": plain,
+    "vmap over all masks": vmapped,
+  }
+  return rows_against(_NAME, ours, references, note)
 
 
 def scoring_against_torch() -> list[Row]:

@@ -46,7 +46,7 @@ def kernel_gradient(
   edges = [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)]
   x = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
   height, width = size
-  moved = height if strides[0] == 1 else 1  # places of g
+  moves_g = strides[0] == 1
 
   def read(x, axis, place):
     first, step = place * dilations[axis - 1], strides[axis - 1]
@@ -55,7 +55,7 @@ def kernel_gradient(
 
   def product(x, g):
     rows, above = [x], g
-    if strides[0] == 1:
+    if moves_g:
       reach = dilations[0] * (height - 1)
       g = jnp.pad(g, ((0, 0), (reach, reach), (0, 0), (0, 0)))
       starts = range(reach, -1, -dilations[0])
@@ -70,5 +70,6 @@ def kernel_gradient(
   block = -(-len(x) // _BLOCKS)
   blocks = (slice(start, start + block) for start in range(0, len(x), block))
   total = sum(product(x[images], g[images]) for images in blocks)
-  split = total.reshape(height // moved, width, x.shape[-1], moved, g.shape[-1])
-  return split.transpose(0, 3, 1, 2, 4).reshape(height, width, x.shape[-1], g.shape[-1])
+  if not moves_g:
+    return total.reshape(height, width, x.shape[-1], g.shape[-1])
+  return total.reshape(width, x.shape[-1], height, g.shape[-1]).transpose(2, 0, 1, 3)

@@ -106,6 +106,14 @@ def test_kernel_gradients_of_any_number_of_images(num_images):
 
 
 @pytest.mark.parametrize("case", ["same", "strided"])
+def test_kernels_of_many_places(case):
+  xla, params, operands = problem(case, window=(8, 7), space=(9, 8))
+  assert_same_values_and_gradients(
+    lambda x, w: canonical_convolution(x, w, **params), xla, operands
+  )
+
+
+@pytest.mark.parametrize("case", ["same", "strided"])
 def test_canonical_in_gradient_steps_of_a_loop(case):
   xla, params, (x, w) = problem(case)
 
