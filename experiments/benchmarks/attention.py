@@ -91,8 +91,8 @@ def compiled(layer: Callable, graph: ChannelGraph, edges: Any) -> Program:
 
 
 def attention_against_jraph() -> list[Row]:
-  """Against `jraph.GAT`, on every size where it takes at most half of the machine's memory."""
-  half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**31
+  """Against `jraph.GAT`, on every size where it takes at most half of the memory there is."""
+  half = _memory() / 2**31
   by_edges = lambda params, nodes, edges: attend_edges(params, edges._replace(nodes=nodes))
   rows = []
   for edge_norms in (True, False):
@@ -184,6 +184,13 @@ def attention_compilation() -> list[Row]:
     )
     for name, (graph, program) in programs.items()
   ]
+
+
+def _memory() -> int:
+  """Bytes that programs have at their disposal: of the accelerator, or of the machine."""
+  if stats := jax.devices()[0].memory_stats():
+    return stats["bytes_limit"]
+  return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _resnet50(divisor: int, edge_norms: bool) -> ChannelGraph:

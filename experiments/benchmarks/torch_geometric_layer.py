@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch_geometric.nn import GATConv
 
+from experiments.benchmarks.torch_network import device
+
 
 def forward_and_gradient(
   nodes: np.ndarray,
@@ -28,9 +30,10 @@ def forward_and_gradient(
   layer = GATConv(
     nodes.shape[1], features, heads, negative_slope=0.01, add_self_loops=False, bias=False,
     edge_dim=edges.shape[1],
-  )  # fmt: skip
-  x = torch.tensor(nodes, requires_grad=True)
-  ends, attributes = torch.tensor(np.stack([senders, receivers])).long(), torch.tensor(edges)
+  ).to(device())  # fmt: skip
+  x = torch.tensor(nodes, device=device(), requires_grad=True)
+  ends = torch.tensor(np.stack([senders, receivers])).long().to(device())
+  attributes = torch.tensor(edges, device=device())
 
   def call():
     layer.zero_grad()

@@ -3,12 +3,20 @@
 from collections.abc import Callable, Sequence
 import itertools
 
+import jax
 import numpy as np
 import torch
 from torch import nn
 import torch.nn.functional as F
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+
+torch.backends.cudnn.benchmark = True  # shapes do not change: the fastest kernels are looked for
+
+
+def device() -> torch.device:
+  """The one that JAX computes on, of those that PyTorch sees."""
+  return torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
 
 
 class _Block(nn.Module):
@@ -64,7 +72,7 @@ def scorer(
     batch: images in one forward pass.
     layout: of `FORMATS`.
   """
-  network = MaskedResNet20().to(memory_format=FORMATS[layout])
+  network = MaskedResNet20().to(device(), memory_format=FORMATS[layout])
   norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
   for norm in norms:
     norm.momentum = None  # the mean over batches
@@ -78,11 +86,11 @@ def scorer(
     for part in others:
       network(part, mask)
     network.eval()
-    return float(sum((network(part, mask).argmax(1) == 0).sum() for part in images)) / len(x)
+    return sum((network(part, mask).argmax(1) == 0).sum() for part in images) / len(x)
 
   def run():
     with torch.inference_mode():
-      return [accuracy(mask) for mask in masks]
+      return torch.stack([accuracy(mask) for mask in masks]).tolist()
 
   return run
 
@@ -95,10 +103,10 @@ def trainer(num_candidates: int, x: np.ndarray, layout: str) -> Callable[[], lis
     x: images `[n, H, W, 3]`, the batch of the step.
     layout: of `FORMATS`.
   """
-  images, labels = _images(x, layout), torch.zeros(len(x), dtype=torch.long)
+  images, labels = _images(x, layout), torch.zeros(len(x), dtype=torch.long, device=device())
   candidates = []
   for seed in range(num_candidates):
-    network = MaskedResNet20().to(memory_format=FORMATS[layout]).train()
+    network = MaskedResNet20().to(device(), memory_format=FORMATS[layout]).train()
     optimizer = torch.optim.SGD(
       network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
@@ -109,19 +117,21 @@ def trainer(num_candidates: int, x: np.ndarray, layout: str) -> Callable[[], lis
     loss = F.cross_entropy(network(images, mask), labels)
     loss.backward()
     optimizer.step()
-    return loss.item()
+    return loss.detach()
 
-  return lambda: [step(*candidate) for candidate in candidates]
+  return lambda: torch.stack([step(*candidate) for candidate in candidates]).tolist()
 
 
 def _random_masks(widths: Sequence[int], seed: int) -> list[torch.Tensor]:
   """Half of the channels on average, `[1, width, 1, 1]` each."""
   generator = torch.Generator().manual_seed(seed)
   return [
-    (torch.rand(width, generator=generator) < 0.5).float().view(1, width, 1, 1) for width in widths
+    (torch.rand(width, generator=generator) < 0.5).float().view(1, width, 1, 1).to(device())
+    for width in widths
   ]
 
 
 def _images(x: np.ndarray, layout: str) -> torch.Tensor:
   """NHWC to PyTorch's."""
-  return torch.tensor(x).permute(0, 3, 1, 2).contiguous(memory_format=FORMATS[layout])
+  images = torch.tensor(x).permute(0, 3, 1, 2)
+  return images.contiguous(memory_format=FORMATS[layout]).to(device())

@@ -65,7 +65,8 @@ def fit_surrogate(
     a = (K + r I)^-1 y          w = Z^T a + c F (Z F)^T a
 
   The ridge r is the one of a few with the least squared leave-one-out error, which is
-  a_b / [(K + r I)^-1]_bb for row b.
+  a_b / [(K + r I)^-1]_bb for row b. With the Cholesky factor L of K + r I, the inverse is
+  L^-T L^-1, and its diagonal the squared lengths of the columns of L^-1.
 
   Args:
     masks: `[W, N]`.
@@ -74,6 +75,11 @@ def fit_surrogate(
     features: F, `[N, D]`, standardised.
     prior: c.
   """
+  with jax.default_matmul_precision("highest"):  # rounded more, K is not positive definite
+    return _fit(masks, rewards, valid, features, prior)
+
+
+def _fit(masks, rewards, valid, features, prior) -> Surrogate:
   use = valid.astype(jnp.float32)
   count = jnp.maximum(use.sum(), 1.0)
   masks = masks.astype(jnp.float32)
@@ -81,14 +87,15 @@ def fit_surrogate(
   std = jnp.sqrt(use @ (rewards - mean) ** 2 / count) + 1e-8
   z, y = (masks - centre[None]) * use[:, None], (rewards - mean) * use / std
   zf = z @ features
-  kernel = z @ z.T + prior * zf @ zf.T
+  kernel, identity = z @ z.T + prior * zf @ zf.T, jnp.eye(len(y))
 
   def solve(ridge):
-    inverse = jnp.linalg.inv(kernel + ridge * jnp.eye(len(y)))
-    dual = inverse @ y
-    return dual, (use * (dual / jnp.diag(inverse)) ** 2).sum()
+    factor = jnp.linalg.cholesky(kernel + ridge * identity)
+    inverse = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+    dual = inverse.T @ (inverse @ y)
+    return dual, (use * (dual / (inverse**2).sum(0)) ** 2).sum()
 
-  duals, errors = jax.lax.map(solve, jnp.array(_RIDGES))
+  duals, errors = jax.vmap(solve)(jnp.array(_RIDGES))
   dual = duals[errors.argmin()]
   weights = z.T @ dual + prior * features @ (zf.T @ dual)
   return Surrogate(std * weights, centre, mean)
