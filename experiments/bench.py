@@ -1,11 +1,12 @@
 """Measures speed as ratios within one run: `python -m experiments.bench --out=bench.json`.
 
-Prints a table and writes the same rows as JSON. Timings of one row alternate, so that a busy
-machine slows both sides alike. A new measurement is a function in `BENCHMARKS` of
-`experiments.benchmarks`; one whose peer is not installed is skipped, and `--peers` says what to
-install.
+Prints ratios as they come and a table in the end, and writes the same rows as JSON. Timings of one
+row alternate, so that a busy machine slows both sides alike. A new measurement is a function in
+`BENCHMARKS` of `experiments.benchmarks`; one whose peer is not installed is skipped, and `--peers`
+says what to install.
 """
 
+from collections.abc import Iterator
 import os
 import sys
 
@@ -38,20 +39,23 @@ def main(argv: list[str]) -> None:
   if problem:
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(1)
-  rows = [row for name in _ONLY.value or BENCHMARKS for row in rows_of(name)]
+  rows = []
+  for name in _ONLY.value or BENCHMARKS:
+    for row in rows_of(name):
+      rows.append(row)
+      print(f"{row.name}: {row.ratio:.3g} ({row.reference})", file=sys.stderr)
   device = f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
   print(f"{device}\n\n{benchmark_table(rows)}")
   content = {"device": device, "versions": runs.versions(), "rows": [r._asdict() for r in rows]}
   runs.write_json(_OUT.value, content)
 
 
-def rows_of(name: str) -> list[Row]:
+def rows_of(name: str) -> Iterator[Row]:
   """The rows of one benchmark; none, and a line that says why, where it is skipped."""
   try:
-    return BENCHMARKS[name]()
+    yield from BENCHMARKS[name]()
   except Skipped as reason:
     print(f"{name} skipped: {reason}", file=sys.stderr)
-    return []
 
 
 if __name__ == "__main__":

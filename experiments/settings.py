@@ -9,6 +9,7 @@ from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.criteria import check_criteria
 from gatprune_jax.data import DataConfig, Sizes
 from gatprune_jax.evaluation import AdaptationConfig, Recipe
+from gatprune_jax.models import DTYPES
 from gatprune_jax.resume import CheckpointConfig
 from gatprune_jax.search import SEARCHES, SearchConfig
 
@@ -18,13 +19,13 @@ class ModelConfig:
   """Which network: see `gatprune_jax.models.model` and `eval_function`."""
 
   name: str
-  dtype: str  # of the computation
+  dtype: str  # of the computation, of `gatprune_jax.models.DTYPES`
   options: dict[str, Any]  # of the network's constructor
 
   def __post_init__(self):
-    """Refuses what is computed in neither dtype."""
-    if self.dtype not in (choices := ("float32", "bfloat16")):
-      raise InputError(f"model dtype {self.dtype!r} is unknown: choose from {', '.join(choices)}")
+    """Refuses a dtype that there is not."""
+    if self.dtype not in DTYPES:
+      raise InputError(f"model dtype {self.dtype!r} is unknown: choose from {', '.join(DTYPES)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Speed as ratios within one run: what `experiments.bench` measures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from experiments.benchmarks.attention import (
   attention_against_jraph,
@@ -16,9 +16,9 @@ from experiments.benchmarks.peers import PEERS, Skipped, overview
 from experiments.benchmarks.reading import reading
 from experiments.benchmarks.scaling import scaling
 from experiments.benchmarks.scoring import scoring, scoring_against_torch
-from experiments.benchmarks.searching import agent_overhead, compilation
+from experiments.benchmarks.searching import agent_overhead, first_update
 
-BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
+BENCHMARKS: dict[str, Callable[[], Iterable[Row]]] = {
   "tracing": tracing,
   "half_width_speed": half_width_speed,
   "scoring": scoring,
@@ -27,7 +27,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
   "finetuning": finetuning,
   "finetuning_against_torch": finetuning_against_torch,
   "agent_overhead": agent_overhead,
-  "compilation": compilation,
+  "first_update": first_update,
   "reading": reading,
   "ceiling": ceiling,
   "attention_against_jraph": attention_against_jraph,

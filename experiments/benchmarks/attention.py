@@ -4,7 +4,8 @@ Four heads of sixteen features, forward and gradient. Memory is what the compile
 (`memory_analysis`): arguments and temporary buffers, without the process around it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import functools
 import os
 import time
 from typing import Any, NamedTuple
@@ -90,11 +91,10 @@ def compiled(layer: Callable, graph: ChannelGraph, edges: Any) -> Program:
   )
 
 
-def attention_against_jraph() -> list[Row]:
+def attention_against_jraph() -> Iterator[Row]:
   """Against `jraph.GAT`, on every size where it takes at most half of the memory there is."""
   half = _memory() / 2**31
   by_edges = lambda params, nodes, edges: attend_edges(params, edges._replace(nodes=nodes))
-  rows = []
   for edge_norms in (True, False):
     for divisor in _DIVISORS:
       graph = _resnet50(divisor, edge_norms)
@@ -104,8 +104,7 @@ def attention_against_jraph() -> list[Row]:
         break
       note = f"{len(edges.senders)} edges, {{:.2f}} GiB against {reference.gib:.2f}"
       told = note if edge_norms else f"no norms of edges, {note}"
-      rows.append(_against(graph, reference.run, "jraph.GAT", told))
-  return rows
+      yield _against(graph, reference.run, "jraph.GAT", told)
 
 
 def attention_against_torch() -> list[Row]:
@@ -193,6 +192,7 @@ def _memory() -> int:
   return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+@functools.cache
 def _resnet50(divisor: int, edge_norms: bool) -> ChannelGraph:
   widths = tuple(width // divisor for width in _RESNET50_WIDTHS)
   return channel_graph("resnet50", 224, 1000, edge_norms, widths=widths)

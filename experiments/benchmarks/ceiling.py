@@ -1,44 +1,70 @@
-"""How much of the machine's arithmetic is used: seconds against matrix products of equal FLOPs."""
+"""How much of the machine is used: against products of equal FLOPs, and copies of equal bytes."""
+
+from collections.abc import Iterator
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks.finetuning import all_at_once
 from experiments.benchmarks.masked_resnet import aligned_training, masked_training, problem
-from experiments.benchmarks.measuring import Row, alternating
-from experiments.benchmarks.scoring import score_all
+from experiments.benchmarks.measuring import Row, alternating, dtypes
+from experiments.benchmarks.scoring import score_calls
 from gatprune_jax import compilation
 
-_SIDE = 2048
 
+def ceiling() -> Iterator[Row]:
+  """Model FLOPs utilisation, and the share of the memory's bandwidth.
 
-def ceiling() -> list[Row]:
-  """Model FLOPs utilisation: the ratio of each row is a share of the measured matmul rate.
-
-  A forward pass takes two FLOPs a multiply-add, a gradient step three times as many.
+  The ratio of a row is a share of the rate that was measured for matrix products, or for copies. A
+  forward pass takes two FLOPs a multiply-add, a gradient step three times as many; bytes are what
+  XLA counts for its compiled program, which it can where there are no loops in it.
   """
-  scored = problem(4, 256)
-  trained, dense = aligned_training(problem(4, 64)), masked_training(problem(1, 128))
-  matrix = jax.random.normal(jax.random.key(0), (_SIDE, _SIDE))
-  matmul = jax.jit(jnp.matmul)
-  step = compilation.jit(dense.step)
-  candidate = jax.tree.map(lambda leaf: leaf[0], dense.candidates)
+  side, copied = (2048, 2**26) if jax.default_backend() == "cpu" else (8192, 2**30)
+  for dtype in dtypes():
+    works = _works(dtype)
+    matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)
+    product = functools.partial(jax.jit(jnp.matmul), matrix, matrix)
+    copy = functools.partial(jax.jit(lambda x: x + 1), jnp.ones(copied // 4))
+    runs = [lambda calls=work.calls: [call() for call in calls] for work in works]
+    product_seconds, copy_seconds, *seconds = alternating(product, copy, *runs, repeats=3)
+    rate, bandwidth = 2 * side**3 / product_seconds, 2 * copied / copy_seconds
+    for own, work in zip(seconds, works, strict=True):
+      least, note = work.flops / rate, f"{rate / 1e9:.0f} GFLOP/s"
+      yield Row(work.name, own, "matmul, same FLOPs", least, least / own, note)
+      if (moved := sum(map(_bytes_accessed, work.calls))) > 0:
+        least, note = moved / bandwidth, f"{bandwidth / 1e9:.0f} GB/s"
+        yield Row(work.name, own, "copy, same bytes", least, least / own, note)
 
-  reference, *seconds = alternating(
-    lambda: matmul(matrix, matrix),
-    score_all(scored),
-    all_at_once(trained),
-    lambda: step(candidate, dense.batch),
-    repeats=3,
-  )
-  rate = 2 * _SIDE**3 / reference
-  flops = {
-    "score 4 masks of resnet20, 512 images each": 2 * scored.macs * 4 * 512,
-    "a step of 4 candidates of resnet20, batch 64": 6 * trained.macs * 4 * 64,
-    "a step of dense resnet20, batch 128": 6 * dense.macs * 128,
-  }
-  note = f"matmul rate {rate / 1e9:.0f} GFLOP/s"
+
+class _Work(NamedTuple):
+  name: str
+  calls: list[functools.partial[Any]]  # of compiled functions
+  flops: float  # of all calls
+
+
+def _works(dtype: str) -> list[_Work]:
+  scored, trained = problem(16, 256, dtype), aligned_training(problem(8, 64, dtype))
+  dense = masked_training(problem(1, 128, dtype))
+  candidate = jax.tree.map(lambda leaf: leaf[0], dense.candidates)
+  step = functools.partial(compilation.jit(dense.step), candidate, dense.batch)
   return [
-    Row(name, own, "matmul, same FLOPs", work / rate, work / rate / own, note)
-    for (name, work), own in zip(flops.items(), seconds, strict=True)
+    _Work(
+      f"score 16 masks of resnet20, 512 images each, {dtype}",
+      score_calls(scored),
+      2 * scored.macs * 16 * 512,
+    ),
+    _Work(
+      f"a step of 8 candidates of resnet20, batch 64, {dtype}",
+      [all_at_once(trained)],
+      6 * trained.macs * 8 * 64,
+    ),
+    _Work(f"a step of dense resnet20, batch 128, {dtype}", [step], 6 * dense.macs * 128),
   ]
+
+
+def _bytes_accessed(call: functools.partial[Any]) -> float:
+  """Of the compiled program of a jitted call; 0 where it has loops."""
+  program = call.func.lower(*call.args).compile()
+  return 0.0 if " while(" in program.as_text() else program.cost_analysis()["bytes accessed"]

@@ -17,6 +17,7 @@ from gatprune_jax.evaluation import (
   Recipe,
   TrainFunction,
   candidate_convolution,
+  candidate_width,
   init_train_state,
   make_optimizer,
   train_step,
@@ -32,6 +33,7 @@ RECIPE = Recipe(
 class Problem(NamedTuple):
   """A network with random weights, images, and masks of about half its channels."""
 
+  dtype: str
   graph: ChannelGraph
   eval_fn: Callable[[Any, jax.Array], jax.Array]
   train_fn: TrainFunction
@@ -47,15 +49,16 @@ class Problem(NamedTuple):
     return gp.macs(self.graph, np.ones(self.graph.num_channels))
 
 
-def problem(num_masks: int, num_images: int, name: str = "resnet20") -> Problem:
+def problem(num_masks: int, num_images: int, dtype: str, name: str = "resnet20") -> Problem:
   """The problem with so many masks, and so many images of each kind."""
-  eval_fn, variables, x = network(name, 32, num_images, 10)
+  eval_fn, variables, x = network(name, 32, num_images, 10, dtype)
   graph = gp.trace(eval_fn, variables, x[:1])
   masks = np.random.default_rng(0).random((num_masks, graph.num_channels)) < 0.5
   return Problem(
+    dtype,
     graph,
     eval_fn,
-    models.train_function(models.model(name, 10)),
+    models.train_function(models.model(name, 10), dtype),
     variables,
     x,
     jnp.zeros(num_images, jnp.int32),
@@ -83,7 +86,10 @@ def masked_training(p: Problem) -> Training:
 def aligned_training(p: Problem) -> Training:
   """As `train_candidates` does it."""
   masks = np.asarray(p.masks)
-  aligned = align(p.graph, p.train_fn, masks, p.variables, p.x, conv=candidate_convolution())
+  aligned = align(
+    p.graph, p.train_fn, masks, p.variables, p.x, conv=candidate_convolution(),
+    width=candidate_width,
+  )  # fmt: skip
   fn_of = lambda index: functools.partial(aligned.apply, index)
   macs = gp.macs(p.graph, aligned.keep[0])
   return _training(p, fn_of, aligned.cut(p.variables), np.arange(len(masks)), macs)

@@ -11,6 +11,9 @@ import numpy as np
 import gatprune_jax as gp
 from gatprune_jax import models
 
+_SECONDS = 2.0  # short functions are called more often, for so long
+_MOST_REPEATS = 50
+
 
 class Row(NamedTuple):
   """One comparison."""
@@ -39,12 +42,26 @@ def timed(fn: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def alternating(*fns: Callable[[], Any], repeats: int = 9) -> list[float]:
-  """Median seconds of each function, called in turn after a first call that is not counted."""
+  """Median seconds of each function, called in turn after a first call that is not counted.
+
+  Args:
+    *fns: what is measured.
+    repeats: calls of each at least.
+  """
   run = lambda fn: jax.block_until_ready(fn())
   for fn in fns:
     run(fn)
-  rounds = [[timed(lambda fn=fn: run(fn))[1] for fn in fns] for _ in range(repeats)]
+  rounds, start = [], time.perf_counter()
+  while len(rounds) < repeats or (
+    len(rounds) < _MOST_REPEATS and time.perf_counter() - start < _SECONDS
+  ):
+    rounds.append([timed(lambda fn=fn: run(fn))[1] for fn in fns])
   return [statistics.median(times) for times in zip(*rounds, strict=True)]
+
+
+def dtypes() -> tuple[str, ...]:
+  """In which the networks are computed that are measured."""
+  return ("float32",) if jax.default_backend() == "cpu" else ("float32", "bfloat16")
 
 
 class Traced(NamedTuple):
@@ -55,12 +72,12 @@ class Traced(NamedTuple):
   x: jax.Array
 
 
-def network(name: str, side: int, batch: int, num_classes: int) -> Traced:
+def network(name: str, side: int, batch: int, num_classes: int, dtype: str = "float32") -> Traced:
   """A network of `models` by name as initialised, on normal noise `[batch, side, side, 3]`."""
   module = models.model(name, num_classes)
   x = jax.random.normal(jax.random.key(0), (batch, side, side, 3))
   variables = jax.jit(module.init)(jax.random.key(1), x[:1])
-  return Traced(models.eval_function(module), variables, x)
+  return Traced(models.eval_function(module, dtype), variables, x)
 
 
 def half_width(graph: gp.ChannelGraph) -> np.ndarray:

@@ -46,7 +46,7 @@ def _seconds(num_devices: int) -> float:
 
 def main() -> None:
   """Prints the seconds that all masks take, one at a time on each device."""
-  p = problem(_MASKS, _IMAGES)
+  p = problem(_MASKS, _IMAGES, "float32")
   momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
 
   def score(masks, variables, calibration, x, y):

@@ -1,12 +1,15 @@
 """How fast masks are scored, batch norm recalibrated for each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import functools
+import itertools
+from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.benchmarks.masked_resnet import Problem, problem
-from experiments.benchmarks.measuring import Row, alternating, rows_against
+from experiments.benchmarks.measuring import Row, alternating, dtypes, rows_against
 from experiments.benchmarks.peers import adapter
 import gatprune_jax as gp
 from gatprune_jax import compilation
@@ -20,66 +23,57 @@ from gatprune_jax.evaluation import (
 )
 
 _MASKS, _IMAGES = 16, 256  # as many images for the statistics as for the score
-_NAME = f"score {_MASKS} masks of resnet20, {2 * _IMAGES} images each"
 
 
-def scoring() -> list[Row]:
+def scoring() -> Iterator[Row]:
   """Against one forward pass over the same images a mask, and against what one writes first."""
-  p = problem(_MASKS, _IMAGES)
-  momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
-  images = np.concatenate([p.x, p.calibration])
-  plain_fn = compilation.jit(lambda variables, x: p.eval_fn(variables, x))
-
-  @jax.jit
-  def naive(variables, masks, calibration, x, y):
-    masked_train, masked_eval = gp.masked(p.graph, p.train_fn), gp.masked(p.graph, p.eval_fn)
-
-    def one(mask):
-      own = recalibrate(
-        lambda v, batch: masked_train(v, mask, batch), momentum, variables, calibration
-      )
-      return score_logits(masked_eval(own, mask, x), y).correct.mean()
-
-    return jax.vmap(one)(masks)
-
-  ours, without_options, plain, vmapped = alternating(
-    score_all(p),
-    score_all(p, jax.jit),
-    lambda: [plain_fn(p.variables, images) for _ in p.masks],
-    lambda: naive(p.variables, p.masks, p.calibration, p.x, p.y),
-    repeats=3,
-  )
-  note = f"{_MASKS / ours:.2f} masks/s"
-  references = {
-    "the same by jax.jit": without_options,
-    "forward pass, same FLOPs": plain,
-    "vmap over all masks": vmapped,
-  }
-  return rows_against(_NAME, ours, references, note)
+  for dtype in dtypes():
+    p = problem(_MASKS, _IMAGES, dtype)
+    images = np.concatenate([p.x, p.calibration])
+    plain_fn = compilation.jit(p.eval_fn)
+    references = {
+      "forward pass, same FLOPs": lambda p=p, fn=plain_fn, images=images: [
+        fn(p.variables, images) for _ in p.masks
+      ],
+      "vmap over all masks": _written_first(p),
+    }
+    if jax.default_backend() == "cpu":
+      references["the same by jax.jit"] = score_all(p, jax.jit)
+    ours, *theirs = alternating(score_all(p), *references.values(), repeats=3)
+    note = f"{_MASKS / ours:.2f} masks/s"
+    yield from rows_against(_name(p), ours, dict(zip(references, theirs, strict=True)), note)
 
 
-def scoring_against_torch() -> list[Row]:
+def scoring_against_torch() -> Iterator[Row]:
   """Against a loop over masks in PyTorch: as one writes it first, and at its best.
 
   Raises:
     Skipped: without PyTorch.
   """
   torch_network = adapter("torch")
-  p = problem(_MASKS, _IMAGES)
-  settings = [(batch, layout) for batch in (64, 128, 256) for layout in torch_network.FORMATS]
-  x, calibration = np.asarray(p.x), np.asarray(p.calibration)
-  loops = [torch_network.scorer(_MASKS, x, calibration, *setting) for setting in settings]
-  ours, *theirs = alternating(score_all(p), *loops, repeats=3)
-  best = int(np.argmin(theirs))
-  batch, layout = settings[best]
-  note = f"PyTorch's best: batch {batch}, {layout}"
-  first = settings.index((256, "NCHW"))
-  rows = ((first, "PyTorch loop", "batch 256, NCHW"), (best, "PyTorch loop, tuned", note))
-  return [Row(_NAME, ours, name, theirs[i], theirs[i] / ours, told) for i, name, told in rows]
+  settings = list(itertools.product((64, 128, 256), torch_network.FORMATS))
+  for dtype in dtypes():
+    p = problem(_MASKS, _IMAGES, dtype)
+    x, calibration = np.asarray(p.x), np.asarray(p.calibration)
+    loops = [torch_network.scorer(_MASKS, x, calibration, *setting, dtype) for setting in settings]
+    ours, *theirs = alternating(score_all(p), *loops, repeats=3)
+    best = int(np.argmin(theirs))
+    batch, layout = settings[best]
+    note = f"PyTorch's best: batch {batch}, {layout}"
+    first = settings.index((256, "NCHW"))
+    rows = ((first, "PyTorch loop", "batch 256, NCHW"), (best, "PyTorch loop, tuned", note))
+    for i, name, told in rows:
+      yield Row(_name(p), ours, name, theirs[i], theirs[i] / ours, told)
 
 
 def score_all(p: Problem, jit: Callable = compilation.jit) -> Callable[[], list[jax.Array]]:
   """Scores the masks of a problem as a search does, compiled by `jit`."""
+  calls = score_calls(p, jit)
+  return lambda: [call() for call in calls]
+
+
+def score_calls(p: Problem, jit: Callable = compilation.jit) -> list[functools.partial[Any]]:
+  """The calls of one compiled function that score as many masks as are scored at once."""
   momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
   activation = largest_activation(p.eval_fn, p.variables, p.x)
   chunk = min(len(p.masks), masks_at_once(activation, False, jax.default_backend()))
@@ -91,4 +85,23 @@ def score_all(p: Problem, jit: Callable = compilation.jit) -> Callable[[], list[
 
   score = jit(jax.vmap(one, (None, 0, None, None, None)))
   chunks = [p.masks[start : start + chunk] for start in range(0, len(p.masks), chunk)]
-  return lambda: [score(p.variables, some, p.calibration, p.x, p.y) for some in chunks]
+  return [functools.partial(score, p.variables, some, p.calibration, p.x, p.y) for some in chunks]
+
+
+def _written_first(p: Problem) -> Callable[[], jax.Array]:
+  """vmap over all masks and all images at once."""
+  masked_train, masked_eval = gp.masked(p.graph, p.train_fn), gp.masked(p.graph, p.eval_fn)
+  momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
+
+  def one(mask, variables, calibration, x, y):
+    own = recalibrate(
+      lambda v, batch: masked_train(v, mask, batch), momentum, variables, calibration
+    )
+    return score_logits(masked_eval(own, mask, x), y).correct.mean()
+
+  score = jax.jit(jax.vmap(one, (0, None, None, None, None)))
+  return functools.partial(score, p.masks, p.variables, p.calibration, p.x, p.y)
+
+
+def _name(p: Problem) -> str:
+  return f"score {_MASKS} masks of resnet20, {2 * _IMAGES} images each, {p.dtype}"

@@ -61,7 +61,7 @@ class MaskedResNet20(nn.Module):
 
 
 def scorer(
-  num_masks: int, x: np.ndarray, calibration: np.ndarray, batch: int, layout: str
+  num_masks: int, x: np.ndarray, calibration: np.ndarray, batch: int, layout: str, dtype: str
 ) -> Callable[[], list[float]]:
   """Scores random masks in turn: statistics of the calibration images, then accuracy on x.
 
@@ -71,6 +71,7 @@ def scorer(
     calibration: images `[m, H, W, 3]`.
     batch: images in one forward pass.
     layout: of `FORMATS`.
+    dtype: "bfloat16" is autocast.
   """
   network = MaskedResNet20().to(device(), memory_format=FORMATS[layout])
   norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -89,19 +90,22 @@ def scorer(
     return sum((network(part, mask).argmax(1) == 0).sum() for part in images) / len(x)
 
   def run():
-    with torch.inference_mode():
+    with torch.inference_mode(), _autocast(dtype):
       return torch.stack([accuracy(mask) for mask in masks]).tolist()
 
   return run
 
 
-def trainer(num_candidates: int, x: np.ndarray, layout: str) -> Callable[[], list[float]]:
+def trainer(
+  num_candidates: int, x: np.ndarray, layout: str, dtype: str
+) -> Callable[[], list[float]]:
   """One step of SGD with Nesterov momentum on each of several masked networks in turn.
 
   Args:
     num_candidates: how many.
     x: images `[n, H, W, 3]`, the batch of the step.
     layout: of `FORMATS`.
+    dtype: "bfloat16" is autocast.
   """
   images, labels = _images(x, layout), torch.zeros(len(x), dtype=torch.long, device=device())
   candidates = []
@@ -114,12 +118,17 @@ def trainer(num_candidates: int, x: np.ndarray, layout: str) -> Callable[[], lis
 
   def step(network, optimizer, mask):
     optimizer.zero_grad()
-    loss = F.cross_entropy(network(images, mask), labels)
+    with _autocast(dtype):
+      loss = F.cross_entropy(network(images, mask), labels)
     loss.backward()
     optimizer.step()
     return loss.detach()
 
   return lambda: torch.stack([step(*candidate) for candidate in candidates]).tolist()
+
+
+def _autocast(dtype: str) -> torch.autocast:
+  return torch.autocast(device().type, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
 def _random_masks(widths: Sequence[int], seed: int) -> list[torch.Tensor]:

@@ -16,7 +16,7 @@ from experiments.configs import cifar100_resnet56, variants
 
 def get_config(variant: str = "") -> ConfigDict:
   config = cifar100_resnet56.get_config()
-  config.model = ConfigDict({"name": "vgg19", "dtype": "float32"})
+  config.model = ConfigDict({"name": "vgg19", "dtype": "auto"})
   config.budgets.macs = 0.1
   config.compare.budgets = (0.1,)
   return variants.apply("cifar100_vgg19", config, variant)

@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config = digits_resnet8.get_config()
   config.dataset = "cifar10"
   config.images.update({"train": 0, "reward": 2000, "select": 2000, "test": 0})
-  config.model = ConfigDict({"name": "resnet20", "dtype": "float32", "shortcut": "A"})
+  config.model = ConfigDict({"name": "resnet20", "dtype": "auto", "shortcut": "A"})
   config.dense.recipe.update(
     {"epochs": 200, "batch_size": 128, "weight_decay": 1e-4, "shift": 4, "flip": True}
   )

@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
   config.model = ConfigDict()
   config.model.name = "resnet8"  # of gatprune_jax.models; fields besides name and dtype are its own
-  config.model.dtype = "float32"  # or "bfloat16": of the computation, on accelerators
+  config.model.dtype = "auto"  # bfloat16 on accelerators, float32 on CPU; or one of these two
   config.model.widths = (16, 32, 64)  # channels of the three stages
   config.model.shortcut = "B"  # "A" pads, "B" projects
 

@@ -24,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.dataset = "imagenet2012"
   config.image_size = 224
   config.images.update({"train": 0, "reward": 5000, "select": 10000, "test": 0})
-  config.model = ConfigDict({"name": "resnet50", "dtype": "bfloat16"})
+  config.model = ConfigDict({"name": "resnet50", "dtype": "auto"})
   augmentation = {"shift": 0, "flip": True, "crop_area": 0.08}
   config.dense.recipe.update(augmentation)
   config.dense.recipe.update(

@@ -20,7 +20,6 @@ def apply(
 
 def run_locally(config: ConfigDict) -> None:
   """The whole experiment on a handful of images; it learns nothing, and mostly compiles."""
-  config.model.dtype = "float32"
   config.images.update({"train": 48, "reward": 24, "select": 16, "test": 16})
   for recipe in (config.dense.recipe, config.finetune):
     recipe.update({"epochs": 1, "batch_size": 16, "warmup_epochs": 0.0})

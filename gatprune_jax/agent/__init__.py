@@ -1,6 +1,6 @@
 """The learner's parts. They know channels and criteria, nothing of how a mask is scored."""
 
-from gatprune_jax.agent.blocks import Bipartite, Block, stack_blocks
+from gatprune_jax.agent.blocks import Bipartite, Block, stack_blocks, tiling_for
 from gatprune_jax.agent.critic import (
   CriticConfig,
   Surrogate,
@@ -70,6 +70,7 @@ __all__ = [
   "remember",
   "sample",
   "stack_blocks",
+  "tiling_for",
   "to_graphs_tuple",
   "update_multipliers",
   "utility",

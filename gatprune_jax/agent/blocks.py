@@ -16,9 +16,26 @@ EDGE_FEATURES = ("log_norm", "forward", "backward", "dense", "layer", "self")
 FLAGS = EDGE_FEATURES[1:]
 
 TILE = 128  # the longest side of a block whose edges are evaluated one by one
-_SHORTEST = 16  # the least power of two that a side is padded to
-_SLICE = 2**18  # edges at once: several heads' logits stay in the cache of a CPU
 _NOWHERE = np.iinfo(np.int32).max  # an id that no node has
+
+
+class Tiling(NamedTuple):
+  """How sets of edges are cut and stacked for a kind of processor."""
+
+  shortest: int  # the least power of two that a side is padded to
+  at_once: int  # edges in a slice
+  sorts_from: int  # sets without norms sort where both sides are longer
+
+
+# On CPU, padding costs and several heads' logits of a slice stay in the cache. Accelerators want
+# few and large operations: one shape of tiles, and sorting only where edges are very many.
+_CPU = Tiling(16, 2**18, TILE)
+_ACCELERATOR = Tiling(TILE, 2**24, 8 * TILE)
+
+
+def tiling_for(backend: str) -> Tiling:
+  """The tiling for a backend as `jax.default_backend()` names it."""
+  return _CPU if backend == "cpu" else _ACCELERATOR
 
 
 class Bipartite(NamedTuple):
@@ -50,30 +67,30 @@ def flags(**values: bool) -> np.ndarray:
 def sorts(num_senders: int, num_receivers: int, has_norms: bool) -> bool:
   """Whether a set of edges is evaluated by sorting its senders, not edge by edge.
 
-  Sorting needs edges that differ in nothing but their ends, and pays from about a tile on: this
-  is the one place that decides it. Whatever does not sort is cut into tiles.
+  Sorting needs edges that differ in nothing but their ends. `stack_blocks` leaves sets longer than
+  a tile where it pays, and cuts all others.
   """
   return not has_norms and min(num_senders, num_receivers) > TILE
 
 
-def stack_blocks(sets: Sequence[Bipartite]) -> tuple[Block, ...]:
+def stack_blocks(sets: Sequence[Bipartite], tiling: Tiling) -> tuple[Block, ...]:
   """Cuts sets of edges into tiles where they do not sort, pads them, and stacks equal shapes.
 
-  Sides become powers of two from 16 on, so that there are at most sixteen shapes of tiles, besides
-  those between one node and many.
+  Sides become powers of two from the shortest on, so that there are few shapes of tiles (at most
+  sixteen), besides those between one node and many.
   """
   stacks: dict[tuple, list[Bipartite]] = {}
   for edges in sets:
-    for piece in _pieces(edges):
-      padded = _padded(piece)
+    for piece in _pieces(edges, tiling):
+      padded = _padded(piece, tiling)
       shape = (len(padded.senders), len(padded.receivers), padded.norms is None)
       stacks.setdefault(shape, []).append(padded)
-  return tuple(_sliced(stack) for stack in stacks.values())
+  return tuple(_sliced(stack, tiling) for stack in stacks.values())
 
 
-def _pieces(edges: Bipartite) -> list[Bipartite]:
+def _pieces(edges: Bipartite, tiling: Tiling) -> list[Bipartite]:
   num_senders, num_receivers = len(edges.senders), len(edges.receivers)
-  if sorts(num_senders, num_receivers, edges.norms is not None):
+  if edges.norms is None and min(num_senders, num_receivers) > tiling.sorts_from:
     return [edges]
   starts = [
     (slice(i, i + TILE), slice(j, j + TILE))
@@ -91,10 +108,10 @@ def _pieces(edges: Bipartite) -> list[Bipartite]:
   ]
 
 
-def _padded(edges: Bipartite) -> Bipartite:
+def _padded(edges: Bipartite, tiling: Tiling) -> Bipartite:
   """One shape for every star's piece; sides that are powers of two for all others."""
   num_senders, num_receivers = len(edges.senders), len(edges.receivers)
-  side = lambda size: max(_SHORTEST, 1 << (size - 1).bit_length())
+  side = lambda size: max(tiling.shortest, 1 << (size - 1).bit_length())
   if num_senders == 1:
     more = (0, TILE - num_receivers)
   elif num_receivers == 1:
@@ -109,13 +126,13 @@ def _padded(edges: Bipartite) -> Bipartite:
   )
 
 
-def _sliced(stack: list[Bipartite]) -> Block:
-  """Stacks sets of one shape into slices of at most `_SLICE` edges, the last filled up."""
+def _sliced(stack: list[Bipartite], tiling: Tiling) -> Block:
+  """Stacks sets of one shape into slices of so many edges at most, the last filled up."""
   senders, receivers, _, norms = stack[0]
   work = len(senders) * len(receivers)
   if sorts(len(senders), len(receivers), norms is not None):
     work = len(senders) + len(receivers)
-  num_slices = -(-len(stack) // max(1, _SLICE // work))
+  num_slices = -(-len(stack) // max(1, tiling.at_once // work))
   per_slice = -(-len(stack) // num_slices)
   missing = num_slices * per_slice - len(stack)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gatprune_jax.agent.blocks import Bipartite, Block, flags, stack_blocks
+from gatprune_jax.agent.blocks import Bipartite, Block, flags, stack_blocks, tiling_for
 from gatprune_jax.channels import (
   FROZEN,
   Budgets,
@@ -145,7 +145,7 @@ def _blocks(graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool) -
       node = np.array([graph.num_channels + index])
       sets.append(Bipartite(node, members, flags(layer=True), None))
       sets.append(Bipartite(members, node, flags(layer=True), None))
-  return stack_blocks(sets)
+  return stack_blocks(sets, tiling_for(jax.default_backend()))
 
 
 def _layer_features(graph: ChannelGraph) -> np.ndarray:

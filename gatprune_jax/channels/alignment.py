@@ -59,7 +59,12 @@ class Aligned:
 
 
 def align(
-  graph: ChannelGraph, fn: Callable, masks: np.ndarray, *args: Any, conv: Convolution | None = None
+  graph: ChannelGraph,
+  fn: Callable,
+  masks: np.ndarray,
+  *args: Any,
+  conv: Convolution | None = None,
+  width: Callable[[int], int] = lambda widest: widest,
 ) -> Aligned:
   """Gives the networks of several masks one shape: of every kind of channel the largest width.
 
@@ -69,12 +74,14 @@ def align(
     masks: zeros and ones `[C, N]`, 1 = keep.
     *args: of fn, arrays or `jax.ShapeDtypeStruct`s; the dense variables first.
     conv: as in `masked`.
+    width: from how many channels of a kind the widest network keeps to how many all networks hold,
+      at least as many; never more than there are.
 
   Raises:
     InputError: where a mask has another shape or other values.
   """
   masks = np.stack([checked_mask(graph, mask, allow_empty=True) for mask in masks])
-  keep = _with_filler(masks, _kinds(bind(graph, fn, args), graph.num_channels))
+  keep = _with_filler(masks, _kinds(bind(graph, fn, args), graph.num_channels), width)
 
   def apply(index: Any, variables: Any, *args: Any) -> Any:
     binding = bind(graph, fn, (dense_shapes(graph, variables), *args))
@@ -86,13 +93,13 @@ def align(
   return Aligned(graph, keep, apply)
 
 
-def _with_filler(masks: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-  """Each mask with as many channels of each kind `[N]` as the mask that keeps most of them."""
+def _with_filler(masks: np.ndarray, kinds: np.ndarray, width: Callable[[int], int]) -> np.ndarray:
+  """Each mask with as many channels of each kind `[N]`: the width for the mask that keeps most."""
   keep = masks.copy()
   for kind in np.unique(kinds):
     members = np.flatnonzero(kinds == kind)
-    width = masks[:, members].sum(1).max()
-    held = np.argsort(~masks[:, members], axis=1, kind="stable")[:, :width]
+    num = width(int(masks[:, members].sum(1).max()))
+    held = np.argsort(~masks[:, members], axis=1, kind="stable")[:, :num]
     np.put_along_axis(keep, members[held], True, axis=1)
   return keep
 

@@ -8,12 +8,14 @@ from gatprune_jax.evaluation.batching import (
   masks_at_once,
   over_candidates,
 )
+from gatprune_jax.evaluation.canonical_convolution import canonical_convolution
 from gatprune_jax.evaluation.convolution import (
   candidate_convolution,
-  canonical_convolution,
-  matrix_convolution,
+  candidate_width,
   scoring_convolution,
 )
+from gatprune_jax.evaluation.matrix_convolution import matrix_convolution
+from gatprune_jax.evaluation.merged_convolution import merged_convolution
 from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate, running_momentum
 from gatprune_jax.evaluation.recipe import Recipe, make_optimizer, steps_per_epoch
 from gatprune_jax.evaluation.scoring import (
@@ -45,6 +47,7 @@ __all__ = [
   "adapt",
   "candidate_accuracies",
   "candidate_convolution",
+  "candidate_width",
   "canonical_convolution",
   "images_at_once",
   "in_blocks",
@@ -56,6 +59,7 @@ __all__ = [
   "masked_logits",
   "masks_at_once",
   "matrix_convolution",
+  "merged_convolution",
   "over_candidates",
   "recalibrate",
   "recalibrate_mask",

@@ -13,7 +13,7 @@ from gatprune_jax.channels import ChannelGraph, align
 from gatprune_jax.data import Split, random_flip, random_shift
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation.batching import over_candidates
-from gatprune_jax.evaluation.convolution import candidate_convolution
+from gatprune_jax.evaluation.convolution import candidate_convolution, candidate_width
 from gatprune_jax.evaluation.placement import Carry, Placement
 from gatprune_jax.evaluation.recalibration import TrainFunction
 from gatprune_jax.evaluation.recipe import Recipe, make_optimizer, steps_per_epoch
@@ -78,7 +78,7 @@ def train_candidates(
   """Trains one copy of a network under each mask, side by side, on the same batches.
 
   Equal to training each alone with `masked(graph, train_fn)` and the same key. The networks are
-  aligned (see `align`): each computes as many channels as the widest of them keeps. Every device
+  aligned (see `align`): each computes about as many channels as the widest keeps. Every device
   trains its share of them.
 
   Args:
@@ -102,8 +102,9 @@ def train_candidates(
   """
   images = jax.ShapeDtypeStruct((recipe.batch_size, *split.x.shape[1:]), jnp.float32)
   aligned = align(
-    graph, train_fn, np.asarray(masks), variables, images, conv=candidate_convolution()
-  )
+    graph, train_fn, np.asarray(masks), variables, images, conv=candidate_convolution(),
+    width=candidate_width,
+  )  # fmt: skip
 
   def step(optimizer):
     def one(state, index, batch):

@@ -1,6 +1,6 @@
 """Networks to prune. They know nothing of pruning."""
 
-from gatprune_jax.models.apply import eval_function, train_function
+from gatprune_jax.models.apply import DTYPES, eval_function, train_function
 from gatprune_jax.models.catalogue import MODELS, model
 from gatprune_jax.models.densenet import CifarDenseNet, cifar_densenet
 from gatprune_jax.models.mobilenet import MobileNetV2, mobilenet_v2
@@ -12,6 +12,7 @@ from gatprune_jax.models.torch_weights import load_torch
 from gatprune_jax.models.vgg import VGG, vgg_bn
 
 __all__ = [
+  "DTYPES",
   "MODELS",
   "TORCH_NAMES",
   "VGG",

@@ -7,6 +7,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+DTYPES = ("auto", "float32", "bfloat16")
+
 
 def eval_function(
   module: nn.Module, dtype: str = "float32"
@@ -15,8 +17,9 @@ def eval_function(
 
   Args:
     module: called as `module(x)`.
-    dtype: of parameters and activations while it computes. Variables and logits are float32 in
-      every case, as are the means and variances that a normalisation computes.
+    dtype: one of `DTYPES`, of parameters and activations while it computes; "auto" is bfloat16 on
+      accelerators and float32 on CPU. Variables and logits are float32 in every case, as are the
+      means and variances that a normalisation computes.
   """
   return lambda variables, x: _as_float32(module.apply(*_computing(dtype, variables, x)))
 
@@ -41,6 +44,8 @@ def train_function(
 
 def _computing(dtype: str, variables: Any, x: jax.Array) -> tuple[Any, jax.Array]:
   """Parameters and images in the dtype; statistics stay as they are."""
+  if dtype == "auto":
+    dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   if dtype == "float32":
     return variables, x
   params = jax.tree.map(lambda leaf: leaf.astype(dtype), variables["params"])

@@ -14,10 +14,12 @@ from gatprune_jax.agent.blocks import (
   flags,
   sorts,
   stack_blocks,
+  tiling_for,
 )
 from gatprune_jax.agent.gat import Attention
 
 NUM_NODES = 4096
+BACKENDS = ("cpu", "gpu")
 
 
 def bipartite(rng, num_senders, num_receivers, norms=True):
@@ -41,12 +43,13 @@ def norm_of_edge(senders, receivers, norms):
   return found
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("norms", [True, False])
 @pytest.mark.parametrize("size", [(3, 5), (1, 300), (300, 1), (130, 40), (1, 1), (200, 300)])
-def test_every_edge_is_in_one_block_once(size, norms):
+def test_every_edge_is_in_one_block_once(size, norms, backend):
   edges = bipartite(np.random.default_rng(0), *size, norms)
   found = {}
-  for block in stack_blocks([edges]):
+  for block in stack_blocks([edges], tiling_for(backend)):
     assert block.senders.dtype == block.receivers.dtype == np.int32
     for m, k in np.ndindex(block.senders.shape[:2]):
       own = None if block.norms is None else block.norms[m, k]
@@ -58,11 +61,12 @@ def test_every_edge_is_in_one_block_once(size, norms):
   assert found == norm_of_edge(edges.senders, edges.receivers, edges.norms)
 
 
-def test_shapes_are_few_however_many_widths_there_are():
+@pytest.mark.parametrize(("backend", "num_sides"), [("cpu", 4), ("gpu", 1)])
+def test_shapes_are_few_however_many_widths_there_are(backend, num_sides):
   rng = np.random.default_rng(1)
   sets = [bipartite(rng, *rng.integers(2, 400, 2)) for _ in range(200)]
-  blocks = stack_blocks(sets)
-  assert len(blocks) <= 4 * 4 + 2  # a remainder of one node makes a star
+  blocks = stack_blocks(sets, tiling_for(backend))
+  assert len(blocks) <= num_sides**2 + 2  # a remainder of one node makes a star
   assert all(max(block.norms.shape[2:]) <= TILE for block in blocks)
 
 
@@ -70,9 +74,11 @@ def test_only_large_sets_without_norms_sort():
   assert sorts(TILE + 1, TILE + 1, has_norms=False)
   assert not sorts(TILE + 1, TILE + 1, has_norms=True)
   assert not sorts(TILE, 10 * TILE, has_norms=False)
-  rng = np.random.default_rng(2)
-  (block,) = stack_blocks([bipartite(rng, TILE + 1, TILE + 2, norms=False)])
+  edges = bipartite(np.random.default_rng(2), TILE + 1, TILE + 2, norms=False)
+  (block,) = stack_blocks([edges], tiling_for("cpu"))
   assert block.senders.shape == block.receivers.shape == (1, 1, 2 * TILE)
+  for block in stack_blocks([edges], tiling_for("gpu")):  # sorted from longer sides on
+    assert max(block.senders.shape[2], block.receivers.shape[2]) <= TILE
 
 
 def sizes(jaxpr):
@@ -90,7 +96,8 @@ def sizes(jaxpr):
 def test_nothing_of_all_edges_size_is_made(norms):
   heads, width, num_edges = 2, 2, 2 * 2048 * 2048
   rng = np.random.default_rng(3)
-  blocks = stack_blocks([bipartite(rng, 2048, 2048, norms) for _ in range(2)])
+  sets = [bipartite(rng, 2048, 2048, norms) for _ in range(2)]
+  blocks = stack_blocks(sets, tiling_for("cpu"))
   params = Attention(
     *(jnp.ones(shape) for shape in ((3, heads, width), (heads, width), (heads, width))),
     jnp.ones((len(EDGE_FEATURES), heads)),

@@ -17,7 +17,7 @@ from gatprune_jax.agent import (
   sample,
   with_embedding,
 )
-from gatprune_jax.agent.blocks import FLAGS, Bipartite, stack_blocks
+from gatprune_jax.agent.blocks import FLAGS, Bipartite, stack_blocks, tiling_for
 
 
 def random_observation(rng, channels=7, layers=2):
@@ -28,7 +28,8 @@ def random_observation(rng, channels=7, layers=2):
     norms = normal(len(senders), len(receivers))
     sets.append(Bipartite(np.array(senders), np.array(receivers), normal(len(FLAGS)), norms))
   group_of = np.array([0, 0, 0, 1, 1, 1, 1], np.int32)
-  return Observation(normal(channels, 6), normal(layers, 5), stack_blocks(sets), group_of)
+  blocks = stack_blocks(sets, tiling_for("cpu"))
+  return Observation(normal(channels, 6), normal(layers, 5), blocks, group_of)
 
 
 def randomised(variables, rng):

@@ -37,6 +37,18 @@ def test_filler_by_hand():
     np.testing.assert_array_equal(aligned.apply(index, own, x), np.full((5, 3), total))
 
 
+def test_widths_can_be_larger():
+  fn = lambda v, x: jax.nn.relu(x @ v["in"]) @ v["out"]
+  variables = {"in": np.eye(2, 4) + 1.0, "out": np.ones((4, 3))}
+  graph = gp.trace(fn, variables, np.ones((5, 2)))
+  masks = np.array([[1, 0, 0, 1], [0, 0, 0, 1]], bool)
+  for width, kept in ((3, [[1, 1, 0, 1], [1, 1, 0, 1]]), (8, np.ones((2, 4)))):
+    aligned = align(
+      graph, fn, masks, variables, np.ones((5, 2)), width=lambda widest, w=width: w * (widest == 2)
+    )
+    np.testing.assert_array_equal(aligned.keep, kept)
+
+
 def test_uncut_undoes_cut(example):
   graph = gp.trace(example.eval_fn, example.variables, example.x)
   masks = masks_of(graph, 3, np.random.default_rng(0))

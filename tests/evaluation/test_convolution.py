@@ -8,8 +8,10 @@ import pytest
 
 from gatprune_jax.evaluation import (
   candidate_convolution,
+  candidate_width,
   canonical_convolution,
   matrix_convolution,
+  merged_convolution,
   scoring_convolution,
 )
 
@@ -60,7 +62,9 @@ def assert_same_values_and_gradients(ours, xla, operands):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("convolution", [canonical_convolution, matrix_convolution])
+@pytest.mark.parametrize(
+  "convolution", [canonical_convolution, matrix_convolution, merged_convolution]
+)
 @pytest.mark.parametrize(
   ("window", "space"), [((3, 3), (7, 8)), ((1, 1), (7, 8)), ((2, 3), (5, 5))]
 )
@@ -71,18 +75,20 @@ def test_equal_to_xla(case, convolution, window, space):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("in_axes", [(0, None), (None, 0), (0, 0)])
-def test_canonical_under_vmap(case, in_axes):
+@pytest.mark.parametrize("convolution", [canonical_convolution, merged_convolution])
+def test_under_vmap(case, in_axes, convolution):
   leading = tuple(() if axis is None else (3,) for axis in in_axes)
   xla, params, operands = problem(case, leading=leading)
-  ours = lambda x, w: canonical_convolution(x, w, **params)
+  ours = lambda x, w: convolution(x, w, **params)
   batched = lambda fn: jax.vmap(fn, in_axes)
   assert_same_values_and_gradients(jax.jit(batched(ours)), batched(xla), operands)
 
 
-def test_canonical_under_two_vmaps():
+@pytest.mark.parametrize("convolution", [canonical_convolution, merged_convolution])
+def test_under_two_vmaps(convolution):
   # Weights differ along one axis, inputs along both.
   xla, params, operands = problem("strided", leading=((2, 3), (3,)))
-  ours = lambda x, w: canonical_convolution(x, w, **params)
+  ours = lambda x, w: convolution(x, w, **params)
   batched = lambda fn: jax.vmap(jax.vmap(fn), (0, None))
   assert_same_values_and_gradients(batched(ours), batched(xla), operands)
 
@@ -94,6 +100,37 @@ def test_canonical_makes_no_grouped_convolutions():
   )
   assert "feature_group_count=3" in program(xla)
   assert "feature_group_count=3" not in program(lambda x, w: canonical_convolution(x, w, **params))
+
+
+@pytest.mark.parametrize("num_candidates", [1, 10, 11, 23])
+def test_merged_sets_of_any_number_of_candidates(num_candidates):
+  # Ten candidates of six channels are merged; the last set is filled up.
+  xla, params, operands = problem("strided", leading=((num_candidates,), (num_candidates,)))
+  ours = lambda x, w: merged_convolution(x, w, **params)
+  assert_same_values_and_gradients(jax.jit(jax.vmap(ours)), jax.vmap(xla), operands)
+
+
+def test_nothing_of_a_candidate_enters_another():
+  _, params, (x, w) = problem("same", leading=((3,), (3,)))
+  loss = lambda w, x: (merged_convolution(x, w, **params) ** 2).sum()
+  gradients = jax.vmap(jax.grad(loss, argnums=(0, 1)))
+  expected = gradients(w, x)
+  found = gradients(w.at[1].set(jnp.inf), x.at[1, 0, 2, 2, 1].set(jnp.nan))
+  for one, other in zip(found, expected, strict=True):
+    assert not jnp.isfinite(one[1]).all()
+    for candidate in (0, 2):
+      np.testing.assert_allclose(one[candidate], other[candidate], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("width", "expected"),
+  [(0, 0), (1, 1), (5, 8), (16, 16), (37, 64), (64, 64), (65, 128), (200, 256)],
+)
+def test_widths_that_fill_an_accelerator(width, expected, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert candidate_width(width) == expected
+  monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+  assert candidate_width(width) == width
 
 
 @pytest.mark.parametrize("num_images", [1, 4, 7])
@@ -143,7 +180,9 @@ def test_canonical_has_second_derivatives(case):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("convolution", [canonical_convolution, matrix_convolution])
+@pytest.mark.parametrize(
+  "convolution", [canonical_convolution, matrix_convolution, merged_convolution]
+)
 def test_one_and_three_axes(convolution):
   for layout, shape, window in (
     (("NWC", "WIO", "NWC"), (2, 9, 3), (3, 3, 5)),
