@@ -1,11 +1,12 @@
 """Convolutions of candidates with weights of their own, in the form that accelerators run fast.
 
-vmap over inputs and kernels makes a grouped convolution, one group a candidate. Its gradient with
-respect to the kernel is slow where groups are narrow: cuDNN evaluates it by Fourier transforms.
+vmap over inputs and kernels makes a grouped convolution, one group a candidate. vmap of its kernel
+gradient makes one whose window is as large as the images, which cuDNN evaluates by Fourier
+transforms, slowly.
 """
 
+from collections.abc import Callable
 import functools
-from typing import Any
 
 import jax
 from jax.custom_batching import custom_vmap
@@ -48,38 +49,55 @@ def _forward(window: Window, x: jax.Array, w: jax.Array):
 
 
 def _backward(window: Window, operands: tuple[jax.Array, jax.Array], g: jax.Array):
-  x, w = operands
-  (dx,) = jax.vjp(lambda x: convolve(window, x, w), x)[1](g)
-  return dx, _kernel_gradient(window, w)(x, g)
+  return _gradients(window)(*operands, g)
 
 
 _convolve.defvjp(_forward, _backward)
 
 
-def _kernel_gradient(window: Window, kernel: Any) -> Any:
-  """`(x, g) -> dL/dw` for kernels of one shape and dtype, with its rule for vmap."""
+def _gradients(window: Window) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  """`(x, w, g) -> (dL/dx, dL/dw)`, with its rule for vmap.
 
-  def of_shape(shape, x, g):
-    (dw,) = jax.vjp(lambda w: convolve(window, x, w), jnp.zeros(shape, kernel.dtype))[1](g)
-    return dw
+  The rule differentiates a grouped convolution, by which XLA knows its gradients; vmap of the
+  gradients of one candidate makes other convolutions, with windows as large as the images.
+  """
 
-  own_shape = functools.partial(of_shape, kernel.shape)
-  gradient = custom_vmap(own_shape)
-  *size, num_in, num_out = kernel.shape
+  @custom_vmap
+  def gradients(x, w, g):
+    return jax.vjp(functools.partial(convolve, window), x, w)[1](g)
 
-  @gradient.def_vmap
-  def rule(num, batched, x, g):
-    if not all(batched):  # vmap folds the batched one into the channels, which makes no groups
-      return jax.vmap(own_shape, [0 if b else None for b in batched])(x, g), True
-    merged = max(1, min(num, _WIDTH // max(num_in, num_out)))
-    x, g = (_merge(operand, merged) for operand in (x, g))
-    whole = jax.vmap(functools.partial(of_shape, (*size, merged * num_in, merged * num_out)))(x, g)
-    whole = whole.reshape(-1, *size, merged, num_in, merged, num_out)
-    own = jnp.diagonal(whole, axis1=-4, axis2=-2)  # [sets, k..., I, O, m]
-    own = jnp.moveaxis(own, -1, 1)
-    return own.reshape(-1, *own.shape[2:])[:num], True
+  @gradients.def_vmap
+  def rule(num, batched, x, w, g):
+    xs, w, g = (
+      operand if b else jnp.repeat(operand[None], num, axis=0)
+      for b, operand in zip(batched, (x, w, g), strict=True)
+    )
+    side_by_side = jax.vmap(functools.partial(convolve, window))
+    (dx,) = jax.vjp(lambda xs: side_by_side(xs, w), xs)[1](g)
+    dw = _of_sets(window, xs, w, g) if batched[0] else _of_same_images(window, x, w, g)
+    return (dx, dw), (True, True)
 
-  return gradient
+  return gradients
+
+
+def _of_same_images(window: Window, x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
+  """dL/dw `[C, k..., I, O]` of candidates that see the same x: one convolution to C O channels."""
+  *size, num_in, num_out = w.shape[1:]
+  zeros = jnp.zeros((*size, num_in, len(w) * num_out), w.dtype)
+  (dw,) = jax.vjp(lambda w: convolve(window, x, w), zeros)[1](_merge(g, len(w))[0])
+  return jnp.moveaxis(dw.reshape(*size, num_in, len(w), num_out), -2, 0)
+
+
+def _of_sets(window: Window, x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
+  """dL/dw `[C, k..., I, O]` of candidates merged into sets."""
+  *size, num_in, num_out = w.shape[1:]
+  merged = max(1, min(len(w), _WIDTH // max(num_in, num_out)))
+  x, g = _merge(x, merged), _merge(g, merged)
+  zeros = jnp.zeros((len(x), *size, merged * num_in, merged * num_out), w.dtype)
+  (dw,) = jax.vjp(lambda w: jax.vmap(functools.partial(convolve, window))(x, w), zeros)[1](g)
+  dw = dw.reshape(-1, *size, merged, num_in, merged, num_out)
+  dw = jnp.moveaxis(jnp.diagonal(dw, axis1=-4, axis2=-2), -1, 1)  # [sets, m, k..., I, O]
+  return dw.reshape(-1, *dw.shape[2:])[: len(w)]
 
 
 def _merge(operand: jax.Array, merged: int) -> jax.Array:
