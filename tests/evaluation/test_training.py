@@ -147,7 +147,10 @@ def test_training_learns(example_b):
   assert score_logits(logits, e.y).correct.mean() > 0.9
 
 
-def test_candidates_side_by_side_equal_each_alone(example_b):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_candidates_side_by_side_equal_each_alone(example_b, backend, monkeypatch):
+  # What accelerators do is computed on the CPU here.
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   masks = np.random.default_rng(0).random((3, graph.num_channels)) < 0.6

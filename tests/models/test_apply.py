@@ -34,6 +34,16 @@ def test_all_convolutions_compute_in_the_dtype(network, dtype):
     assert convolution_dtypes(make(module, dtype), variables, x) == {dtype}
 
 
+@pytest.mark.parametrize(
+  ("backend", "dtype"), [("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")]
+)
+def test_automatic_dtype(network, backend, dtype, monkeypatch):
+  module, variables, x = network
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  for make in (models.eval_function, models.train_function):
+    assert convolution_dtypes(make(module, "auto"), variables, x) == {dtype}
+
+
 def test_bfloat16_keeps_logits_and_statistics_in_float32_and_near(network):
   module, variables, x = network
   exact, exact_stats = models.train_function(module)(variables, x)
