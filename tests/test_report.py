@@ -119,7 +119,7 @@ def test_the_benchmark_writes_what_it_prints(tmp_path):
 
 def test_a_benchmark_without_its_peer_is_skipped(monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, "torch", None)  # how Python marks a module that is not there
-  assert bench_main.rows_of("scoring_against_torch") == []
+  assert list(bench_main.rows_of("scoring_against_torch")) == []
   reason = "scoring_against_torch skipped: torch is not installed: pip install torch"
   assert capsys.readouterr().err.startswith(reason)
   assert overview().startswith("torch: missing, pip install torch")

@@ -13,7 +13,7 @@ from jax.custom_batching import custom_vmap
 import jax.numpy as jnp
 
 from gatprune_jax.evaluation.kernel_gradient import kernel_gradient
-from gatprune_jax.evaluation.window import Window, convolve, is_plain, laid_out
+from gatprune_jax.evaluation.window import Window, computed_by, convolve
 
 _MOST_PLACES = 49  # of a kernel, each a slice to compile
 
@@ -41,9 +41,7 @@ def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array
     rhs: kernel.
     **params: parameters of the primitive `conv_general_dilated`.
   """
-  if not is_plain(params):
-    return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
-  return laid_out(_convolve, lhs, rhs, params)
+  return computed_by(_convolve, lhs, rhs, params)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.evaluation.window import Window, is_plain, laid_out
+from gatprune_jax.evaluation.window import Window, computed_by
 
 
 def matrix_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
@@ -25,9 +25,7 @@ def matrix_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
     rhs: kernel.
     **params: parameters of the primitive `conv_general_dilated`.
   """
-  if not is_plain(params):
-    return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
-  return laid_out(_multiply, lhs, rhs, params)
+  return computed_by(_multiply, lhs, rhs, params)
 
 
 def _multiply(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:

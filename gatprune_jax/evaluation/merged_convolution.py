@@ -12,7 +12,7 @@ import jax
 from jax.custom_batching import custom_vmap
 import jax.numpy as jnp
 
-from gatprune_jax.evaluation.window import Window, convolve, is_plain, laid_out
+from gatprune_jax.evaluation.window import Window, computed_by, convolve
 
 _WIDTH = 64  # channels of a group; 128 was slower on an H100
 
@@ -34,9 +34,7 @@ def merged_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
     rhs: kernel.
     **params: parameters of the primitive `conv_general_dilated`.
   """
-  if not is_plain(params):
-    return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
-  return laid_out(_convolve, lhs, rhs, params)
+  return computed_by(_convolve, lhs, rhs, params)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

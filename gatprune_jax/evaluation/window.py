@@ -19,19 +19,25 @@ class Window(NamedTuple):
   preferred_element_type: Any
 
 
-def is_plain(params: Mapping[str, Any]) -> bool:
-  """Whether a `conv_general_dilated` has neither groups nor a dilated input."""
-  groups = params["feature_group_count"], params["batch_group_count"]
-  return groups == (1, 1) and all(dilation == 1 for dilation in params["lhs_dilation"])
-
-
-def laid_out(
+def computed_by(
   fn: Callable[[Window, jax.Array, jax.Array], jax.Array],
   lhs: jax.Array,
   rhs: jax.Array,
   params: Mapping[str, Any],
 ) -> jax.Array:
-  """`fn(window, x, w)` on x `[B, p..., I]` and w `[k..., I, O]`, its result laid out as asked."""
+  """`conv_general_dilated(lhs, rhs, **params)` as `fn(window, x, w)`, whatever the layout.
+
+  Grouped convolutions and those of dilated inputs are left to XLA.
+
+  Args:
+    fn: takes x `[B, p..., I]` and w `[k..., I, O]` to `[B, q..., O]`.
+    lhs: input, laid out as `dimension_numbers` says.
+    rhs: kernel.
+    params: of the primitive `conv_general_dilated`.
+  """
+  groups = params["feature_group_count"], params["batch_group_count"]
+  if groups != (1, 1) or any(dilation != 1 for dilation in params["lhs_dilation"]):
+    return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
   dims = params["dimension_numbers"]
   batch, channels, *space = dims.lhs_spec
   x = jnp.transpose(lhs, (batch, *space, channels))
