@@ -57,6 +57,21 @@ def test_weights_by_normal_equations_and_the_ridge_by_leaving_rows_out(prior):
   np.testing.assert_allclose(found(jnp.asarray(masks.mean(0))), rewards.mean(), rtol=1e-4)
 
 
+def test_many_equal_rows_leave_it_finite_and_exact():
+  # The kernel is singular, with eigenvalues up to the thousands.
+  rng = np.random.default_rng(4)
+  masks, rewards = data(rng, rows=64, channels=1024)
+  masks, rewards = np.tile(masks, (4, 1)), np.tile(rewards, 4)
+  features = rng.standard_normal((1024, 6))
+  found = fit_surrogate(
+    jnp.asarray(masks), jnp.asarray(rewards, jnp.float32), jnp.ones(256, bool),
+    jnp.asarray(features, jnp.float32), 0.5,
+  )  # fmt: skip
+  expected = [ridge_by_normal_equations(masks, rewards, features, 0.5, ridge) for ridge in RIDGES]
+  error = [np.abs(found.weights - weights).max() / np.abs(weights).max() for weights in expected]
+  assert min(error) < 1e-3
+
+
 def test_rows_that_are_not_valid_do_not_count():
   rng = np.random.default_rng(1)
   masks, rewards = data(rng)
