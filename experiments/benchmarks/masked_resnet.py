@@ -11,13 +11,12 @@ import numpy as np
 from experiments.benchmarks.measuring import network
 import gatprune_jax as gp
 from gatprune_jax import models
-from gatprune_jax.channels import ChannelGraph, align
+from gatprune_jax.channels import ChannelGraph
 from gatprune_jax.evaluation import (
   Batch,
   Recipe,
   TrainFunction,
-  candidate_convolution,
-  candidate_width,
+  align_candidates,
   init_train_state,
   make_optimizer,
   train_step,
@@ -86,10 +85,7 @@ def masked_training(p: Problem) -> Training:
 def aligned_training(p: Problem) -> Training:
   """As `train_candidates` does it."""
   masks = np.asarray(p.masks)
-  aligned = align(
-    p.graph, p.train_fn, masks, p.variables, p.x, conv=candidate_convolution(),
-    width=candidate_width,
-  )  # fmt: skip
+  aligned = align_candidates(p.graph, p.train_fn, masks, p.variables, p.x)
   fn_of = lambda index: functools.partial(aligned.apply, index)
   macs = gp.macs(p.graph, aligned.keep[0])
   return _training(p, fn_of, aligned.cut(p.variables), np.arange(len(masks)), macs)

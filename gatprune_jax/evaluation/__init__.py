@@ -34,7 +34,7 @@ from gatprune_jax.evaluation.step import (
   train_step,
   training_loss,
 )
-from gatprune_jax.evaluation.training import train, train_candidates
+from gatprune_jax.evaluation.training import align_candidates, train, train_candidates
 
 __all__ = [
   "AdaptationConfig",
@@ -45,6 +45,7 @@ __all__ = [
   "TrainFunction",
   "TrainState",
   "adapt",
+  "align_candidates",
   "candidate_accuracies",
   "candidate_convolution",
   "candidate_width",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax import compilation, mesh
-from gatprune_jax.channels import ChannelGraph, align
+from gatprune_jax.channels import Aligned, ChannelGraph, align
 from gatprune_jax.data import Split, random_flip, random_shift
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation.batching import over_candidates
@@ -63,6 +63,22 @@ def train(
   return _loop(step, start, split, recipe, key, on_epoch, teacher, store, Placement(None))
 
 
+def align_candidates(
+  graph: ChannelGraph, train_fn: TrainFunction, masks: np.ndarray, variables: Any, x: Any
+) -> Aligned:
+  """Networks of several masks at one shape, in the form that the backend trains fast; see `align`.
+
+  Args:
+    graph: the network's channels.
+    train_fn: `(variables, x) -> (logits, updated collections)`.
+    masks: `[C, N]`, 1 = keep.
+    variables: dense.
+    x: a batch of images, or its `jax.ShapeDtypeStruct`.
+  """
+  conv = candidate_convolution()
+  return align(graph, train_fn, masks, variables, x, conv=conv, width=candidate_width)
+
+
 def train_candidates(
   graph: ChannelGraph,
   train_fn: TrainFunction,
@@ -101,10 +117,7 @@ def train_candidates(
     InputError, Diverged, Preempted: as `train`.
   """
   images = jax.ShapeDtypeStruct((recipe.batch_size, *split.x.shape[1:]), jnp.float32)
-  aligned = align(
-    graph, train_fn, np.asarray(masks), variables, images, conv=candidate_convolution(),
-    width=candidate_width,
-  )  # fmt: skip
+  aligned = align_candidates(graph, train_fn, np.asarray(masks), variables, images)
 
   def step(optimizer):
     def one(state, index, batch):
