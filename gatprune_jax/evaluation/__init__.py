@@ -8,6 +8,7 @@ from gatprune_jax.evaluation.batching import (
   masks_at_once,
   over_candidates,
 )
+from gatprune_jax.evaluation.block_convolution import block_convolution
 from gatprune_jax.evaluation.canonical_convolution import canonical_convolution
 from gatprune_jax.evaluation.convolution import (
   candidate_convolution,
@@ -46,6 +47,7 @@ __all__ = [
   "TrainState",
   "adapt",
   "align_candidates",
+  "block_convolution",
   "candidate_accuracies",
   "candidate_convolution",
   "candidate_width",

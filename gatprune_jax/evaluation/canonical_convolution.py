@@ -12,8 +12,9 @@ import jax
 from jax.custom_batching import custom_vmap
 import jax.numpy as jnp
 
+from gatprune_jax.evaluation.block_convolution import convolve_blocks
 from gatprune_jax.evaluation.kernel_gradient import kernel_gradient
-from gatprune_jax.evaluation.window import Window, computed_by, convolve
+from gatprune_jax.evaluation.window import Window, computed_by
 
 _MOST_PLACES = 49  # of a kernel, each a slice to compile
 
@@ -33,8 +34,9 @@ def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array
     dL/dw = C(x^T, g^T; stride d, dilations l, s)^T, in two dimensions by `kernel_gradient`
 
   vmap folds into the batch where the inputs differ only, into the output channels where the weights
-  do, and runs one convolution after the other where both do. Reverse-mode gradients of any order;
-  no forward mode. Grouped convolutions and dilated inputs are left to XLA.
+  do, and runs one convolution after the other where both do. Each is computed by
+  `convolve_blocks`. Reverse-mode gradients of any order; no forward mode. Grouped convolutions and
+  dilated inputs are left to XLA.
 
   Args:
     lhs: input, laid out as `dimension_numbers` says.
@@ -88,7 +90,7 @@ _convolve.defvjp(_forward, _backward)
 
 def _batchable(window: Window) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """C of one window with its rule for vmap, which holds under further vmaps."""
-  one = custom_vmap(functools.partial(convolve, window))
+  one = custom_vmap(functools.partial(convolve_blocks, window))
 
   @one.def_vmap
   def rule(size, batched, x, w):

@@ -5,6 +5,7 @@ import math
 
 import jax
 
+from gatprune_jax.evaluation.block_convolution import block_convolution
 from gatprune_jax.evaluation.canonical_convolution import canonical_convolution
 from gatprune_jax.evaluation.matrix_convolution import matrix_convolution
 from gatprune_jax.evaluation.merged_convolution import merged_convolution
@@ -32,7 +33,7 @@ def candidate_width(width: int) -> int:
 def scoring_convolution() -> Callable | None:
   """The convolution for many masks on shared weights; None means XLA's.
 
-  On CPU, images of few positions go through one matrix, where it is small.
+  On CPU, images of few positions go through one matrix, where it is small, others in blocks.
   """
 
   def convolution(lhs, rhs, **params):
@@ -40,6 +41,6 @@ def scoring_convolution() -> Callable | None:
     positions = math.prod(space)
     if positions <= _FEW_POSITIONS and positions**2 * rhs.size <= _LARGEST_MATRIX:
       return matrix_convolution(lhs, rhs, **params)
-    return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
+    return block_convolution(lhs, rhs, **params)
 
   return convolution if jax.default_backend() == "cpu" else None

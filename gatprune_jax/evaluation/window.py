@@ -1,6 +1,6 @@
 """What a convolution does, apart from the layout of its operands."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -56,8 +56,14 @@ def computed_by(
 
 
 def convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
-  """XLA's convolution: `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`."""
+  """XLA's convolution: `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`.
+
+  Inputs are cropped first: where padding is negative, XLA's CPU backend may read what lies beyond
+  them (https://github.com/openxla/xla/issues/48713).
+  """
   num_axes = x.ndim - 2
+  if any(edge < 0 for edges in window.padding for edge in edges):
+    x, window = _cropped(window, x)
   space = tuple(range(1, 1 + num_axes))
   dims = jax.lax.ConvDimensionNumbers(
     (0, 1 + num_axes, *space),
@@ -68,3 +74,51 @@ def convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
     x, w, *window[:4], dims, precision=window.precision,
     preferred_element_type=window.preferred_element_type,
   )  # fmt: skip
+
+
+def _cropped(window: Window, x: jax.Array) -> tuple[jax.Array, Window]:
+  """x dilated and cropped, and the window over it, whose padding is not negative."""
+  edges = [
+    (min(0, low), min(0, high), dilation - 1)
+    for (low, high), dilation in zip(window.padding, window.lhs_dilation, strict=True)
+  ]
+  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+  padding = tuple((max(0, low), max(0, high)) for low, high in window.padding)
+  return x, window._replace(padding=padding, lhs_dilation=(1,) * len(padding))
+
+
+def positions(window: Window, x: jax.Array, w: jax.Array) -> tuple[int, ...]:
+  """How many positions q the result has on each axis."""
+  return tuple(
+    max(0, (dilation * (size - 1) + low + high - d * (width - 1)) // stride + 1)
+    for size, width, stride, (low, high), dilation, d in zip(
+      x.shape[1:-1], w.shape[:-2], *window[:4], strict=True
+    )
+  )
+
+
+def spread(
+  window: Window, w: jax.Array, inputs: Sequence[range], outputs: Sequence[range]
+) -> jax.Array:
+  """The matrix by which outputs at some positions read inputs at some positions.
+
+  Along one axis, with stride s, dilations l of the input and d of the kernel, padding c below,
+
+    M[p, i, q, o] = sum_k S[k, p, q] w[k, i, o],  S[k, p, q] = 1 where l p = s q + d k - c
+
+  Args:
+    window: s, l, d and c of every axis.
+    w: kernel `[k..., I, O]`.
+    inputs: p of every axis.
+    outputs: q of every axis.
+
+  Returns:
+    `[p..., I, q..., O]`.
+  """
+  matrix = w
+  for axis, (stride, (low, _), dilation, d) in enumerate(zip(*window[:4], strict=True)):
+    k, p, q = np.ix_(range(w.shape[axis]), inputs[axis], outputs[axis])
+    reads = jnp.asarray(dilation * p == stride * q + d * k - low, w.dtype)
+    matrix = jnp.tensordot(matrix, reads, ((0,), (0,)))  # the offset goes, [..., p, q] come
+  # From [I, O, p, q, p, q, ...].
+  return matrix.transpose(*range(2, matrix.ndim, 2), 0, *range(3, matrix.ndim, 2), 1)

@@ -2,11 +2,13 @@
 
 import jax
 from jax import lax
+from jax.extend import core as jex_core
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gatprune_jax.evaluation import (
+  block_convolution,
   candidate_convolution,
   candidate_width,
   canonical_convolution,
@@ -30,6 +32,7 @@ CASES = {
   "dilated input": {"padding": ((1, 1), (0, 2)), "lhs_dilation": (1, 2)},
 }  # fmt: skip
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+FORMS = (block_convolution, canonical_convolution, matrix_convolution, merged_convolution)
 
 
 def problem(case, window=(3, 3), space=(7, 8), leading=((), ()), num_images=2):
@@ -62,9 +65,7 @@ def assert_same_values_and_gradients(ours, xla, operands):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(
-  "convolution", [canonical_convolution, matrix_convolution, merged_convolution]
-)
+@pytest.mark.parametrize("convolution", FORMS)
 @pytest.mark.parametrize(
   ("window", "space"), [((3, 3), (7, 8)), ((1, 1), (7, 8)), ((2, 3), (5, 5))]
 )
@@ -100,6 +101,61 @@ def test_canonical_makes_no_grouped_convolutions():
   )
   assert "feature_group_count=3" in program(xla)
   assert "feature_group_count=3" not in program(lambda x, w: canonical_convolution(x, w, **params))
+
+
+def convolutions(fn, *operands):
+  """Parameters of every convolution of a function, with the channels that it computes."""
+
+  def of(jaxpr):
+    for eqn in jaxpr.eqns:
+      if eqn.primitive is lax.conv_general_dilated_p:
+        yield eqn.params, eqn.outvars[0].aval.shape[-1]
+      for body in jex_core.jaxprs_in_params(eqn.params):
+        yield from of(getattr(body, "jaxpr", body))
+
+  return list(of(jax.make_jaxpr(fn)(*operands).jaxpr))
+
+
+@pytest.mark.parametrize(
+  ("num_out", "stride", "expected"),
+  [(1, 1, (8, 8)), (6, 1, (8, 48)), (13, 1, (2, 26)), (24, 1, (2, 48)), (25, 1, (1, 25)),
+   (6, 2, (16, 48)), (6, 3, (3, 6))],
+)  # fmt: skip
+def test_a_block_of_neighbours_has_at_most_48_channels(num_out, stride, expected):
+  x, w = jnp.zeros((2, 5, 16, 4)), jnp.zeros((3, 3, 4, num_out))
+  xla = lambda x, w: lax.conv_general_dilated(x, w, (1, stride), "SAME", dimension_numbers=LAYOUT)
+  (eqn,) = jax.make_jaxpr(xla)(x, w).eqns
+  ((params, channels),) = convolutions(lambda x, w: block_convolution(x, w, **eqn.params), x, w)
+  assert (params["window_strides"][1], channels) == expected
+
+
+def test_gradients_of_strided_convolutions_multiply_no_dilated_input():
+  xla, params, operands = problem("strided")
+  grad = lambda fn: jax.grad(lambda x, w: fn(x, w).sum())
+  dilated = lambda fn: [
+    params["lhs_dilation"]
+    for params, _ in convolutions(grad(fn), *operands)
+    if params["lhs_dilation"] != (1, 1)
+  ]
+  assert dilated(xla) == [(2, 2)]
+  assert not dilated(lambda x, w: canonical_convolution(x, w, **params))
+
+
+@pytest.mark.parametrize("padding", [((-1, 2), (0, 0)), ((-1, 1), (0, -1))])
+@pytest.mark.parametrize("convolution", [block_convolution, canonical_convolution])
+def test_nothing_beyond_a_cropped_input_is_read(convolution, padding):
+  # XLA reads it (https://github.com/openxla/xla/issues/48713): its own result is no reference.
+  rng = np.random.default_rng(0)
+  x, w = (rng.standard_normal(dims).astype(np.float32) for dims in ((2, 6, 6, 4), (2, 1, 4, 2)))
+  of = lambda padding: (
+    lambda x, w: lax.conv_general_dilated(x, w, (2, 2), padding, dimension_numbers=LAYOUT)
+  )
+  (eqn,) = jax.make_jaxpr(of(padding))(x, w).eqns
+  padded = np.pad(x, ((0, 0), (0, max(0, padding[0][1])), (0, 0), (0, 0)))
+  cut = padded[:, 1:, : 6 + padding[1][1]]
+  np.testing.assert_allclose(
+    convolution(x, w, **eqn.params), of("VALID")(cut, w), rtol=1e-4, atol=1e-4
+  )
 
 
 @pytest.mark.parametrize("num_candidates", [1, 10, 11, 23])
@@ -180,9 +236,7 @@ def test_canonical_has_second_derivatives(case):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-  "convolution", [canonical_convolution, matrix_convolution, merged_convolution]
-)
+@pytest.mark.parametrize("convolution", FORMS)
 def test_one_and_three_axes(convolution):
   for layout, shape, window in (
     (("NWC", "WIO", "NWC"), (2, 9, 3), (3, 3, 5)),
