@@ -54,12 +54,12 @@ def problem(case, window=(3, 3), space=(7, 8), leading=((), ()), num_images=2):
 
 
 def assert_same_values_and_gradients(ours, xla, operands):
-  def results(fn):
+  def results(*operands):
     # The cube, so that the gradient is not constant in the output.
-    loss = lambda *args: (fn(*args) ** 3).mean()
-    return fn(*operands), jax.grad(loss, argnums=(0, 1))(*operands)
+    cube = lambda fn: lambda *args: (fn(*args) ** 3).mean()
+    return [(fn(*operands), jax.grad(cube(fn), argnums=(0, 1))(*operands)) for fn in (ours, xla)]
 
-  one, other = results(ours), results(xla)
+  one, other = jax.jit(results)(*operands)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), one, other)
   assert all(jax.tree.leaves(jax.tree.map(lambda a, b: a.dtype == b.dtype, one, other)))
 
