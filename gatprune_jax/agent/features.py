@@ -82,7 +82,7 @@ def observe(
   ]
   columns += [mean_by_channel(num, depth), mean_by_channel(num, positions)]
   for product, dense in zip(budgets.products, budgets.dense, strict=True):
-    columns.append(np.asarray(jax.grad(product)(np.ones(num, np.float32))) / dense * num)
+    columns.append(np.asarray(jax.jit(jax.grad(product))(np.ones(num, np.float32))) / dense * num)
 
   return Observation(
     channels=_standardised(np.stack(columns, axis=1)),

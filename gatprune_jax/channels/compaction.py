@@ -5,7 +5,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels.binding import bind
@@ -140,7 +139,7 @@ def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
   small = array if isinstance(array, jax.core.Tracer) else np.asarray(array)
   for axis in cut:
     small = small.take(positions[axis], axis=axis)
-  return jnp.asarray(small)
+  return jax.device_put(small)
 
 
 def checked_mask(graph: ChannelGraph, mask: Any, allow_empty: bool) -> np.ndarray:

@@ -30,8 +30,13 @@ def running_momentum(train_fn: TrainFunction, variables: Any, x: jax.Array) -> A
     One scalar per leaf, in the tree of the collections that train_fn updates.
   """
   step = 1024.0  # a power of two: exact in the sum, and large against rounding of the statistics
-  low, high = (_updated(train_fn, variables, x, old) for old in (0.0, step))
-  return jax.tree.map(lambda a, b: jnp.mean(b - a) / step, low, high)
+
+  @jax.jit
+  def slopes(variables, x):
+    low, high = (_updated(train_fn, variables, x, old) for old in (0.0, step))
+    return jax.tree.map(lambda a, b: jnp.mean(b - a) / step, low, high)
+
+  return slopes(variables, x)
 
 
 def recalibrate(train_fn: TrainFunction, momentum: Any, variables: Any, x: jax.Array) -> Any:

@@ -58,9 +58,9 @@ def train(
     Preempted: where the store was asked to stop.
   """
   step = lambda optimizer: functools.partial(train_step, train_fn, optimizer, recipe)
-  start = lambda init: init(variables)
-  store = store or Nowhere()
-  return _loop(step, start, split, recipe, key, on_epoch, teacher, store, Placement(None))
+  one = lambda init: init
+  store, placement = store or Nowhere(), Placement(None)
+  return _loop(step, one, variables, split, recipe, key, on_epoch, teacher, store, placement)
 
 
 def align_candidates(
@@ -131,16 +131,18 @@ def train_candidates(
     shared = mesh.over_shares(side_by_side, len(masks))
     return lambda state, batch: shared((state, indices), batch)
 
-  start = lambda init: jax.vmap(init)(aligned.cut(variables))
   dense = lambda stacked: aligned.uncut(stacked, variables)
   on_dense = lambda epoch, metrics, stacked: on_epoch(epoch, metrics, dense(stacked))
   store, placement = store or Nowhere(), Placement(len(masks))
-  return dense(_loop(step, start, split, recipe, key, on_dense, teacher, store, placement))
+  stacked = aligned.cut(variables)
+  trained = _loop(step, jax.vmap, stacked, split, recipe, key, on_dense, teacher, store, placement)
+  return dense(trained)
 
 
 def _loop(
   make_step,
-  start,
+  over_networks,
+  variables: Any,
   split: Split,
   recipe: Recipe,
   key: jax.Array,
@@ -171,10 +173,14 @@ def _loop(
     history = jax.tree.map(put, carry.history, metrics)
     return Carry(state, history), state.health.in_a_row.max()
 
-  state = start(functools.partial(init_train_state, optimizer))
-  empty = lambda: jnp.zeros((per_epoch, *state.health.rate.shape))
-  # The steps donate it, and the caller keeps its own.
-  carry = jax.tree.map(jnp.array, Carry(state, {"loss": empty(), "accuracy": empty()}))
+  @jax.jit
+  def start(variables):
+    state = over_networks(functools.partial(init_train_state, optimizer))(variables)
+    empty = lambda: jnp.zeros((per_epoch, *state.health.rate.shape))
+    # Copies: the steps donate them, and the caller keeps its own.
+    return jax.tree.map(jnp.array, Carry(state, {"loss": empty(), "accuracy": empty()}))
+
+  carry = start(variables)
   shardings = (placement.shardings(), mesh.everywhere())
   step_on = compilation.jit(step_on, donate_argnums=0, out_shardings=shardings)
   feed = placement.feed(split, recipe)

@@ -14,6 +14,8 @@ SMALL = [
   "--config.search.shortlist=2", "--config.search.calibration_images=64",
   "--config.criteria=('random','l1','bn_scale')",
 ]  # fmt: skip
+# Compiles in less time what runs but for a moment.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def command(main, *arguments):
@@ -30,8 +32,7 @@ def begin(main, *arguments, devices=None):
   """Starts a main and does not wait for it; devices of None are as many as the machine has."""
   environment = dict(os.environ)
   if devices is not None:
-    quickly = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {quickly}"
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {QUICKLY}"
   return subprocess.Popen(
     command(main, *arguments), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     text=True,

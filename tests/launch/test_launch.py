@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.experiments.test_mains import SMALL
+from tests.experiments.mains import QUICKLY, SMALL
 from tests.launch import slurm
 
 SCRIPTS = ("local", "slurm", "tpu_pod")
@@ -180,8 +180,9 @@ def test_local_stops_all_processes_and_goes_on(tmp_path):
   # No shell can trap a signal that was ignored when it began, as SIGINT is for tests in a
   # shell's background.
   command = [
-    "env", "--default-signal=INT", "launch/local.sh", f"--python={sys.executable}",
-    "--processes=2", "--devices=2", "--", "prune", f"--workdir={tmp_path / 'run'}", *SMALL,
+    "env", "--default-signal=INT", f"XLA_FLAGS={QUICKLY}", "launch/local.sh",
+    f"--python={sys.executable}", "--processes=2", "--devices=2", "--",
+    "prune", f"--workdir={tmp_path / 'run'}", *SMALL,
   ]  # fmt: skip
   for number in (signal.SIGTERM, signal.SIGINT):
     before = size(metrics)
