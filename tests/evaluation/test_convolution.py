@@ -16,6 +16,7 @@ from gatprune_jax.evaluation import (
   merged_convolution,
   scoring_convolution,
 )
+from gatprune_jax.evaluation.window import Window, spread
 
 CASES = {
   "same": {"padding": "SAME"},
@@ -114,6 +115,18 @@ def convolutions(fn, *operands):
         yield from of(getattr(body, "jaxpr", body))
 
   return list(of(jax.make_jaxpr(fn)(*operands).jaxpr))
+
+
+@pytest.mark.parametrize(
+  ("dilation", "inputs", "expected"),
+  # Two outputs side by side read four inputs, or two of which each is followed by a zero.
+  [(1, range(-1, 3), [[1, 0], [2, 1], [3, 2], [0, 3]]), (2, range(2), [[2, 1], [0, 3]])],
+)
+def test_what_neighbours_read(dilation, inputs, expected):
+  window = Window((1,), ((1, 1),), (dilation,), (1,), None, None)
+  w = jnp.array([1.0, 2.0, 3.0])[:, None, None]
+  matrix = spread(window, w, [inputs], [range(2)])
+  np.testing.assert_array_equal(matrix[:, 0, :, 0], expected)
 
 
 @pytest.mark.parametrize(
