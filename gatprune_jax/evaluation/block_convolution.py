@@ -4,6 +4,8 @@ XLA's convolution on CPU is a matrix product with as many rows as there are outp
 slow at few, and multiplies by the zeros of a dilated input.
 """
 
+import math
+
 import jax
 
 from gatprune_jax.evaluation.window import Window, computed_by, convolve, positions, spread
@@ -75,10 +77,10 @@ def _block(window: Window, w: jax.Array, sizes: tuple[int, ...]) -> tuple[int, .
 
 def _neighbours(out: jax.Array, block: tuple[int, ...], sizes: tuple[int, ...]) -> jax.Array:
   """Outputs in blocks, `[B, m..., (j... O)]`, beside each other, `[B, q..., O]`."""
-  batch, *num_blocks, _ = out.shape
-  num_axes = len(block)
-  out = out.reshape(batch, *num_blocks, *block, -1)
+  batch, *num_blocks, channels = out.shape
+  num_axes, channels = len(block), channels // math.prod(block)
+  out = out.reshape(batch, *num_blocks, *block, channels)
   pairs = (axis for i in range(1, 1 + num_axes) for axis in (i, i + num_axes))
   out = out.transpose(0, *pairs, 1 + 2 * num_axes)
   lengths = (m * n for m, n in zip(num_blocks, block, strict=True))
-  return out.reshape(batch, *lengths, out.shape[-1])[:, *(slice(size) for size in sizes)]
+  return out.reshape(batch, *lengths, channels)[:, *(slice(size) for size in sizes)]
