@@ -10,8 +10,8 @@ import jax
 
 from gatprune_jax.evaluation.window import Window, computed_by, convolve, positions, spread
 
-# Output channels of a block, and its length, that were fastest for kernels of 3, 5 and 7 positions
-# on a core of 16 float32 lanes: three registers.
+# Output channels of a block, and its length, at most. Trials of one to eight outputs chose them, on
+# a core of 16 float32 lanes: three registers of channels.
 _CHANNELS = 48
 _LONGEST = 8
 

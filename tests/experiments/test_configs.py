@@ -28,10 +28,7 @@ CONFIGS = {
 # Minutes each, most of them compilation; nothing in them that the others have not.
 SLOW = dict.fromkeys(("cifar10_resnet56", "cifar100_resnet56", "cifar100_vgg19"), pytest.mark.slow)
 # A smaller network of the same kind or smaller images, where not everything is to run.
-SMALLER = {
-  "cifar10_resnet20": ["--config.model.name=resnet8"],
-  "imagenet_resnet50": ["--config.image_size=32"],
-}
+SMALLER = {"cifar10_resnet20": {"model.name": "resnet8"}, "imagenet_resnet50": {"image_size": 32}}
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +44,16 @@ def directory(tmp_path_factory):
 def test_runlocal(name, directory, tmp_path):
   data_dir = "" if name.startswith("digits") else directory
   settings = make_settings(CONFIGS[name].get_config("runlocal"))
-  smaller = [] if os.environ.get("GATPRUNE_SLOW") == "1" else SMALLER.get(name, [])
+  smaller = {} if os.environ.get("GATPRUNE_SLOW") == "1" else SMALLER.get(name, {})
   done = run(
     "prune", f"--workdir={tmp_path}", f"--config=experiments/configs/{name}.py:runlocal",
-    f"--config.data_dir={data_dir}", *smaller,
+    f"--config.data_dir={data_dir}", *(f"--config.{key}={new}" for key, new in smaller.items()),
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   with open(tmp_path / "result.json") as file:
     result = json.load(file)
   assert result["dataset"] == settings.data.dataset
-  network = "resnet8" if "--config.model.name=resnet8" in smaller else settings.model.name
-  assert result["network"].startswith(network)
+  assert result["network"].startswith(smaller.get("model.name", settings.model.name))
   assert result["feasible"] is True
   assert result["pruned"]["macs_ratio"] <= settings.budgets["macs"]
 

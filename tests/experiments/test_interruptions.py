@@ -165,8 +165,10 @@ def test_a_second_process_is_refused(whole, tmp_path):
   first = begin("train", f"--workdir={workdir}", *QUICK)
   assert wait_for((workdir / "config.json").exists, first)
   first.send_signal(signal.SIGSTOP)  # else it may be done before the second one begins
-  second = run("train", f"--workdir={workdir}", *QUICK)
-  first.send_signal(signal.SIGCONT)
+  try:
+    second = run("train", f"--workdir={workdir}", *QUICK)
+  finally:
+    first.send_signal(signal.SIGCONT)
   assert second.returncode == 1, first.communicate()
   (line,) = second.stderr.strip().splitlines()
   assert f"workdir {workdir} is in use by process {first.pid} on " in line
