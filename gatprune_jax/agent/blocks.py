@@ -16,7 +16,7 @@ EDGE_FEATURES = ("log_norm", "forward", "backward", "dense", "layer", "self")
 FLAGS = EDGE_FEATURES[1:]
 
 TILE = 128  # the longest side of a block whose edges are evaluated one by one
-_NOWHERE = np.iinfo(np.int32).max  # an id that no node has
+NOWHERE = np.iinfo(np.int32).max  # an id that no node has
 
 
 class Tiling(NamedTuple):
@@ -88,14 +88,12 @@ def stack_blocks(sets: Sequence[Bipartite], tiling: Tiling) -> tuple[Block, ...]
   return tuple(_sliced(stack, tiling) for stack in stacks.values())
 
 
-def _pieces(edges: Bipartite, tiling: Tiling) -> list[Bipartite]:
-  num_senders, num_receivers = len(edges.senders), len(edges.receivers)
-  if edges.norms is None and min(num_senders, num_receivers) > tiling.sorts_from:
-    return [edges]
+def cut(edges: Bipartite, longest: int) -> list[Bipartite]:
+  """A set of edges as sets whose sides are so long at most."""
   starts = [
-    (slice(i, i + TILE), slice(j, j + TILE))
-    for i in range(0, num_senders, TILE)
-    for j in range(0, num_receivers, TILE)
+    (slice(i, i + longest), slice(j, j + longest))
+    for i in range(0, len(edges.senders), longest)
+    for j in range(0, len(edges.receivers), longest)
   ]
   return [
     Bipartite(
@@ -106,6 +104,11 @@ def _pieces(edges: Bipartite, tiling: Tiling) -> list[Bipartite]:
     )
     for sent, received in starts
   ]
+
+
+def _pieces(edges: Bipartite, tiling: Tiling) -> list[Bipartite]:
+  shorter = min(len(edges.senders), len(edges.receivers))
+  return [edges] if edges.norms is None and shorter > tiling.sorts_from else cut(edges, TILE)
 
 
 def _padded(edges: Bipartite, tiling: Tiling) -> Bipartite:
@@ -119,8 +122,8 @@ def _padded(edges: Bipartite, tiling: Tiling) -> Bipartite:
   else:
     more = (side(num_senders) - num_senders, side(num_receivers) - num_receivers)
   return Bipartite(
-    np.pad(edges.senders, (0, more[0]), constant_values=_NOWHERE),
-    np.pad(edges.receivers, (0, more[1]), constant_values=_NOWHERE),
+    np.pad(edges.senders, (0, more[0]), constant_values=NOWHERE),
+    np.pad(edges.receivers, (0, more[1]), constant_values=NOWHERE),
     edges.flags,
     None if edges.norms is None else np.pad(edges.norms, ((0, more[0]), (0, more[1]))),
   )
@@ -142,8 +145,8 @@ def _sliced(stack: list[Bipartite], tiling: Tiling) -> Block:
     return np.stack(rows).reshape(num_slices, per_slice, *rows[0].shape).astype(dtype)
 
   return Block(
-    stacked("senders", np.int32, _NOWHERE),
-    stacked("receivers", np.int32, _NOWHERE),
+    stacked("senders", np.int32, NOWHERE),
+    stacked("receivers", np.int32, NOWHERE),
     stacked("flags", np.float32, 0),
     None if norms is None else stacked("norms", np.float32, 0),
   )

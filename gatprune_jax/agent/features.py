@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from gatprune_jax.agent.blocks import Bipartite, Block, flags, stack_blocks, tiling_for
+from gatprune_jax.agent.tiles import Tiles, tile_sets
 from gatprune_jax.channels import (
   FROZEN,
   Budgets,
@@ -32,7 +33,7 @@ class Observation(NamedTuple):
 
   channels: np.ndarray  # [N, F] float32, standardised
   layers: np.ndarray  # [L, G] float32
-  blocks: tuple[Block, ...]
+  blocks: tuple[Block | Tiles, ...]
   group_of: np.ndarray  # [N] int32
 
 
@@ -126,7 +127,7 @@ def _kernel_norms(layer: ChannelLayer, arrays: list[np.ndarray]) -> _Norms | Non
   return _Norms(in_ids[live_in], out_ids[live_out], np.sqrt(summed[np.ix_(live_in, live_out)]))
 
 
-def _blocks(graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool) -> tuple[Block, ...]:
+def _blocks(graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool) -> tuple[Block | Tiles, ...]:
   logs = [np.log(n.values + 1e-6).ravel() for n in norms if n is not None]
   everything = np.concatenate([*logs, np.zeros(1)])
   mean, std = everything.mean(), everything.std() + 1e-6
@@ -145,7 +146,8 @@ def _blocks(graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool) -
       node = np.array([graph.num_channels + index])
       sets.append(Bipartite(node, members, flags(layer=True), None))
       sets.append(Bipartite(members, node, flags(layer=True), None))
-  return stack_blocks(sets, tiling_for(jax.default_backend()))
+  backend = jax.default_backend()
+  return tile_sets(sets) if backend == "gpu" else stack_blocks(sets, tiling_for(backend))
 
 
 def _layer_features(graph: ChannelGraph) -> np.ndarray:

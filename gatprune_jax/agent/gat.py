@@ -21,6 +21,8 @@ import numpy as np
 
 from gatprune_jax.agent.attention import SLOPE, Partial, by_edge, by_sorting, merge
 from gatprune_jax.agent.blocks import EDGE_FEATURES, Block, sorts
+from gatprune_jax.agent.fused_attention import by_tiles
+from gatprune_jax.agent.tiles import Tiles, as_block
 
 
 class Attention(NamedTuple):
@@ -52,22 +54,28 @@ def attend_blocks(params: Attention, nodes: jax.Array, blocks: Sequence[Block]) 
   receive = jnp.einsum("nhd,hd->nh", x, params.receive)
   self_edge = params.edge[EDGE_FEATURES.index("self")]
   own = Partial(jax.nn.leaky_relu(send + receive + self_edge[None], SLOPE), jnp.ones_like(send), x)
-  parts = [(b.receivers, _attend_block(params.edge, send, receive, x, b)) for b in blocks]
+  parts = []
+  for block in blocks:
+    sent = send.at[block.senders].get(mode="fill", fill_value=-jnp.inf)
+    shared = jnp.asarray(block.flags) @ params.edge[1:]
+    received = receive.at[block.receivers].get(mode="clip") + shared[..., None, :]
+    ends = sent, received, x.at[block.senders].get(mode="clip")
+    attend = _attend_tiles if isinstance(block, Tiles) else _attend_block
+    parts.append((block.receivers, attend(ends, params.edge[0], block)))
   return merge(own, parts).reshape(nodes.shape[0], -1)
 
 
-def _attend_block(
-  edge: jax.Array, send: jax.Array, receive: jax.Array, x: jax.Array, block: Block
-) -> Partial:
+def _attend_tiles(ends: tuple[jax.Array, ...], weight: jax.Array, tiles: Tiles) -> Partial:
+  """The sums over rows of tiles for their receivers, `[I, SIDE, ...]`."""
+  return by_tiles(*ends, weight, tiles, jax.default_backend() == "cpu")
+
+
+def _attend_block(ends: tuple[jax.Array, ...], weight: jax.Array, block: Block) -> Partial:
   """The sums over a block's edges for its receivers, `[M, K, R, ...]`."""
-  sent = send.at[block.senders].get(mode="fill", fill_value=-jnp.inf)  # [M, K, S, H]
-  shared = jnp.asarray(block.flags) @ edge[1:]
-  received = receive.at[block.receivers].get(mode="clip") + shared[:, :, None]
-  ends = sent, received, x.at[block.senders].get(mode="clip")
-  if sorts(sent.shape[2], received.shape[2], block.norms is not None):
+  if sorts(block.senders.shape[2], block.receivers.shape[2], block.norms is not None):
     on_set = lambda ends, _: by_sorting(*ends)
   else:
-    on_set = lambda ends, norms: by_edge(*ends, edge[0], norms)
+    on_set = lambda ends, norms: by_edge(*ends, weight, norms)
   on_slice = jax.vmap(on_set)
   if len(block.senders) == 1:
     only = jax.tree.map(lambda a: a[0], (ends, block.norms))
@@ -97,7 +105,7 @@ def to_graphs_tuple(nodes: jax.Array, blocks: Sequence[Block]) -> jraph.GraphsTu
   own = np.zeros((num, len(EDGE_FEATURES)), np.float32)
   own[:, EDGE_FEATURES.index("self")] = 1.0
   senders, receivers, edges = [], [], []
-  for block in blocks:
+  for block in (as_block(b) if isinstance(b, Tiles) else b for b in blocks):
     shape = (*block.senders.shape, block.receivers.shape[-1])
     sent = np.broadcast_to(block.senders[..., None], shape)
     received = np.broadcast_to(block.receivers[..., None, :], shape)

@@ -1,0 +1,189 @@
+"""Softmax attention over grids of tiles in one GPU kernel, which writes nothing of an edge's size.
+
+The sums are those of `attention.by_edge`, with the same numbers of edges: the senders of a row of
+tiles are gone through tile by tile, and sums so far are scaled down where a larger logit comes
+(Milakov & Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135). The backward pass
+computes every weight again from the largest logit. With raw logits u = s + t + a f, weights p and
+slopes g = LeakyReLU'(u), and cotangents Z of the total and Y of the message of a receiver:
+
+  du_srh = p_srh g_srh (Z_rh + Y_rh . x_sh)
+  ds_sh = sum_r du_srh       dx_sh = sum_r p_srh Y_rh       da_h = sum_sr du_srh f_sr
+  dt_rh = Z_rh (sum_s p_srh g_srh) + Y_rh . (sum_s p_srh g_srh x_sh)
+
+The first three are sums over a column of tiles. The sums in the last are over a row, as the message
+is, and are taken in the forward pass.
+"""
+
+from collections.abc import Sequence
+import functools
+
+import jax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+import jax.numpy as jnp
+
+from gatprune_jax.agent.attention import SLOPE, Partial
+from gatprune_jax.agent.tiles import SIDE, Tiles
+
+_LEAST = 16  # features in a matrix unit's product
+_LOWEST = float(jnp.finfo(jnp.float32).min)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def by_tiles(
+  sent: jax.Array,
+  received: jax.Array,
+  x: jax.Array,
+  weight: jax.Array,
+  tiles: Tiles,
+  interpret: bool,
+) -> Partial:
+  """The sums of every row of tiles, `R = SIDE` in each of I rows.
+
+  Args:
+    sent: s, `[J, SIDE, H]`; -inf for a sender that does not exist.
+    received: t, `[I, SIDE, H]`.
+    x: `[J, SIDE, H, D]`.
+    weight: a, `[H]`.
+    tiles: the edges. Not differentiated: the gradient by norms is left out.
+    interpret: whether the kernel runs in XLA, operation by operation, as it can on any processor.
+  """
+  return Partial(*_by_rows(sent, received, x, weight, tiles, interpret, with_slopes=False))
+
+
+def _forward(sent, received, x, weight, tiles, interpret):
+  largest, total, message, *slopes = _by_rows(
+    sent, received, x, weight, tiles, interpret, with_slopes=True
+  )
+  residuals = sent, received, x, weight, tiles, largest, *slopes
+  return Partial(largest, total, message), residuals
+
+
+def _backward(interpret, residuals, cotangents):
+  sent, received, x, weight, tiles, largest, slope_total, slope_message = residuals
+  _, d_total, d_message = cotangents  # softmax is invariant to the largest logit
+  d_received = d_total * slope_total + (d_message * slope_message).sum(-1)
+  d_sent, d_x, d_weight = _by_columns(
+    sent, received, x, weight, tiles, largest, d_total, d_message, interpret
+  )
+  return d_sent, d_received, d_x, d_weight.sum(0), None
+
+
+by_tiles.defvjp(_forward, _backward)
+
+
+def _by_rows(sent, received, x, weight, tiles, interpret, with_slopes):
+  heads, features = x.shape[2:]
+  x = _widened(x)
+  width = x.shape[-1]
+  scalars, messages = (len(tiles.rows), SIDE, heads), (len(tiles.rows), SIDE, heads, width)
+  shapes = [scalars, scalars, messages, *([scalars, messages] if with_slopes else [])]
+  kernel = functools.partial(_row_kernel, heads, width, tiles.norms is not None, with_slopes)
+  inputs = [tiles.rows, weight, sent, received, x, *_given(tiles.norms)]
+  sums = _call(kernel, inputs, shapes, len(tiles.rows), interpret)
+  return [s[..., :features] if s.ndim == 4 else s for s in sums]
+
+
+def _by_columns(sent, received, x, weight, tiles, largest, d_total, d_message, interpret):
+  heads, features = x.shape[2:]
+  x, d_message = _widened(x), _widened(d_message)
+  width = x.shape[-1]
+  kernel = functools.partial(_column_kernel, heads, width, tiles.norms is not None)
+  inputs = [tiles.columns, weight, sent, received, x, largest, d_total, d_message]
+  shapes = [sent.shape, x.shape, (len(sent), heads)]
+  d_sent, d_x, d_weight = _call(
+    kernel, [*inputs, *_given(tiles.norms)], shapes, len(sent), interpret
+  )
+  return d_sent, d_x[..., :features], d_weight
+
+
+def _row_kernel(heads, width, has_norms, with_slopes, *refs):
+  """One program's row: for each head, sums over its tiles in turn."""
+  rows, weight, sent, received, x, *refs = refs
+  norms, refs = (refs[0], refs[1:]) if has_norms else (None, refs)
+  row = pl.program_id(0)
+  first, number, first_tile = rows[row, 0], rows[row, 1], rows[row, 2]
+
+  def tile(index, carry):
+    f = norms[first_tile + index] if has_norms else None
+    return tuple(head(index, f, h, *sums) for h, sums in enumerate(carry))
+
+  def head(index, f, h, largest, *sums):
+    raw = received[row, :, h][:, None] + sent[first + index, :, h][None]
+    if has_norms:
+      raw += weight[h] * f
+    logits = _leaky(raw)
+    new = jnp.maximum(largest, logits.max(1))
+    scale, p = jnp.exp(largest - new), jnp.exp(logits - new[:, None])
+    values = x[first + index, :, h]
+    kinds = (p, _sloped(p, raw)) if with_slopes else (p,)
+    added = [part for q in kinds for part in (q.sum(1), jnp.dot(q, values))]
+    scaled = [s * (scale if s.ndim == 1 else scale[:, None]) for s in sums]
+    return (new, *(s + a for s, a in zip(scaled, added, strict=True)))
+
+  pair = (jnp.zeros(SIDE, x.dtype), jnp.zeros((SIDE, width), x.dtype))
+  start = (jnp.full(SIDE, _LOWEST, x.dtype), *pair, *(pair if with_slopes else ()))
+  for h, sums in enumerate(jax.lax.fori_loop(0, number, tile, heads * (start,))):
+    for ref, value in zip(refs, sums, strict=True):
+      ref[row, :, h] = value
+
+
+def _column_kernel(heads, width, has_norms, *refs):
+  """One program's column: for each head, gradients summed over its tiles in turn."""
+  columns, weight, sent, received, x, largest, d_total, d_message, *refs = refs
+  norms, refs = (refs[0], refs[1:]) if has_norms else (None, refs)
+  column = pl.program_id(0)
+  first, number = columns[column, 0], columns[column, 1]
+  first_tile, stride = columns[column, 2], columns[column, 3]
+
+  def tile(index, carry):
+    f = norms[first_tile + index * stride] if has_norms else None
+    return tuple(head(first + index, f, h, *sums) for h, sums in enumerate(carry))
+
+  def head(row, f, h, d_sent, d_x, d_weight):
+    raw = received[row, :, h][:, None] + sent[column, :, h][None]
+    if has_norms:
+      raw += weight[h] * f
+    p = jnp.exp(_leaky(raw) - largest[row, :, h][:, None])
+    y = d_message[row, :, h]
+    d_p = d_total[row, :, h][:, None] + jnp.dot(y, x[column, :, h].T)
+    d_raw = _sloped(p, raw) * d_p
+    if has_norms:
+      d_weight += (d_raw * f).sum()
+    return d_sent + d_raw.sum(0), d_x + jnp.dot(p.T, y), d_weight
+
+  start = tuple(jnp.zeros(shape, x.dtype) for shape in (SIDE, (SIDE, width), ()))
+  d_sent, d_x, d_weight = refs
+  for h, sums in enumerate(jax.lax.fori_loop(0, number, tile, heads * (start,))):
+    d_sent[column, :, h], d_x[column, :, h], d_weight[column, h] = sums
+
+
+def _leaky(raw: jax.Array) -> jax.Array:
+  return jnp.maximum(raw, SLOPE * raw)
+
+
+def _sloped(p: jax.Array, raw: jax.Array) -> jax.Array:
+  """p LeakyReLU'(raw)."""
+  return jnp.where(raw < 0, SLOPE * p, p)
+
+
+def _widened(x: jax.Array) -> jax.Array:
+  """With features that are a power of two, as a kernel's arrays must be, and enough of them."""
+  features = x.shape[-1]
+  width = max(_LEAST, 1 << (features - 1).bit_length())
+  return jnp.pad(x, [*(x.ndim - 1) * [(0, 0)], (0, width - features)])
+
+
+def _given(norms: jax.Array | None) -> Sequence[jax.Array]:
+  return [] if norms is None else [norms]
+
+
+def _call(kernel, inputs, shapes, programs: int, interpret: bool):
+  """The kernel with whole arrays, of which a program reads and writes its own parts."""
+  return pl.pallas_call(
+    kernel,
+    out_shape=[jax.ShapeDtypeStruct(shape, inputs[1].dtype) for shape in shapes],
+    grid=(programs,),
+    interpret=interpret,
+    compiler_params=triton.CompilerParams(num_warps=4, num_stages=2),
+  )(*inputs)
