@@ -147,7 +147,7 @@ def _blocks(graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool) -
       sets.append(Bipartite(node, members, flags(layer=True), None))
       sets.append(Bipartite(members, node, flags(layer=True), None))
   backend = jax.default_backend()
-  return tile_sets(sets) if backend == "gpu" else stack_blocks(sets, tiling_for(backend))
+  return (tile_sets(sets),) if backend == "gpu" else stack_blocks(sets, tiling_for(backend))
 
 
 def _layer_features(graph: ChannelGraph) -> np.ndarray:

@@ -16,6 +16,7 @@ is, and are taken in the forward pass.
 
 from collections.abc import Sequence
 import functools
+import math
 
 import jax
 from jax.experimental import pallas as pl
@@ -27,6 +28,7 @@ from gatprune_jax.agent.tiles import SIDE, Tiles
 
 _LEAST = 16  # features in a matrix unit's product
 _LOWEST = float(jnp.finfo(jnp.float32).min)
+_LOG2_E = math.log2(math.e)  # powers of two are what the hardware has
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -73,98 +75,93 @@ by_tiles.defvjp(_forward, _backward)
 
 
 def _by_rows(sent, received, x, weight, tiles, interpret, with_slopes):
-  heads, features = x.shape[2:]
+  features = x.shape[-1]
   x = _widened(x)
-  width = x.shape[-1]
-  scalars, messages = (len(tiles.rows), SIDE, heads), (len(tiles.rows), SIDE, heads, width)
-  shapes = [scalars, scalars, messages, *([scalars, messages] if with_slopes else [])]
-  kernel = functools.partial(_row_kernel, heads, width, tiles.norms is not None, with_slopes)
+  messages = (*received.shape, x.shape[-1])
+  shapes = [received.shape, received.shape, messages]
+  shapes += [received.shape, messages] if with_slopes else []
   inputs = [tiles.rows, weight, sent, received, x, *_given(tiles.norms)]
-  sums = _call(kernel, inputs, shapes, len(tiles.rows), interpret)
+  kernel = functools.partial(_row_kernel, tiles.norms is not None, with_slopes)
+  sums = _call(kernel, inputs, shapes, received, interpret)
   return [s[..., :features] if s.ndim == 4 else s for s in sums]
 
 
 def _by_columns(sent, received, x, weight, tiles, largest, d_total, d_message, interpret):
-  heads, features = x.shape[2:]
+  features = x.shape[-1]
   x, d_message = _widened(x), _widened(d_message)
-  width = x.shape[-1]
-  kernel = functools.partial(_column_kernel, heads, width, tiles.norms is not None)
   inputs = [tiles.columns, weight, sent, received, x, largest, d_total, d_message]
-  shapes = [sent.shape, x.shape, (len(sent), heads)]
-  d_sent, d_x, d_weight = _call(
-    kernel, [*inputs, *_given(tiles.norms)], shapes, len(sent), interpret
-  )
+  kernel = functools.partial(_column_kernel, tiles.norms is not None)
+  shapes = [sent.shape, x.shape, (len(sent), len(weight))]
+  d_sent, d_x, d_weight = _call(kernel, [*inputs, *_given(tiles.norms)], shapes, sent, interpret)
   return d_sent, d_x[..., :features], d_weight
 
 
-def _row_kernel(heads, width, has_norms, with_slopes, *refs):
-  """One program's row: for each head, sums over its tiles in turn."""
+def _row_kernel(has_norms, with_slopes, *refs):
+  """One head of one row: sums over its tiles in turn; logits are those of powers of two."""
   rows, weight, sent, received, x, *refs = refs
   norms, refs = (refs[0], refs[1:]) if has_norms else (None, refs)
-  row = pl.program_id(0)
+  row, h = pl.program_id(0), pl.program_id(1)
   first, number, first_tile = rows[row, 0], rows[row, 1], rows[row, 2]
+  t, a = _LOG2_E * received[row, :, h][:, None], _LOG2_E * weight[h]
 
   def tile(index, carry):
-    f = norms[first_tile + index] if has_norms else None
-    return tuple(head(index, f, h, *sums) for h, sums in enumerate(carry))
-
-  def head(index, f, h, largest, *sums):
-    raw = received[row, :, h][:, None] + sent[first + index, :, h][None]
+    largest, *sums = carry
+    raw = t + _LOG2_E * sent[first + index, :, h][None]
     if has_norms:
-      raw += weight[h] * f
-    logits = _leaky(raw)
+      raw += a * norms[first_tile + index]
+    slope = _slope(raw)
+    logits = slope * raw
     new = jnp.maximum(largest, logits.max(1))
-    scale, p = jnp.exp(largest - new), jnp.exp(logits - new[:, None])
+    scale, p = jnp.exp2(largest - new), jnp.exp2(logits - new[:, None])
     values = x[first + index, :, h]
-    kinds = (p, _sloped(p, raw)) if with_slopes else (p,)
+    kinds = (p, slope * p) if with_slopes else (p,)
     added = [part for q in kinds for part in (q.sum(1), jnp.dot(q, values))]
     scaled = [s * (scale if s.ndim == 1 else scale[:, None]) for s in sums]
     return (new, *(s + a for s, a in zip(scaled, added, strict=True)))
 
-  pair = (jnp.zeros(SIDE, x.dtype), jnp.zeros((SIDE, width), x.dtype))
+  pair = (jnp.zeros(SIDE, x.dtype), jnp.zeros((SIDE, x.shape[-1]), x.dtype))
   start = (jnp.full(SIDE, _LOWEST, x.dtype), *pair, *(pair if with_slopes else ()))
-  for h, sums in enumerate(jax.lax.fori_loop(0, number, tile, heads * (start,))):
-    for ref, value in zip(refs, sums, strict=True):
-      ref[row, :, h] = value
+  largest, *sums = jax.lax.fori_loop(0, number, tile, start)
+  for ref, value in zip(refs, (largest / _LOG2_E, *sums), strict=True):
+    ref[row, :, h] = value
 
 
-def _column_kernel(heads, width, has_norms, *refs):
-  """One program's column: for each head, gradients summed over its tiles in turn."""
+def _column_kernel(has_norms, *refs):
+  """One head of one column: gradients summed over its tiles in turn, senders first."""
   columns, weight, sent, received, x, largest, d_total, d_message, *refs = refs
   norms, refs = (refs[0], refs[1:]) if has_norms else (None, refs)
-  column = pl.program_id(0)
+  column, h = pl.program_id(0), pl.program_id(1)
   first, number = columns[column, 0], columns[column, 1]
   first_tile, stride = columns[column, 2], columns[column, 3]
+  s, a = _LOG2_E * sent[column, :, h][:, None], _LOG2_E * weight[h]
+  values = x[column, :, h]
 
   def tile(index, carry):
-    f = norms[first_tile + index * stride] if has_norms else None
-    return tuple(head(first + index, f, h, *sums) for h, sums in enumerate(carry))
-
-  def head(row, f, h, d_sent, d_x, d_weight):
-    raw = received[row, :, h][:, None] + sent[column, :, h][None]
+    d_sent, d_x, d_weight = carry
+    row = first + index
+    raw = s + _LOG2_E * received[row, :, h][None]
+    f = norms[first_tile + index * stride].T if has_norms else None
     if has_norms:
-      raw += weight[h] * f
-    p = jnp.exp(_leaky(raw) - largest[row, :, h][:, None])
+      raw += a * f
+    slope = _slope(raw)
+    p = jnp.exp2(slope * raw - _LOG2_E * largest[row, :, h][None])
     y = d_message[row, :, h]
-    d_p = d_total[row, :, h][:, None] + jnp.dot(y, x[column, :, h].T)
-    d_raw = _sloped(p, raw) * d_p
+    d_p = d_total[row, :, h][None] + jnp.dot(values, y.T)
+    d_raw = slope * p * d_p
     if has_norms:
       d_weight += (d_raw * f).sum()
-    return d_sent + d_raw.sum(0), d_x + jnp.dot(p.T, y), d_weight
+    return d_sent + d_raw.sum(1), d_x + jnp.dot(p, y), d_weight
 
-  start = tuple(jnp.zeros(shape, x.dtype) for shape in (SIDE, (SIDE, width), ()))
+  start = tuple(jnp.zeros(shape, x.dtype) for shape in (SIDE, values.shape, ()))
   d_sent, d_x, d_weight = refs
-  for h, sums in enumerate(jax.lax.fori_loop(0, number, tile, heads * (start,))):
-    d_sent[column, :, h], d_x[column, :, h], d_weight[column, h] = sums
+  d_sent[column, :, h], d_x[column, :, h], d_weight[column, h] = jax.lax.fori_loop(
+    0, number, tile, start
+  )
 
 
-def _leaky(raw: jax.Array) -> jax.Array:
-  return jnp.maximum(raw, SLOPE * raw)
-
-
-def _sloped(p: jax.Array, raw: jax.Array) -> jax.Array:
-  """p LeakyReLU'(raw)."""
-  return jnp.where(raw < 0, SLOPE * p, p)
+def _slope(raw: jax.Array) -> jax.Array:
+  """LeakyReLU'(raw), which is LeakyReLU(raw) / raw."""
+  return jnp.where(raw < 0, SLOPE, 1.0)
 
 
 def _widened(x: jax.Array) -> jax.Array:
@@ -178,12 +175,15 @@ def _given(norms: jax.Array | None) -> Sequence[jax.Array]:
   return [] if norms is None else [norms]
 
 
-def _call(kernel, inputs, shapes, programs: int, interpret: bool):
-  """The kernel with whole arrays, of which a program reads and writes its own parts."""
+def _call(kernel, inputs, shapes, ends, interpret: bool):
+  """The kernel for each row or column and each head of their `ends`, `[..., SIDE, H]`.
+
+  It has whole arrays, of which a program reads and writes its own parts.
+  """
   return pl.pallas_call(
     kernel,
-    out_shape=[jax.ShapeDtypeStruct(shape, inputs[1].dtype) for shape in shapes],
-    grid=(programs,),
+    out_shape=[jax.ShapeDtypeStruct(shape, ends.dtype) for shape in shapes],
+    grid=(ends.shape[0], ends.shape[2]),
     interpret=interpret,
     compiler_params=triton.CompilerParams(num_warps=4, num_stages=2),
   )(*inputs)

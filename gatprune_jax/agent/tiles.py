@@ -31,11 +31,28 @@ class Tiles(NamedTuple):
   norms: np.ndarray | None  # [P, SIDE, SIDE] float32, of receivers (first) and senders
 
 
-def tile_sets(sets: Sequence[Bipartite]) -> tuple[Tiles, ...]:
-  """Cuts sets of edges into grids of tiles: those with norms, then those without."""
-  grids = [grid for edges in sets for grid in cut(edges, _LONGEST)]
-  kinds = ([g for g in grids if g.norms is not None], [g for g in grids if g.norms is None])
-  return tuple(_tiled(kind) for kind in kinds if kind)
+def tile_sets(sets: Sequence[Bipartite]) -> Tiles:
+  """Cuts sets of edges into grids of tiles; where some have norms, those of the others are zero."""
+  senders, receivers, flags, rows, columns, norms = [], [], [], [], [], []
+  has_norms = any(edges.norms is not None for edges in sets)
+  for grid in (grid for edges in sets for grid in cut(edges, _LONGEST)):
+    sent, received = _in_tiles(grid.senders), _in_tiles(grid.receivers)
+    width, height, tile = len(sent), len(received), len(norms)
+    first_row, first_column = len(rows), len(columns)
+    rows += [(first_column, width, tile + width * row) for row in range(height)]
+    columns += [(first_row, height, tile + column, width) for column in range(width)]
+    senders.append(sent)
+    receivers.append(received)
+    flags.append(np.broadcast_to(grid.flags, (height, len(grid.flags))))
+    norms += list(_norms_in_tiles(grid, height, width)) if has_norms else height * width * [None]
+  return Tiles(
+    np.concatenate(senders),
+    np.concatenate(receivers),
+    np.concatenate(flags).astype(np.float32),
+    np.array(rows, np.int32),
+    np.array(columns, np.int32),
+    np.stack(norms) if has_norms else None,
+  )
 
 
 def as_block(tiles: Tiles) -> Block:
@@ -49,35 +66,16 @@ def as_block(tiles: Tiles) -> Block:
   )
 
 
-def _tiled(grids: list[Bipartite]) -> Tiles:
-  senders, receivers, flags, rows, columns, norms = [], [], [], [], [], []
-  num_tiles = 0
-  for grid in grids:
-    sent, received = _in_tiles(grid.senders), _in_tiles(grid.receivers)
-    width, height = len(sent), len(received)
-    rows += [(len(columns), width, num_tiles + width * row) for row in range(height)]
-    first_row = len(rows) - height
-    columns += [(first_row, height, num_tiles + column, width) for column in range(width)]
-    senders.append(sent)
-    receivers.append(received)
-    flags.append(np.broadcast_to(grid.flags, (height, len(grid.flags))))
-    if grid.norms is not None:
-      missing = height * SIDE - len(grid.receivers), width * SIDE - len(grid.senders)
-      padded = np.pad(grid.norms.T, [(0, number) for number in missing])
-      parts = padded.reshape(height, SIDE, width, SIDE).transpose(0, 2, 1, 3)
-      norms.append(parts.reshape(-1, SIDE, SIDE).astype(np.float32))
-    num_tiles += width * height
-  return Tiles(
-    np.concatenate(senders),
-    np.concatenate(receivers),
-    np.concatenate(flags).astype(np.float32),
-    np.array(rows, np.int32),
-    np.array(columns, np.int32),
-    np.concatenate(norms) if norms else None,
-  )
-
-
 def _in_tiles(ids: np.ndarray) -> np.ndarray:
   """`[n]` to `[ceil(n / SIDE), SIDE]`."""
   filled = np.pad(ids, (0, -len(ids) % SIDE), constant_values=NOWHERE)
   return filled.reshape(-1, SIDE).astype(np.int32)
+
+
+def _norms_in_tiles(grid: Bipartite, height: int, width: int) -> np.ndarray:
+  """`[S, R]` to `[height * width, SIDE, SIDE]`, receivers first."""
+  whole = np.zeros((height * SIDE, width * SIDE), np.float32)
+  if grid.norms is not None:
+    whole[: len(grid.receivers), : len(grid.senders)] = grid.norms.T
+  parts = whole.reshape(height, SIDE, width, SIDE).transpose(0, 2, 1, 3)
+  return parts.reshape(-1, SIDE, SIDE)
