@@ -33,7 +33,7 @@ class Observation(NamedTuple):
 
   channels: np.ndarray  # [N, F] float32, standardised
   layers: np.ndarray  # [L, G] float32
-  blocks: tuple[Block | Tiles, ...]
+  blocks: tuple[Block, ...] | Tiles
   group_of: np.ndarray  # [N] int32
 
 
@@ -127,7 +127,7 @@ def _kernel_norms(layer: ChannelLayer, arrays: list[np.ndarray]) -> _Norms | Non
   return _Norms(in_ids[live_in], out_ids[live_out], np.sqrt(summed[np.ix_(live_in, live_out)]))
 
 
-def _blocks(graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool) -> tuple[Block | Tiles, ...]:
+def _blocks(graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool) -> tuple[Block, ...] | Tiles:
   logs = [np.log(n.values + 1e-6).ravel() for n in norms if n is not None]
   everything = np.concatenate([*logs, np.zeros(1)])
   mean, std = everything.mean(), everything.std() + 1e-6
@@ -147,7 +147,9 @@ def _blocks(graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool) -
       sets.append(Bipartite(node, members, flags(layer=True), None))
       sets.append(Bipartite(members, node, flags(layer=True), None))
   backend = jax.default_backend()
-  return (tile_sets(sets),) if backend == "gpu" else stack_blocks(sets, tiling_for(backend))
+  if backend == "gpu":
+    return tile_sets(sets, graph.num_channels + len(graph.layers))
+  return stack_blocks(sets, tiling_for(backend))
 
 
 def _layer_features(graph: ChannelGraph) -> np.ndarray:

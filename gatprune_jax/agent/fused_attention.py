@@ -14,7 +14,6 @@ The first three are sums over a column of tiles. The sums in the last are over a
 is, and are taken in the forward pass.
 """
 
-from collections.abc import Sequence
 import functools
 import math
 
@@ -80,83 +79,68 @@ def _by_rows(sent, received, x, weight, tiles, interpret, with_slopes):
   messages = (*received.shape, x.shape[-1])
   shapes = [received.shape, received.shape, messages]
   shapes += [received.shape, messages] if with_slopes else []
-  inputs = [tiles.rows, weight, sent, received, x, *_given(tiles.norms)]
-  kernel = functools.partial(_row_kernel, tiles.norms is not None, with_slopes)
-  sums = _call(kernel, inputs, shapes, received, interpret)
+  inputs = [tiles.rows, tiles.norms, weight, sent, received, x]
+  sums = _call(_row_kernel, inputs, shapes, received, interpret)
   return [s[..., :features] if s.ndim == 4 else s for s in sums]
 
 
 def _by_columns(sent, received, x, weight, tiles, largest, d_total, d_message, interpret):
   features = x.shape[-1]
   x, d_message = _widened(x), _widened(d_message)
-  inputs = [tiles.columns, weight, sent, received, x, largest, d_total, d_message]
-  kernel = functools.partial(_column_kernel, tiles.norms is not None)
+  inputs = [tiles.columns, tiles.norms, weight, sent, received, x, largest, d_total, d_message]
   shapes = [sent.shape, x.shape, (len(sent), len(weight))]
-  d_sent, d_x, d_weight = _call(kernel, [*inputs, *_given(tiles.norms)], shapes, sent, interpret)
+  d_sent, d_x, d_weight = _call(_column_kernel, inputs, shapes, sent, interpret)
   return d_sent, d_x[..., :features], d_weight
 
 
-def _row_kernel(has_norms, with_slopes, *refs):
+def _row_kernel(rows, norms, weight, sent, received, x, *refs):
   """One head of one row: sums over its tiles in turn; logits are those of powers of two."""
-  rows, weight, sent, received, x, *refs = refs
-  norms, refs = (refs[0], refs[1:]) if has_norms else (None, refs)
-  row, h = pl.program_id(0), pl.program_id(1)
-  first, number, first_tile = rows[row, 0], rows[row, 1], rows[row, 2]
+  h, row = pl.program_id(0), pl.program_id(1)
+  first, number, first_tile, step = (rows[row, i] for i in range(4))
   t, a = _LOG2_E * received[row, :, h][:, None], _LOG2_E * weight[h]
 
   def tile(index, carry):
     largest, *sums = carry
-    raw = t + _LOG2_E * sent[first + index, :, h][None]
-    if has_norms:
-      raw += a * norms[first_tile + index]
+    raw = t + _LOG2_E * sent[first + index, :, h][None] + a * norms[first_tile + index * step]
     slope = _slope(raw)
     logits = slope * raw
     new = jnp.maximum(largest, logits.max(1))
     scale, p = jnp.exp2(largest - new), jnp.exp2(logits - new[:, None])
     values = x[first + index, :, h]
-    kinds = (p, slope * p) if with_slopes else (p,)
+    kinds = (p, slope * p)[: len(sums) // 2]
     added = [part for q in kinds for part in (q.sum(1), jnp.dot(q, values))]
     scaled = [s * (scale if s.ndim == 1 else scale[:, None]) for s in sums]
     return (new, *(s + a for s, a in zip(scaled, added, strict=True)))
 
   pair = (jnp.zeros(SIDE, x.dtype), jnp.zeros((SIDE, x.shape[-1]), x.dtype))
-  start = (jnp.full(SIDE, _LOWEST, x.dtype), *pair, *(pair if with_slopes else ()))
+  start = (jnp.full(SIDE, _LOWEST, x.dtype), *(len(refs) // 2 * pair))
   largest, *sums = jax.lax.fori_loop(0, number, tile, start)
   for ref, value in zip(refs, (largest / _LOG2_E, *sums), strict=True):
     ref[row, :, h] = value
 
 
-def _column_kernel(has_norms, *refs):
+def _column_kernel(
+  columns, norms, weight, sent, received, x, largest, d_total, d_message, d_sent, d_x, d_weight
+):
   """One head of one column: gradients summed over its tiles in turn, senders first."""
-  columns, weight, sent, received, x, largest, d_total, d_message, *refs = refs
-  norms, refs = (refs[0], refs[1:]) if has_norms else (None, refs)
-  column, h = pl.program_id(0), pl.program_id(1)
-  first, number = columns[column, 0], columns[column, 1]
-  first_tile, stride = columns[column, 2], columns[column, 3]
+  h, column = pl.program_id(0), pl.program_id(1)
+  first, number, first_tile, step = (columns[column, i] for i in range(4))
   s, a = _LOG2_E * sent[column, :, h][:, None], _LOG2_E * weight[h]
   values = x[column, :, h]
 
   def tile(index, carry):
-    d_sent, d_x, d_weight = carry
-    row = first + index
-    raw = s + _LOG2_E * received[row, :, h][None]
-    f = norms[first_tile + index * stride].T if has_norms else None
-    if has_norms:
-      raw += a * f
+    d_s, d_values, d_a = carry
+    row, f = first + index, norms[first_tile + index * step].T
+    raw = s + _LOG2_E * received[row, :, h][None] + a * f
     slope = _slope(raw)
     p = jnp.exp2(slope * raw - _LOG2_E * largest[row, :, h][None])
     y = d_message[row, :, h]
-    d_p = d_total[row, :, h][None] + jnp.dot(values, y.T)
-    d_raw = slope * p * d_p
-    if has_norms:
-      d_weight += (d_raw * f).sum()
-    return d_sent + d_raw.sum(1), d_x + jnp.dot(p, y), d_weight
+    d_raw = slope * p * (d_total[row, :, h][None] + jnp.dot(values, y.T))
+    return d_s + d_raw.sum(1), d_values + jnp.dot(p, y), d_a + (d_raw * f).sum()
 
   start = tuple(jnp.zeros(shape, x.dtype) for shape in (SIDE, values.shape, ()))
-  d_sent, d_x, d_weight = refs
-  d_sent[column, :, h], d_x[column, :, h], d_weight[column, h] = jax.lax.fori_loop(
-    0, number, tile, start
-  )
+  d_s, d_values, d_a = jax.lax.fori_loop(0, number, tile, start)
+  d_sent[column, :, h], d_x[column, :, h], d_weight[column, h] = d_s, d_values, d_a
 
 
 def _slope(raw: jax.Array) -> jax.Array:
@@ -171,10 +155,6 @@ def _widened(x: jax.Array) -> jax.Array:
   return jnp.pad(x, [*(x.ndim - 1) * [(0, 0)], (0, width - features)])
 
 
-def _given(norms: jax.Array | None) -> Sequence[jax.Array]:
-  return [] if norms is None else [norms]
-
-
 def _call(kernel, inputs, shapes, ends, interpret: bool):
   """The kernel for each row or column and each head of their `ends`, `[..., SIDE, H]`.
 
@@ -183,7 +163,7 @@ def _call(kernel, inputs, shapes, ends, interpret: bool):
   return pl.pallas_call(
     kernel,
     out_shape=[jax.ShapeDtypeStruct(shape, ends.dtype) for shape in shapes],
-    grid=(ends.shape[0], ends.shape[2]),
+    grid=(ends.shape[2], ends.shape[0]),  # a tile's heads side by side: they share its norms
     interpret=interpret,
     compiler_params=triton.CompilerParams(num_warps=4, num_stages=2),
   )(*inputs)

@@ -19,9 +19,17 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from gatprune_jax.agent.attention import SLOPE, Partial, by_edge, by_sorting, merge
+from gatprune_jax.agent.attention import (
+  SLOPE,
+  Partial,
+  by_edge,
+  by_sorting,
+  merge,
+  merge_places,
+)
 from gatprune_jax.agent.blocks import EDGE_FEATURES, Block, sorts
 from gatprune_jax.agent.fused_attention import by_tiles
+from gatprune_jax.agent.places import spread
 from gatprune_jax.agent.tiles import Tiles, as_block
 
 
@@ -34,17 +42,20 @@ class Attention(NamedTuple):
   edge: jax.Array  # [E, H], a_edge
 
 
-def attend_blocks(params: Attention, nodes: jax.Array, blocks: Sequence[Block]) -> jax.Array:
+def attend_blocks(
+  params: Attention, nodes: jax.Array, blocks: Sequence[Block] | Tiles
+) -> jax.Array:
   """One attention layer on blocks and an edge from every node to itself.
 
   Nothing of an edge's size outlives its slice of a block, in the backward pass either: a slice's
-  logits are computed again there.
+  logits are computed again there. On tiles, nothing of an edge's size is written at all.
 
   Args:
     params: the layer's parameters.
     nodes: `[n, F]`.
-    blocks: bipartite blocks over the n nodes; pass them as arguments of the compiled function,
-      since XLA evaluates what depends on constants alone, index arrays above all, for seconds.
+    blocks: bipartite blocks over the n nodes, or tiles for a GPU; pass them as arguments of the
+      compiled function, since XLA evaluates what depends on constants alone, index arrays above
+      all, for seconds.
 
   Returns:
     `[n, H * D]`, heads side by side.
@@ -54,28 +65,36 @@ def attend_blocks(params: Attention, nodes: jax.Array, blocks: Sequence[Block]) 
   receive = jnp.einsum("nhd,hd->nh", x, params.receive)
   self_edge = params.edge[EDGE_FEATURES.index("self")]
   own = Partial(jax.nn.leaky_relu(send + receive + self_edge[None], SLOPE), jnp.ones_like(send), x)
-  parts = []
-  for block in blocks:
-    sent = send.at[block.senders].get(mode="fill", fill_value=-jnp.inf)
-    shared = jnp.asarray(block.flags) @ params.edge[1:]
-    received = receive.at[block.receivers].get(mode="clip") + shared[..., None, :]
-    ends = sent, received, x.at[block.senders].get(mode="clip")
-    attend = _attend_tiles if isinstance(block, Tiles) else _attend_block
-    parts.append((block.receivers, attend(ends, params.edge[0], block)))
-  return merge(own, parts).reshape(nodes.shape[0], -1)
+  if isinstance(blocks, Tiles):
+    merged = merge_places(own, blocks.receivers, _on_tiles(params.edge, send, receive, x, blocks))
+  else:
+    parts = [(b.receivers, _on_block(params.edge, send, receive, x, b)) for b in blocks]
+    merged = merge(own, parts)
+  return merged.reshape(nodes.shape[0], -1)
 
 
-def _attend_tiles(ends: tuple[jax.Array, ...], weight: jax.Array, tiles: Tiles) -> Partial:
+def _on_tiles(
+  edge: jax.Array, send: jax.Array, receive: jax.Array, x: jax.Array, tiles: Tiles
+) -> Partial:
   """The sums over rows of tiles for their receivers, `[I, SIDE, ...]`."""
-  return by_tiles(*ends, weight, tiles, jax.default_backend() == "cpu")
+  sent = spread(send, tiles.senders, -jnp.inf)
+  received = spread(receive, tiles.receivers, 0.0) + (tiles.flags @ edge[1:])[:, None]
+  on_cpu = jax.default_backend() == "cpu"
+  return by_tiles(sent, received, spread(x, tiles.senders, 0.0), edge[0], tiles, on_cpu)
 
 
-def _attend_block(ends: tuple[jax.Array, ...], weight: jax.Array, block: Block) -> Partial:
+def _on_block(
+  edge: jax.Array, send: jax.Array, receive: jax.Array, x: jax.Array, block: Block
+) -> Partial:
   """The sums over a block's edges for its receivers, `[M, K, R, ...]`."""
-  if sorts(block.senders.shape[2], block.receivers.shape[2], block.norms is not None):
+  sent = send.at[block.senders].get(mode="fill", fill_value=-jnp.inf)  # [M, K, S, H]
+  shared = jnp.asarray(block.flags) @ edge[1:]
+  received = receive.at[block.receivers].get(mode="clip") + shared[:, :, None]
+  ends = sent, received, x.at[block.senders].get(mode="clip")
+  if sorts(sent.shape[2], received.shape[2], block.norms is not None):
     on_set = lambda ends, _: by_sorting(*ends)
   else:
-    on_set = lambda ends, norms: by_edge(*ends, weight, norms)
+    on_set = lambda ends, norms: by_edge(*ends, edge[0], norms)
   on_slice = jax.vmap(on_set)
   if len(block.senders) == 1:
     only = jax.tree.map(lambda a: a[0], (ends, block.norms))
@@ -99,13 +118,13 @@ def attend_edges(params: Attention, graph: jraph.GraphsTuple) -> jax.Array:
   return layer(graph).nodes
 
 
-def to_graphs_tuple(nodes: jax.Array, blocks: Sequence[Block]) -> jraph.GraphsTuple:
+def to_graphs_tuple(nodes: jax.Array, blocks: Sequence[Block] | Tiles) -> jraph.GraphsTuple:
   """The graph in its public form: every edge of every block, then one from each node to itself."""
   num = len(nodes)
   own = np.zeros((num, len(EDGE_FEATURES)), np.float32)
   own[:, EDGE_FEATURES.index("self")] = 1.0
   senders, receivers, edges = [], [], []
-  for block in (as_block(b) if isinstance(b, Tiles) else b for b in blocks):
+  for block in [as_block(blocks)] if isinstance(blocks, Tiles) else blocks:
     shape = (*block.senders.shape, block.receivers.shape[-1])
     sent = np.broadcast_to(block.senders[..., None], shape)
     received = np.broadcast_to(block.receivers[..., None, :], shape)
@@ -139,7 +158,7 @@ class GraphAttention(nn.Module):
   features: int
 
   @nn.compact
-  def __call__(self, nodes: jax.Array, blocks: Sequence[Block]) -> jax.Array:
+  def __call__(self, nodes: jax.Array, blocks: Sequence[Block] | Tiles) -> jax.Array:
     """Applies `attend_blocks` with learned parameters."""
     glorot = nn.initializers.glorot_uniform(in_axis=0, out_axis=(1, 2))
     small = nn.initializers.normal(self.features**-0.5)

@@ -47,17 +47,22 @@ class PPOConfig:
 
 
 def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
-  """Adam, with a rate of its own for the per-channel embedding."""
+  """Adam, with a rate of its own for the per-channel embedding.
 
-  def kinds(params):
-    name = lambda path, _: "embedding" if path[-1].key == "embedding" else "network"
-    return jax.tree.map_with_path(name, params)
+  All parameters are one vector to Adam: they are many and small, and each would be operations of
+  its own.
+  """
 
-  rates = {
-    "network": optax.adam(config.learning_rate),
-    "embedding": optax.adam(config.embedding_learning_rate),
-  }
-  return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.partition(rates, kinds))
+  def descend(path, step):
+    is_embedding = path[-1].key == "embedding"
+    return -(config.embedding_learning_rate if is_embedding else config.learning_rate) * step
+
+  return optax.chain(
+    optax.flatten(
+      optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam())
+    ),
+    optax.stateless(lambda steps, _: jax.tree.map_with_path(descend, steps)),
+  )
 
 
 def leave_one_out(utility: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gatprune_jax.agent.blocks import NOWHERE, Bipartite, Block, cut
+from gatprune_jax.agent.places import Places, find_places
 
 SIDE = 64  # senders, and receivers, of a tile
 _LONGEST = 8 * SIDE  # of a grid's sides: programs are even, and many
@@ -19,50 +20,55 @@ _LONGEST = 8 * SIDE  # of a grid's sides: programs are even, and many
 class Tiles(NamedTuple):
   """Complete bipartite sets as grids of tiles; I rows and J columns of P tiles in all grids.
 
-  Ids at or above the number of nodes fill tiles up; their edges do not exist. A grid's tiles lie
-  row by row in `norms`.
+  A row's tiles, and a column's, are a number of equal steps through `norms` from the first one.
+  Places of nobody fill tiles up; their edges do not exist.
   """
 
-  senders: np.ndarray  # [J, SIDE] int32 node ids, of each column
-  receivers: np.ndarray  # [I, SIDE] int32 node ids, of each row
+  senders: Places  # [J, SIDE], of each column
+  receivers: Places  # [I, SIDE], of each row
   flags: np.ndarray  # [I, len(FLAGS)] float32
-  rows: np.ndarray  # [I, 3] int32: first column, how many, first tile
-  columns: np.ndarray  # [J, 4] int32: first row, how many, first tile, tiles to the next row's
-  norms: np.ndarray | None  # [P, SIDE, SIDE] float32, of receivers (first) and senders
+  rows: np.ndarray  # [I, 4] int32: first column, number of tiles, first tile, step to the next
+  columns: np.ndarray  # [J, 4] int32: first row, number of tiles, first tile, step to the next
+  norms: np.ndarray  # [1 + P, SIDE, SIDE] float32, receivers first; zeros for all sets without any
 
 
-def tile_sets(sets: Sequence[Bipartite]) -> Tiles:
-  """Cuts sets of edges into grids of tiles; where some have norms, those of the others are zero."""
-  senders, receivers, flags, rows, columns, norms = [], [], [], [], [], []
-  has_norms = any(edges.norms is not None for edges in sets)
+def tile_sets(sets: Sequence[Bipartite], num_nodes: int) -> Tiles:
+  """Cuts sets of edges between nodes into grids of tiles."""
+  senders, receivers, flags, rows, columns = [], [], [], [], []
+  norms = [np.zeros((SIDE, SIDE), np.float32)]
   for grid in (grid for edges in sets for grid in cut(edges, _LONGEST)):
     sent, received = _in_tiles(grid.senders), _in_tiles(grid.receivers)
-    width, height, tile = len(sent), len(received), len(norms)
+    width, height = len(sent), len(received)
+    tile, across, down = (0, 0, 0) if grid.norms is None else (len(norms), 1, width)
     first_row, first_column = len(rows), len(columns)
-    rows += [(first_column, width, tile + width * row) for row in range(height)]
-    columns += [(first_row, height, tile + column, width) for column in range(width)]
+    rows += [(first_column, width, tile + row * down, across) for row in range(height)]
+    columns += [(first_row, height, tile + column * across, down) for column in range(width)]
     senders.append(sent)
     receivers.append(received)
     flags.append(np.broadcast_to(grid.flags, (height, len(grid.flags))))
-    norms += list(_norms_in_tiles(grid, height, width)) if has_norms else height * width * [None]
+    if grid.norms is not None:
+      norms += list(_norms_in_tiles(grid.norms.T, height, width))
   return Tiles(
-    np.concatenate(senders),
-    np.concatenate(receivers),
+    find_places(np.concatenate(senders), num_nodes),
+    find_places(np.concatenate(receivers), num_nodes),
     np.concatenate(flags).astype(np.float32),
     np.array(rows, np.int32),
     np.array(columns, np.int32),
-    np.stack(norms) if has_norms else None,
+    np.stack(norms),
   )
 
 
 def as_block(tiles: Tiles) -> Block:
   """The same edges as one slice of P sets."""
-  num_columns = tiles.rows[:, 1]
-  row = np.repeat(np.arange(len(tiles.rows)), num_columns)
-  column = np.concatenate([np.arange(first, first + num) for first, num, _ in tiles.rows])
-  norms = None if tiles.norms is None else tiles.norms.transpose(0, 2, 1)[None]
+  row = np.repeat(np.arange(len(tiles.rows)), tiles.rows[:, 1])
+  along = [np.arange(number) for number in tiles.rows[:, 1]]
+  column = np.concatenate([first + i for first, i in zip(tiles.rows[:, 0], along, strict=True)])
+  tile = np.concatenate([a + i * step for (_, _, a, step), i in zip(tiles.rows, along, strict=True)])
   return Block(
-    tiles.senders[column][None], tiles.receivers[row][None], tiles.flags[row][None], norms
+    tiles.senders.ids[column][None],
+    tiles.receivers.ids[row][None],
+    tiles.flags[row][None],
+    tiles.norms[tile].transpose(0, 2, 1)[None],
   )
 
 
@@ -72,10 +78,9 @@ def _in_tiles(ids: np.ndarray) -> np.ndarray:
   return filled.reshape(-1, SIDE).astype(np.int32)
 
 
-def _norms_in_tiles(grid: Bipartite, height: int, width: int) -> np.ndarray:
-  """`[S, R]` to `[height * width, SIDE, SIDE]`, receivers first."""
-  whole = np.zeros((height * SIDE, width * SIDE), np.float32)
-  if grid.norms is not None:
-    whole[: len(grid.receivers), : len(grid.senders)] = grid.norms.T
+def _norms_in_tiles(norms: np.ndarray, height: int, width: int) -> np.ndarray:
+  """`[R, S]` to `[height * width, SIDE, SIDE]`."""
+  missing = height * SIDE - len(norms), width * SIDE - len(norms.T)
+  whole = np.pad(norms.astype(np.float32), [(0, number) for number in missing])
   parts = whole.reshape(height, SIDE, width, SIDE).transpose(0, 2, 1, 3)
   return parts.reshape(-1, SIDE, SIDE)
