@@ -15,8 +15,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gatprune_jax.agent.places import Places, collect, highest, spread
-
 SLOPE = 0.01  # of LeakyReLU below zero
 
 
@@ -92,17 +90,6 @@ def merge(own: Partial, parts: Sequence[tuple[jax.Array, Partial]]) -> jax.Array
     scale = jnp.exp(part.largest - largest.at[receivers].get(mode="clip"))
     total = total.at[receivers].add(scale * part.total, mode="drop")
     message = message.at[receivers].add(scale[..., None] * part.message, mode="drop")
-  return message / total[..., None]
-
-
-def merge_places(own: Partial, receivers: Places, part: Partial) -> jax.Array:
-  """The same as `merge`, of sums in places of receivers."""
-  largest = jnp.maximum(own.largest, highest(part.largest, receivers))
-  largest = jax.lax.stop_gradient(largest)
-  own_scale = jnp.exp(own.largest - largest)
-  scale = jnp.exp(part.largest - spread(largest, receivers, jnp.inf))
-  total = own_scale * own.total + collect(scale * part.total, receivers)
-  message = own_scale[..., None] * own.message + collect(scale[..., None] * part.message, receivers)
   return message / total[..., None]
 
 

@@ -19,17 +19,9 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from gatprune_jax.agent.attention import (
-  SLOPE,
-  Partial,
-  by_edge,
-  by_sorting,
-  merge,
-  merge_places,
-)
+from gatprune_jax.agent.attention import SLOPE, Partial, by_edge, by_sorting, merge
 from gatprune_jax.agent.blocks import EDGE_FEATURES, Block, sorts
-from gatprune_jax.agent.fused_attention import by_tiles
-from gatprune_jax.agent.places import spread
+from gatprune_jax.agent.fused_attention import attend_tiles
 from gatprune_jax.agent.tiles import Tiles, as_block
 
 
@@ -60,27 +52,24 @@ def attend_blocks(
   Returns:
     `[n, H * D]`, heads side by side.
   """
+  if isinstance(blocks, Tiles):
+    return _attend_tiles(params, nodes, blocks)
   x = jnp.einsum("nf,fhd->nhd", nodes, params.query)
   send = jnp.einsum("nhd,hd->nh", x, params.send)
   receive = jnp.einsum("nhd,hd->nh", x, params.receive)
   self_edge = params.edge[EDGE_FEATURES.index("self")]
   own = Partial(jax.nn.leaky_relu(send + receive + self_edge[None], SLOPE), jnp.ones_like(send), x)
-  if isinstance(blocks, Tiles):
-    merged = merge_places(own, blocks.receivers, _on_tiles(params.edge, send, receive, x, blocks))
-  else:
-    parts = [(b.receivers, _on_block(params.edge, send, receive, x, b)) for b in blocks]
-    merged = merge(own, parts)
-  return merged.reshape(nodes.shape[0], -1)
+  parts = [(b.receivers, _on_block(params.edge, send, receive, x, b)) for b in blocks]
+  return merge(own, parts).reshape(nodes.shape[0], -1)
 
 
-def _on_tiles(
-  edge: jax.Array, send: jax.Array, receive: jax.Array, x: jax.Array, tiles: Tiles
-) -> Partial:
-  """The sums over rows of tiles for their receivers, `[I, SIDE, ...]`."""
-  sent = spread(send, tiles.senders, -jnp.inf)
-  received = spread(receive, tiles.receivers, 0.0) + (tiles.flags @ edge[1:])[:, None]
+def _attend_tiles(params: Attention, nodes: jax.Array, tiles: Tiles) -> jax.Array:
+  x = jnp.einsum("nf,fhd->hnd", nodes, params.query)
+  send = jnp.einsum("hnd,hd->hn", x, params.send)
+  receive = jnp.einsum("hnd,hd->hn", x, params.receive)
   on_cpu = jax.default_backend() == "cpu"
-  return by_tiles(sent, received, spread(x, tiles.senders, 0.0), edge[0], tiles, on_cpu)
+  means = attend_tiles(send, receive, x, params.edge, tiles, on_cpu)
+  return means.transpose(1, 0, 2).reshape(nodes.shape[0], -1)
 
 
 def _on_block(
