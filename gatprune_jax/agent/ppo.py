@@ -6,9 +6,11 @@ on its own; at N = 1 the two are the same.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gatprune_jax.errors import InputError
@@ -46,22 +48,25 @@ class PPOConfig:
         raise InputError(f"ppo {field.name} is {value}: it must be positive")
 
 
-def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
+def make_optimizer(config: PPOConfig, params: Any) -> optax.GradientTransformation:
   """Adam, with a rate of its own for the per-channel embedding.
 
-  All parameters are one vector to Adam: they are many and small, and each would be operations of
-  its own.
+  It works on all parameters as one vector (`jax.flatten_util.ravel_pytree`): they are many and
+  small, and on accelerators each would cost operations of its own.
   """
-
-  def descend(path, step):
-    is_embedding = path[-1].key == "embedding"
-    return -(config.embedding_learning_rate if is_embedding else config.learning_rate) * step
-
+  rates = [
+    np.full(
+      np.size(leaf),
+      config.embedding_learning_rate if path[-1].key == "embedding" else config.learning_rate,
+      np.float32,
+    )
+    for path, leaf in jax.tree.leaves_with_path(params)
+  ]
+  rates = np.concatenate(rates)
   return optax.chain(
-    optax.flatten(
-      optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam())
-    ),
-    optax.stateless(lambda steps, _: jax.tree.map_with_path(descend, steps)),
+    optax.clip_by_global_norm(config.max_grad_norm),
+    optax.scale_by_adam(),
+    optax.stateless(lambda steps, _: -rates * steps),
   )
 
 

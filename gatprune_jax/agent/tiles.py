@@ -14,8 +14,8 @@ import numpy as np
 from gatprune_jax.agent.blocks import NOWHERE, Bipartite, Block, cut
 
 SIDE = 32  # senders, and receivers, of a tile
-NODES_AT_ONCE = 16  # nodes whose places one program gathers
-PLACES_AT_ONCE = 8  # of each node
+NODES_AT_ONCE = 8  # nodes whose places one program gathers
+PLACES_AT_ONCE = 16  # of each node
 _LONGEST = 512  # of a grid's sides: programs are even, and many
 
 
@@ -45,7 +45,9 @@ def tile_sets(sets: Sequence[Bipartite], num_nodes: int) -> Tiles:
   """Cuts sets of edges between n nodes into grids of tiles."""
   receivers, senders, rows, columns, row_flags, column_flags = [], [], [], [], [], []
   norms = [np.zeros((SIDE, SIDE), np.float32)]
-  for grid in (grid for edges in sets for grid in cut(edges, _LONGEST)):
+  grids = [grid for edges in sets for grid in cut(edges, _LONGEST)]
+  longest_side = lambda grid: max(len(grid.senders), len(grid.receivers))
+  for grid in sorted(grids, key=longest_side, reverse=True):  # long programs start first
     received, sent = _in_lines(grid.receivers), _in_lines(grid.senders)
     height, width = len(received), len(sent)
     tile, down, across = (0, 0, 0) if grid.norms is None else (len(norms), width, 1)

@@ -12,6 +12,7 @@ from typing import Any
 
 from flax import linen as nn
 import jax
+from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -83,7 +84,7 @@ def search_ratios(task: Task, config: SearchConfig, evaluations: int, seed: int)
   policy = RatioPolicy(config.policy.heads * config.policy.head_features)
   init_key, key = jax.random.split(jax.random.key(seed))
   params = policy.init(init_key, groups)
-  opt_state = make_optimizer(config.ppo).init(params)
+  opt_state = make_optimizer(config.ppo, params).init(ravel_pytree(params)[0])
   improve = jax.jit(functools.partial(_improve, policy, config.ppo))
   update, stale = 0, 0
   while (left := evaluations - len(scorer.known)) > 0 and stale < _PATIENCE:
@@ -114,20 +115,22 @@ def _improve(
   advantage: jax.Array,
 ) -> tuple[Any, Any]:
   """Epochs of PPO on one batch of actions `[B, G]` with advantages `[B]`."""
-  optimizer = make_optimizer(ppo)
+  optimizer = make_optimizer(ppo, params)
+  vector, as_params = ravel_pytree(params)
 
-  def log_prob(params):  # of each action, up to a constant
-    mean, log_std = policy.apply(params, groups)
+  def log_prob(vector):  # of each action, up to a constant
+    mean, log_std = policy.apply(as_params(vector), groups)
     return -0.5 * ((actions - mean[None]) / jnp.exp(log_std)[None]) ** 2 - log_std[None]
 
-  old = log_prob(params)
+  old = log_prob(vector)
 
-  def loss_fn(params):
-    return -clipped_objective(log_prob(params), old, advantage[:, None], ppo.clip).mean()
+  def loss_fn(vector):
+    return -clipped_objective(log_prob(vector), old, advantage[:, None], ppo.clip).mean()
 
   def epoch(_, carry):
-    params, opt_state = carry
-    updates, opt_state = optimizer.update(jax.grad(loss_fn)(params), opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+    vector, opt_state = carry
+    updates, opt_state = optimizer.update(jax.grad(loss_fn)(vector), opt_state)
+    return optax.apply_updates(vector, updates), opt_state
 
-  return jax.lax.fori_loop(0, ppo.epochs, epoch, (params, opt_state))
+  vector, opt_state = jax.lax.fori_loop(0, ppo.epochs, epoch, (vector, opt_state))
+  return as_params(vector), opt_state

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import flax.struct
 import jax
+from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import optax
 
@@ -86,7 +87,7 @@ def init_state(
   return SearchState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    opt_state=make_optimizer(config.ppo).init(params),
+    opt_state=make_optimizer(config.ppo, params).init(ravel_pytree(params)[0]),
     multipliers=init_multipliers(num_constraints),
     past=remember(init_past(config.past_scores), past, jnp.ones(len(past), bool)),
     replay=replay,
@@ -243,25 +244,26 @@ def _improve(
   advantage: jax.Array,
 ) -> tuple[Any, Any, dict[str, jax.Array]]:
   """Epochs of PPO on one batch; stops changing once the mean KL per channel is too large."""
-  ppo, optimizer = config.ppo, make_optimizer(config.ppo)
+  ppo, optimizer = config.ppo, make_optimizer(config.ppo, state.params)
+  vector, as_params = ravel_pytree(state.params)
   old_log_prob = log_prob(old_logits, bits)
 
-  def loss_fn(params):
-    logits = decision_logits(problem.environment, policy_logits(policy, params, problem), bits)
+  def loss_fn(vector):
+    logits_fn = policy_logits(policy, as_params(vector), problem)
+    logits = decision_logits(problem.environment, logits_fn, bits)
     objective = clipped_objective(log_prob(logits, bits), old_log_prob, advantage, ppo.clip)
     loss = -objective.mean() - ppo.entropy_weight * entropy(logits).mean()
     return loss, kl_divergence(old_logits, logits).mean()
 
   def epoch(_, carry):
-    params, opt_state, num_steps, _ = carry
-    (_, kl), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    updates, new_opt_state = optimizer.update(grads, opt_state, params)
-    updates = jax.tree.map(lambda leaf: state.health.rate * leaf, updates)
-    new = (optax.apply_updates(params, updates), new_opt_state)
+    vector, opt_state, num_steps, _ = carry
+    (_, kl), grads = jax.value_and_grad(loss_fn, has_aux=True)(vector)
+    updates, new_opt_state = optimizer.update(grads, opt_state)
+    new = (optax.apply_updates(vector, state.health.rate * updates), new_opt_state)
     near = kl <= ppo.kl_stop
-    params, opt_state = jax.tree.map(lambda a, b: jnp.where(near, a, b), new, (params, opt_state))
-    return params, opt_state, num_steps + near, kl
+    vector, opt_state = jax.tree.map(lambda a, b: jnp.where(near, a, b), new, (vector, opt_state))
+    return vector, opt_state, num_steps + near, kl
 
-  start = (state.params, state.opt_state, jnp.zeros((), jnp.int32), jnp.zeros(()))
-  params, opt_state, num_steps, kl = jax.lax.fori_loop(0, ppo.epochs, epoch, start)
-  return params, opt_state, {"policy_steps": num_steps, "kl": kl}
+  start = (vector, state.opt_state, jnp.zeros((), jnp.int32), jnp.zeros(()))
+  vector, opt_state, num_steps, kl = jax.lax.fori_loop(0, ppo.epochs, epoch, start)
+  return as_params(vector), opt_state, {"policy_steps": num_steps, "kl": kl}
