@@ -4,7 +4,7 @@ import os
 
 # Before jax is imported, and for the processes that tests start. Tests compile the same programs
 # again and again; on disk, a compiled program is found by a hash of its text.
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("GATPRUNE_PLATFORM", "cpu")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.abspath(".pytest_cache/jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 

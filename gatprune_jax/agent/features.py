@@ -127,7 +127,9 @@ def _kernel_norms(layer: ChannelLayer, arrays: list[np.ndarray]) -> _Norms | Non
   return _Norms(in_ids[live_in], out_ids[live_out], np.sqrt(summed[np.ix_(live_in, live_out)]))
 
 
-def _blocks(graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool) -> tuple[Block, ...] | Tiles:
+def _blocks(
+  graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool
+) -> tuple[Block, ...] | Tiles:
   logs = [np.log(n.values + 1e-6).ravel() for n in norms if n is not None]
   everything = np.concatenate([*logs, np.zeros(1)])
   mean, std = everything.mean(), everything.std() + 1e-6

@@ -20,7 +20,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gatprune_jax.agent.blocks import EDGE_FEATURES
+from gatprune_jax.agent.blocks import EDGE_FEATURES, flags
 from gatprune_jax.agent.tile_kernels import (
   LOG2_E,
   add_columns,
@@ -33,6 +33,7 @@ from gatprune_jax.agent.tiles import Tiles
 
 _LEAST = 16  # features in a matrix unit's product
 _SELF = EDGE_FEATURES.index("self")
+_OWN = flags(self=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -80,8 +81,8 @@ def _backward(interpret, residuals, cotangent):
     send, receive, x, edge[0], shared, log_total, y, offset, tiles, interpret
   )
   d_send, d_x = add_columns([d_own, p[..., None] * y], columns, tiles.senders, interpret)
-  d_flags = tiles.senders.flags.T @ columns[0].sum(-1).T
-  d_edge = jnp.concatenate([d_weight.sum(-1)[None], d_flags]).at[_SELF].add(d_own.sum(-1))
+  d_flags = tiles.senders.flags.T @ columns[0].sum(-1).T + _OWN[:, None] * d_own.sum(-1)[None]
+  d_edge = jnp.concatenate([d_weight.sum(-1)[None], d_flags])
   return d_send[:, :num], d_receive, _cut(d_x, cotangent), d_edge, None
 
 

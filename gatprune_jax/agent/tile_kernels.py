@@ -135,8 +135,8 @@ def _merge_kernel(slots, chunks, own, x, largest, *refs):
   def add(chunk, sums):
     there, exists = _places(slots, block, chunk, largest.shape[1])
     scale = jnp.where(exists, jnp.exp2(largest[h, there] - top[:, None]), 0.0)
-    more = [part[h, there] for part in parts]
-    return tuple(old + (_rows(scale, new) * new).sum(1) for old, new in zip(sums, more, strict=True))
+    scaled = [_rows(scale, values) * values for values in (part[h, there] for part in parts)]
+    return tuple(old + new.sum(1) for old, new in zip(sums, scaled, strict=True))
 
   p, values = jnp.exp2(g * raw - top), x[h, here]
   start = [part for q in (p, g * p)[: len(parts) // 2] for part in (q, q[:, None] * values)]
