@@ -37,6 +37,7 @@ from gatprune_jax.agent.ppo import (
   make_optimizer,
 )
 from gatprune_jax.agent.self_competition import MODES, PastScores, compete, init_past, remember
+from gatprune_jax.agent.tiles import Tiles, tile_sets
 
 __all__ = [
   "MODES",
@@ -51,6 +52,7 @@ __all__ = [
   "Policy",
   "PolicyConfig",
   "Surrogate",
+  "Tiles",
   "attend_blocks",
   "attend_edges",
   "clipped_objective",
@@ -70,6 +72,7 @@ __all__ = [
   "remember",
   "sample",
   "stack_blocks",
+  "tile_sets",
   "tiling_for",
   "to_graphs_tuple",
   "update_multipliers",

@@ -20,9 +20,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gatprune_jax.agent.blocks import EDGE_FEATURES, flags
+from gatprune_jax.agent.blocks import flags
 from gatprune_jax.agent.tile_kernels import (
   LOG2_E,
+  SELF,
   add_columns,
   merge_rows,
   slope,
@@ -32,7 +33,6 @@ from gatprune_jax.agent.tile_kernels import (
 from gatprune_jax.agent.tiles import Tiles
 
 _LEAST = 16  # features in a matrix unit's product
-_SELF = EDGE_FEATURES.index("self")
 _OWN = flags(self=True)
 
 
@@ -73,12 +73,12 @@ def _backward(interpret, residuals, cotangent):
   y, num = _widened(cotangent), send.shape[1]
   offset = (y * mean[:, :num]).sum(-1)
   d_receive = (y * sloped_mean[:, :num]).sum(-1) - offset * sloped_total[:, :num]
-  own = send + receive + edge[_SELF][:, None]
+  own = send + receive + edge[SELF][:, None]
   p = jnp.exp2(LOG2_E * slope(own) * own - log_total[:, :num])
   d_own = p * slope(own) * ((y * x).sum(-1) - offset)
   shared = tiles.senders.flags @ edge[1:]
   *columns, d_weight = sum_columns(
-    send, receive, x, edge[0], shared, log_total, y, offset, tiles, interpret
+    send, receive, x, edge, shared, log_total, y, offset, tiles, interpret
   )
   d_send, d_x = add_columns([d_own, p[..., None] * y], columns, tiles.senders, interpret)
   d_flags = tiles.senders.flags.T @ columns[0].sum(-1).T + _OWN[:, None] * d_own.sum(-1)[None]
@@ -91,9 +91,8 @@ attend_tiles.defvjp(_forward, _backward)
 
 def _attend(send, receive, x, edge, tiles, interpret, sloped):
   shared = tiles.receivers.flags @ edge[1:]
-  rows = sum_rows(send, receive, x, edge[0], shared, tiles, sloped, interpret)
-  own = send + receive + edge[_SELF][:, None]
-  return merge_rows(own, x, rows, tiles.receivers, interpret)
+  rows = sum_rows(send, receive, x, edge, shared, tiles, sloped, interpret)
+  return merge_rows(send, receive, x, edge, rows, tiles.receivers, interpret)
 
 
 def _widened(x: jax.Array) -> jax.Array:

@@ -13,9 +13,11 @@ from jax.experimental.pallas import triton
 import jax.numpy as jnp
 
 from gatprune_jax.agent.attention import SLOPE
+from gatprune_jax.agent.blocks import EDGE_FEATURES
 from gatprune_jax.agent.tiles import NODES_AT_ONCE, PLACES_AT_ONCE, SIDE, Ends, Tiles
 
 LOG2_E = math.log2(math.e)
+SELF = EDGE_FEATURES.index("self")
 _LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
@@ -28,7 +30,7 @@ def sum_rows(
   send: jax.Array,
   receive: jax.Array,
   x: jax.Array,
-  weight: jax.Array,
+  edge: jax.Array,
   shared: jax.Array,
   tiles: Tiles,
   sloped: bool,
@@ -43,7 +45,7 @@ def sum_rows(
     send: s, `[H, n]`.
     receive: t, `[H, n]`.
     x: `[H, n, D]`, D a power of two from 16 on.
-    weight: a, `[H]`.
+    edge: what features of an edge add to logits, `[E, H]`; a is that of norms, the first.
     shared: c, what a row's edges add to logits, `[I, H]`.
     tiles: the edges.
     sloped: whether the last two sums are needed.
@@ -57,20 +59,20 @@ def sum_rows(
   pair = _pair(x, (len(tiles.receivers.ids), SIDE))
   return _call(
     _row_kernel,
-    [*tiles.receivers[:2], tiles.senders.ids, tiles.norms, weight, shared, send, receive, x],
+    [*tiles.receivers[:2], tiles.senders.ids, tiles.norms, edge, shared, send, receive, x],
     [pair[0], *pair, *(pair if sloped else [])],
     pair[0][:2],
     interpret,
   )
 
 
-def _row_kernel(receivers, lines, senders, norms, weight, shared, send, receive, x, *outputs):
+def _row_kernel(receivers, lines, senders, norms, edge, shared, send, receive, x, *outputs):
   h, row = pl.program_id(0), pl.program_id(1)
   num_nodes = x.shape[1]
   first, number, first_tile, step = (lines[row, i] for i in range(4))
   here = jnp.minimum(receivers[row], num_nodes - 1)
   t = LOG2_E * (receive[h, here] + shared[row, h])[:, None]
-  a = LOG2_E * weight[h]
+  a = LOG2_E * edge[0, h]
 
   def tile(index, carry):
     largest, *sums = carry
@@ -93,13 +95,21 @@ def _row_kernel(receivers, lines, senders, norms, weight, shared, send, receive,
 
 
 def merge_rows(
-  own: jax.Array, x: jax.Array, rows: Sequence[jax.Array], receivers: Ends, interpret: bool
+  send: jax.Array,
+  receive: jax.Array,
+  x: jax.Array,
+  edge: jax.Array,
+  rows: Sequence[jax.Array],
+  receivers: Ends,
+  interpret: bool,
 ) -> list[jax.Array]:
-  """Means over all edges of each node.
+  """Means over all edges of each node, with one from each node to itself.
 
   Args:
-    own: u of nodes' edges to themselves, `[H, n]`.
+    send: s, `[H, n]`.
+    receive: t, `[H, n]`.
     x: `[H, n, D]`.
+    edge: what features of an edge add to logits, `[E, H]`.
     rows: what `sum_rows` returns.
     receivers: the rows' places.
     interpret: as for `sum_rows`.
@@ -112,18 +122,18 @@ def merge_rows(
   places = [part.reshape(part.shape[0], -1, *part.shape[3:]) for part in rows]
   return _call(
     _merge_kernel,
-    [receivers.slots, receivers.chunks, own, x, *places],
+    [receivers.slots, receivers.chunks, send, receive, x, edge, *places],
     [*pair, *(pair if len(rows) == 5 else [])],
     (len(x), len(receivers.chunks)),
     interpret,
   )
 
 
-def _merge_kernel(slots, chunks, own, x, largest, *refs):
+def _merge_kernel(slots, chunks, send, receive, x, edge, largest, *refs):
   h, block = pl.program_id(0), pl.program_id(1)
   parts, outputs = refs[: len(refs) // 2], refs[len(refs) // 2 :]
   here = _nodes(block, x.shape[1])
-  raw = LOG2_E * own[h, here]
+  raw = LOG2_E * (send[h, here] + receive[h, here] + edge[SELF, h])
   g = slope(raw)
 
   def highest(chunk, top):
@@ -150,7 +160,7 @@ def sum_columns(
   send: jax.Array,
   receive: jax.Array,
   x: jax.Array,
-  weight: jax.Array,
+  edge: jax.Array,
   shared: jax.Array,
   log_total: jax.Array,
   d_mean: jax.Array,
@@ -164,7 +174,7 @@ def sum_columns(
     send: s, `[H, n]`.
     receive: t, `[H, n]`.
     x: `[H, n, D]`.
-    weight: a, `[H]`.
+    edge: what features of an edge add to logits, `[E, H]`; a is that of norms, the first.
     shared: c, what a column's edges add to logits, `[J, H]`.
     log_total: of `merge_rows`, `[H, n]` at least.
     d_mean: Y, the cotangent of means, `[H, n, D]`.
@@ -178,12 +188,12 @@ def sum_columns(
   """
   pair = _pair(x, (len(tiles.senders.ids), SIDE))
   ends = [*tiles.senders[:2], tiles.receivers.ids, tiles.transposed]
-  inputs = [*ends, weight, shared, send, receive, x, log_total, d_mean, offset]
+  inputs = [*ends, edge, shared, send, receive, x, log_total, d_mean, offset]
   return _call(_column_kernel, inputs, [*pair, pair[0][:2]], pair[0][:2], interpret)
 
 
 def _column_kernel(
-  senders, lines, receivers, norms, weight, shared, send, receive, x, log_total, d_mean, offset,
+  senders, lines, receivers, norms, edge, shared, send, receive, x, log_total, d_mean, offset,
   d_send, d_x, d_weight,
 ):  # fmt: skip
   h, column = pl.program_id(0), pl.program_id(1)
@@ -193,7 +203,7 @@ def _column_kernel(
   here = jnp.minimum(ids, num_nodes - 1)
   sent = LOG2_E * (send[h, here] + shared[column, h])
   s, values = jnp.where(ids < num_nodes, sent, -jnp.inf)[:, None], x[h, here]
-  a = LOG2_E * weight[h]
+  a = LOG2_E * edge[0, h]
 
   def tile(index, carry):
     d_s, d_values, d_a = carry
