@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gatprune_jax.agent import tile_kernels
 from gatprune_jax.agent.blocks import Bipartite, Block, flags, stack_blocks, tiling_for
 from gatprune_jax.agent.tiles import Tiles, tile_sets
 from gatprune_jax.channels import (
@@ -148,10 +149,9 @@ def _blocks(
       node = np.array([graph.num_channels + index])
       sets.append(Bipartite(node, members, flags(layer=True), None))
       sets.append(Bipartite(members, node, flags(layer=True), None))
-  backend = jax.default_backend()
-  if backend == "gpu":
+  if tile_kernels.run_here():
     return tile_sets(sets, graph.num_channels + len(graph.layers))
-  return stack_blocks(sets, tiling_for(backend))
+  return stack_blocks(sets, tiling_for(jax.default_backend()))
 
 
 def _layer_features(graph: ChannelGraph) -> np.ndarray:

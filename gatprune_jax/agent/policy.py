@@ -72,11 +72,11 @@ class Policy(nn.Module):
       )
       nodes = nodes + nn.Dense(width, name=f"mix{index}")(nn.elu(attended))
     hidden = nn.LayerNorm(name="norm_out")(nodes[:num])
-    group_of = observation.group_of
-    size = jnp.zeros(self.num_groups).at[group_of].add(1.0)
-    group_mean = jnp.zeros((self.num_groups, width)).at[group_of].add(hidden) / size[:, None]
+    # A product, not a scatter: accelerators add scattered numbers in a new order in every run.
+    member = jax.nn.one_hot(observation.group_of, self.num_groups)
+    group_mean = member.T @ hidden / member.sum(0)[:, None]
     everything = jnp.broadcast_to(hidden.mean(0), hidden.shape)
-    context = jnp.concatenate([hidden, group_mean[group_of], everything], axis=1)
+    context = jnp.concatenate([hidden, member @ group_mean, everything], axis=1)
     context = nn.elu(nn.Dense(width, name="head_hidden")(context))
     head = nn.Dense(1, kernel_init=nn.initializers.zeros, name="head")(context)[:, 0]
     embedding = self.param("embedding", nn.initializers.zeros, (num,))

@@ -2,6 +2,9 @@
 
 Arrays have heads first. A program has whole arrays, and reads and writes the parts of one head that
 are its own. Logits are in units of ln 2, since powers of two are what the hardware has.
+
+JAX deprecates this backend of Pallas from version 0.11 on. The versions that setup.py admits have
+it; where it is missing, `run_here` has to say so, and attention is on blocks again.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +22,13 @@ from gatprune_jax.agent.tiles import NODES_AT_ONCE, PLACES_AT_ONCE, SIDE, Ends, 
 LOG2_E = math.log2(math.e)
 SELF = EDGE_FEATURES.index("self")
 _LOWEST = float(jnp.finfo(jnp.float32).min)
+
+
+def run_here() -> bool:
+  """Whether the kernels compile here: for NVIDIA's GPUs of compute capability 8 and above."""
+  device = jax.local_devices()[0]
+  version = str(getattr(device, "compute_capability", ""))
+  return device.platform == "gpu" and version.replace(".", "").isdigit() and float(version) >= 8.0
 
 
 def slope(raw: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.agent import observe
+from gatprune_jax.agent import observe, tile_kernels
 from gatprune_jax.agent.blocks import EDGE_FEATURES, Bipartite, flags
 from gatprune_jax.agent.fused_attention import attend_tiles
 from gatprune_jax.agent.gat import attend_blocks
@@ -90,7 +90,7 @@ def test_equal_to_jraph_on_a_network(example_b, monkeypatch):
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   budgets = make_budgets(graph, {"macs": 0.5}, keep_floors(graph, 0.1))
   with monkeypatch.context() as m:
-    m.setattr(jax, "default_backend", lambda: "gpu")
+    m.setattr(tile_kernels, "run_here", lambda: True)
     index = {"index": np.arange(graph.num_channels)}
     tiles = observe(graph, e.variables, index, budgets, edge_norms=True).blocks
   assert isinstance(tiles, Tiles)
@@ -141,7 +141,12 @@ def test_all_kernels_compile_for_a_gpu(features):
   shapes = [(heads, NUM_NODES), (heads, NUM_NODES), (heads, NUM_NODES, features)]
   inputs = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (*shapes, (len(EDGE_FEATURES), heads))]
   loss = lambda *args: attend_tiles(*args, interpret=False).sum()
-  gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))
-  text = gradient.trace(*inputs, tiles).lower(lowering_platforms=("cuda",)).as_text()
+  traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).trace(*inputs, tiles)
+  try:
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  except RuntimeError as error:
+    if "No supported GPU" not in str(error):
+      raise
+    pytest.skip("this version of JAX compiles kernels only where there is a GPU")
   for kernel in ("_row_kernel", "_merge_kernel", "_column_kernel", "_add_kernel"):
     assert kernel in text
