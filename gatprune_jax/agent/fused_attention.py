@@ -15,8 +15,6 @@ The first three are sums over a column of tiles, where weights are computed agai
 exponentials. The sums in the last are over a row, as y is, and are taken in the forward pass.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -36,14 +34,9 @@ _LEAST = 16  # features in a matrix unit's product
 _OWN = flags(self=True)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+@jax.custom_vjp
 def attend_tiles(
-  send: jax.Array,
-  receive: jax.Array,
-  x: jax.Array,
-  edge: jax.Array,
-  tiles: Tiles,
-  interpret: bool,
+  send: jax.Array, receive: jax.Array, x: jax.Array, edge: jax.Array, tiles: Tiles
 ) -> jax.Array:
   """The means y over the edges of each node, with one from each node to itself.
 
@@ -53,22 +46,21 @@ def attend_tiles(
     x: `[H, n, D]`.
     edge: what a feature of an edge adds to the logit, `[E, H]`: a, then that of each flag.
     tiles: the edges. Not differentiated: the gradient by norms is left out.
-    interpret: whether XLA runs the kernels operation by operation, as it can on any processor.
 
   Returns:
     `[H, n, D]`.
   """
-  _, mean = _attend(send, receive, _widened(x), edge, tiles, interpret, sloped=False)
+  _, mean = _attend(send, receive, _widened(x), edge, tiles, sloped=False)
   return _cut(mean, x)
 
 
-def _forward(send, receive, x, edge, tiles, interpret):
+def _forward(send, receive, x, edge, tiles):
   wide = _widened(x)
-  means = _attend(send, receive, wide, edge, tiles, interpret, sloped=True)
+  means = _attend(send, receive, wide, edge, tiles, sloped=True)
   return _cut(means[1], x), (send, receive, wide, edge, tiles, *means)
 
 
-def _backward(interpret, residuals, cotangent):
+def _backward(residuals, cotangent):
   send, receive, x, edge, tiles, log_total, mean, sloped_total, sloped_mean = residuals
   y, num = _widened(cotangent), send.shape[1]
   offset = (y * mean[:, :num]).sum(-1)
@@ -77,10 +69,8 @@ def _backward(interpret, residuals, cotangent):
   p = jnp.exp2(LOG2_E * slope(own) * own - log_total[:, :num])
   d_own = p * slope(own) * ((y * x).sum(-1) - offset)
   shared = tiles.senders.flags @ edge[1:]
-  *columns, d_weight = sum_columns(
-    send, receive, x, edge, shared, log_total, y, offset, tiles, interpret
-  )
-  d_send, d_x = add_columns([d_own, p[..., None] * y], columns, tiles.senders, interpret)
+  *columns, d_weight = sum_columns(send, receive, x, edge, shared, log_total, y, offset, tiles)
+  d_send, d_x = add_columns([d_own, p[..., None] * y], columns, tiles.senders)
   d_flags = tiles.senders.flags.T @ columns[0].sum(-1).T + _OWN[:, None] * d_own.sum(-1)[None]
   d_edge = jnp.concatenate([d_weight.sum(-1)[None], d_flags])
   return d_send[:, :num], d_receive, _cut(d_x, cotangent), d_edge, None
@@ -89,10 +79,10 @@ def _backward(interpret, residuals, cotangent):
 attend_tiles.defvjp(_forward, _backward)
 
 
-def _attend(send, receive, x, edge, tiles, interpret, sloped):
+def _attend(send, receive, x, edge, tiles, sloped):
   shared = tiles.receivers.flags @ edge[1:]
-  rows = sum_rows(send, receive, x, edge, shared, tiles, sloped, interpret)
-  return merge_rows(send, receive, x, edge, rows, tiles.receivers, interpret)
+  rows = sum_rows(send, receive, x, edge, shared, tiles, sloped)
+  return merge_rows(send, receive, x, edge, rows, tiles.receivers)
 
 
 def _widened(x: jax.Array) -> jax.Array:

@@ -67,8 +67,7 @@ def _attend_tiles(params: Attention, nodes: jax.Array, tiles: Tiles) -> jax.Arra
   x = jnp.einsum("nf,fhd->hnd", nodes, params.query)
   send = jnp.einsum("hnd,hd->hn", x, params.send)
   receive = jnp.einsum("hnd,hd->hn", x, params.receive)
-  on_cpu = jax.default_backend() == "cpu"
-  means = attend_tiles(send, receive, x, params.edge, tiles, on_cpu)
+  means = attend_tiles(send, receive, x, params.edge, tiles)
   return means.transpose(1, 0, 2).reshape(nodes.shape[0], -1)
 
 

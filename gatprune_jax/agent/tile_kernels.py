@@ -44,7 +44,6 @@ def sum_rows(
   shared: jax.Array,
   tiles: Tiles,
   sloped: bool,
-  interpret: bool,
 ) -> list[jax.Array]:
   """Sums over each row's edges, relative to the largest logit among them.
 
@@ -59,7 +58,6 @@ def sum_rows(
     shared: c, what a row's edges add to logits, `[I, H]`.
     tiles: the edges.
     sloped: whether the last two sums are needed.
-    interpret: whether XLA runs the kernel operation by operation, as it can on any processor.
 
   Returns:
     With u = s + t + c + a f, logits l = LeakyReLU(u), g = LeakyReLU'(u) and p = exp(l - largest):
@@ -72,7 +70,6 @@ def sum_rows(
     [*tiles.receivers[:2], tiles.senders.ids, tiles.norms, edge, shared, send, receive, x],
     [pair[0], *pair, *(pair if sloped else [])],
     pair[0][:2],
-    interpret,
   )
 
 
@@ -96,7 +93,7 @@ def _row_kernel(receivers, lines, senders, norms, edge, shared, send, receive, x
     scale, p = jnp.exp2(largest - new), jnp.exp2(logits - new[:, None])
     values = x[h, there]
     added = [part for q in (p, g * p)[: len(sums) // 2] for part in (q.sum(1), jnp.dot(q, values))]
-    return (new, *(_rows(scale, old) * old + add for old, add in zip(sums, added, strict=True)))
+    return (new, *(_like(scale, old) * old + add for old, add in zip(sums, added, strict=True)))
 
   pair = [jnp.zeros(shape, x.dtype) for shape in (SIDE, (SIDE, x.shape[-1]))]
   start = (jnp.full(SIDE, _LOWEST, x.dtype), *(len(outputs) // 2 * pair))
@@ -111,7 +108,6 @@ def merge_rows(
   edge: jax.Array,
   rows: Sequence[jax.Array],
   receivers: Ends,
-  interpret: bool,
 ) -> list[jax.Array]:
   """Means over all edges of each node, with one from each node to itself.
 
@@ -122,7 +118,6 @@ def merge_rows(
     edge: what features of an edge add to logits, `[E, H]`.
     rows: what `sum_rows` returns.
     receivers: the rows' places.
-    interpret: as for `sum_rows`.
 
   Returns:
     The logarithm of the sum of exp(l), in units of ln 2, and with weights p of sum one those sums
@@ -135,7 +130,6 @@ def merge_rows(
     [receivers.slots, receivers.chunks, send, receive, x, edge, *places],
     [*pair, *(pair if len(rows) == 5 else [])],
     (len(x), len(receivers.chunks)),
-    interpret,
   )
 
 
@@ -155,13 +149,13 @@ def _merge_kernel(slots, chunks, send, receive, x, edge, largest, *refs):
   def add(chunk, sums):
     there, exists = _places(slots, block, chunk, largest.shape[1])
     scale = jnp.where(exists, jnp.exp2(largest[h, there] - top[:, None]), 0.0)
-    scaled = [_rows(scale, values) * values for values in (part[h, there] for part in parts)]
+    scaled = [_like(scale, values) * values for values in (part[h, there] for part in parts)]
     return tuple(old + new.sum(1) for old, new in zip(sums, scaled, strict=True))
 
   p, values = jnp.exp2(g * raw - top), x[h, here]
   start = [part for q in (p, g * p)[: len(parts) // 2] for part in (q, q[:, None] * values)]
   total, *sums = jax.lax.fori_loop(0, chunks[block], add, tuple(start))
-  means = [part / _rows(total, part) for part in sums]
+  means = [part / _like(total, part) for part in sums]
   for output, value in zip(outputs, (top + jnp.log2(total), *means), strict=True):
     output[h, pl.ds(block * NODES_AT_ONCE, NODES_AT_ONCE)] = value
 
@@ -176,7 +170,6 @@ def sum_columns(
   d_mean: jax.Array,
   offset: jax.Array,
   tiles: Tiles,
-  interpret: bool,
 ) -> list[jax.Array]:
   """Gradients summed over each column's edges.
 
@@ -190,7 +183,6 @@ def sum_columns(
     d_mean: Y, the cotangent of means, `[H, n, D]`.
     offset: Y . mean, `[H, n]`.
     tiles: the edges.
-    interpret: as for `sum_rows`.
 
   Returns:
     With p of sum one over a receiver's edges, and du = p g (Y . x - offset): the sums of du and p Y
@@ -199,7 +191,7 @@ def sum_columns(
   pair = _pair(x, (len(tiles.senders.ids), SIDE))
   ends = [*tiles.senders[:2], tiles.receivers.ids, tiles.transposed]
   inputs = [*ends, edge, shared, send, receive, x, log_total, d_mean, offset]
-  return _call(_column_kernel, inputs, [*pair, pair[0][:2]], pair[0][:2], interpret)
+  return _call(_column_kernel, inputs, [*pair, pair[0][:2]], pair[0][:2])
 
 
 def _column_kernel(
@@ -232,7 +224,7 @@ def _column_kernel(
 
 
 def add_columns(
-  own: Sequence[jax.Array], columns: Sequence[jax.Array], senders: Ends, interpret: bool
+  own: Sequence[jax.Array], columns: Sequence[jax.Array], senders: Ends
 ) -> list[jax.Array]:
   """The sums over each node's places in columns, added to its own values.
 
@@ -240,7 +232,6 @@ def add_columns(
     own: `[H, n]` and `[H, n, D]`.
     columns: the same in places, `[H, J, SIDE]` and `[H, J, SIDE, D]`.
     senders: the columns' places.
-    interpret: as for `sum_rows`.
 
   Returns:
     `[H, N]` and `[H, N, D]`, for N >= n nodes, filled up.
@@ -251,7 +242,6 @@ def add_columns(
     [senders.slots, senders.chunks, *own, *places],
     _pair(own[1], (len(senders.slots),)),
     (len(own[0]), len(senders.chunks)),
-    interpret,
   )
 
 
@@ -282,8 +272,8 @@ def _places(slots, block: jax.Array, chunk: jax.Array, number: int) -> tuple[jax
   return jnp.minimum(places, number - 1), places < number
 
 
-def _rows(scale: jax.Array, values: jax.Array) -> jax.Array:
-  """The scale with as many dimensions as the values, those missing last."""
+def _like(scale: jax.Array, values: jax.Array) -> jax.Array:
+  """The scale with as many dimensions as the values have."""
   return scale if scale.ndim == values.ndim else scale[..., None]
 
 
@@ -297,13 +287,15 @@ def _call(
   inputs: Sequence[jax.Array],
   shapes: Sequence[tuple[int, ...]],
   grid: tuple[int, ...],
-  interpret: bool,
 ) -> list[jax.Array]:
-  # Heads are the first of the grid, so that programs that read the same norms run side by side.
+  """The kernel's outputs, by GPU or, without one, by XLA operation by operation.
+
+  Heads are first in the grid, so that programs that read the same norms run side by side.
+  """
   return pl.pallas_call(
     kernel,
     out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes],
     grid=grid,
-    interpret=interpret,
+    interpret=not run_here(),
     compiler_params=triton.CompilerParams(num_warps=2, num_stages=2),
   )(*inputs)
