@@ -62,15 +62,15 @@ def _forward(send, receive, x, edge, tiles):
 
 def _backward(residuals, cotangent):
   send, receive, x, edge, tiles, log_total, mean, sloped_total, sloped_mean = residuals
-  y, num = _widened(cotangent), send.shape[1]
-  offset = (y * mean[:, :num]).sum(-1)
-  d_receive = (y * sloped_mean[:, :num]).sum(-1) - offset * sloped_total[:, :num]
+  num, d_mean = send.shape[1], _widened(cotangent)
+  offset = (d_mean * mean[:, :num]).sum(-1)
+  d_receive = (d_mean * sloped_mean[:, :num]).sum(-1) - offset * sloped_total[:, :num]
   own = send + receive + edge[SELF][:, None]
   p = jnp.exp2(LOG2_E * slope(own) * own - log_total[:, :num])
-  d_own = p * slope(own) * ((y * x).sum(-1) - offset)
+  d_own = p * slope(own) * ((d_mean * x).sum(-1) - offset)
   shared = tiles.senders.flags @ edge[1:]
-  *columns, d_weight = sum_columns(send, receive, x, edge, shared, log_total, y, offset, tiles)
-  d_send, d_x = add_columns([d_own, p[..., None] * y], columns, tiles.senders)
+  *columns, d_weight = sum_columns(send, receive, x, edge, shared, log_total, d_mean, offset, tiles)
+  d_send, d_x = add_columns([d_own, p[..., None] * d_mean], columns, tiles.senders)
   d_flags = tiles.senders.flags.T @ columns[0].sum(-1).T + _OWN[:, None] * d_own.sum(-1)[None]
   d_edge = jnp.concatenate([d_weight.sum(-1)[None], d_flags])
   return d_send[:, :num], d_receive, _cut(d_x, cotangent), d_edge, None
