@@ -3,8 +3,9 @@
 Arrays have heads first. A program has whole arrays, and reads and writes the parts of one head that
 are its own. Logits are in units of ln 2, since powers of two are what the hardware has.
 
-JAX deprecates this backend of Pallas from version 0.11 on. The versions that setup.py admits have
-it; where it is missing, `run_here` has to say so, and attention is on blocks again.
+JAX deprecates this backend of Pallas from version 0.11 on; the versions that setup.py admits have
+it. To admit one that has not, make the import conditional and `run_here` say no: attention is on
+blocks then.
 """
 
 from collections.abc import Callable, Sequence
