@@ -59,7 +59,7 @@ def attend_blocks(
   receive = jnp.einsum("nhd,hd->nh", x, params.receive)
   self_edge = params.edge[EDGE_FEATURES.index("self")]
   own = Partial(jax.nn.leaky_relu(send + receive + self_edge[None], SLOPE), jnp.ones_like(send), x)
-  parts = [(b.receivers, _on_block(params.edge, send, receive, x, b)) for b in blocks]
+  parts = [(b.receivers, _attend_block(params.edge, send, receive, x, b)) for b in blocks]
   return merge(own, parts).reshape(nodes.shape[0], -1)
 
 
@@ -71,7 +71,7 @@ def _attend_tiles(params: Attention, nodes: jax.Array, tiles: Tiles) -> jax.Arra
   return means.transpose(1, 0, 2).reshape(nodes.shape[0], -1)
 
 
-def _on_block(
+def _attend_block(
   edge: jax.Array, send: jax.Array, receive: jax.Array, x: jax.Array, block: Block
 ) -> Partial:
   """The sums over a block's edges for its receivers, `[M, K, R, ...]`."""

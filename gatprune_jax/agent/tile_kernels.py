@@ -125,10 +125,9 @@ def merge_rows(
     of p x, p g and p g x that rows have; `[H, N]` or `[H, N, D]` for N >= n nodes, filled up.
   """
   pair = _pair(x, (len(receivers.slots),))
-  places = [part.reshape(part.shape[0], -1, *part.shape[3:]) for part in rows]
   return _call(
     _merge_kernel,
-    [receivers.slots, receivers.chunks, send, receive, x, edge, *places],
+    [receivers.slots, receivers.chunks, send, receive, x, edge, *_flat(rows)],
     [*pair, *(pair if len(rows) == 5 else [])],
     (len(x), len(receivers.chunks)),
   )
@@ -157,8 +156,7 @@ def _merge_kernel(slots, chunks, send, receive, x, edge, largest, *refs):
   start = [part for q in (p, g * p)[: len(parts) // 2] for part in (q, q[:, None] * values)]
   total, *sums = jax.lax.fori_loop(0, chunks[block], add, tuple(start))
   means = [part / _like(total, part) for part in sums]
-  for output, value in zip(outputs, (top + jnp.log2(total), *means), strict=True):
-    output[h, pl.ds(block * NODES_AT_ONCE, NODES_AT_ONCE)] = value
+  _write(h, block, outputs, (top + jnp.log2(total), *means))
 
 
 def sum_columns(
@@ -237,10 +235,9 @@ def add_columns(
   Returns:
     `[H, N]` and `[H, N, D]`, for N >= n nodes, filled up.
   """
-  places = [part.reshape(part.shape[0], -1, *part.shape[3:]) for part in columns]
   return _call(
     _add_kernel,
-    [senders.slots, senders.chunks, *own, *places],
+    [senders.slots, senders.chunks, *own, *_flat(columns)],
     _pair(own[1], (len(senders.slots),)),
     (len(own[0]), len(senders.chunks)),
   )
@@ -257,8 +254,7 @@ def _add_kernel(slots, chunks, own, own_x, part, part_x, output, output_x):
     return tuple(old + new.sum(1) for old, new in zip(sums, more, strict=True))
 
   sums = jax.lax.fori_loop(0, chunks[block], add, (own[h, here], own_x[h, here]))
-  for ref, value in zip((output, output_x), sums, strict=True):
-    ref[h, pl.ds(block * NODES_AT_ONCE, NODES_AT_ONCE)] = value
+  _write(h, block, (output, output_x), sums)
 
 
 def _nodes(block: jax.Array, num_nodes: int) -> jax.Array:
@@ -273,9 +269,20 @@ def _places(slots, block: jax.Array, chunk: jax.Array, number: int) -> tuple[jax
   return jnp.minimum(places, number - 1), places < number
 
 
+def _write(h: jax.Array, block: jax.Array, outputs: Sequence, values: Sequence[jax.Array]) -> None:
+  """What a block's nodes get, one value for each output."""
+  for output, value in zip(outputs, values, strict=True):
+    output[h, pl.ds(block * NODES_AT_ONCE, NODES_AT_ONCE)] = value
+
+
 def _like(scale: jax.Array, values: jax.Array) -> jax.Array:
   """The scale with as many dimensions as the values have."""
   return scale if scale.ndim == values.ndim else scale[..., None]
+
+
+def _flat(lines: Sequence[jax.Array]) -> list[jax.Array]:
+  """`[H, L, SIDE, ...]` to `[H, L * SIDE, ...]`, the order that slots count in."""
+  return [part.reshape(part.shape[0], -1, *part.shape[3:]) for part in lines]
 
 
 def _pair(x: jax.Array, inner: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -42,7 +42,7 @@ def norm_of_edge(senders, receivers, norms):
   return found
 
 
-@pytest.mark.parametrize("backend", ["cpu", "tpu"])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("norms", [True, False])
 @pytest.mark.parametrize("size", [(3, 5), (1, 300), (300, 1), (130, 40), (1, 1), (200, 300)])
 def test_every_edge_is_in_one_block_once(size, norms, backend):
@@ -60,7 +60,7 @@ def test_every_edge_is_in_one_block_once(size, norms, backend):
   assert found == norm_of_edge(edges.senders, edges.receivers, edges.norms)
 
 
-@pytest.mark.parametrize(("backend", "num_sides"), [("cpu", 4), ("tpu", 1)])
+@pytest.mark.parametrize(("backend", "num_sides"), [("cpu", 4), ("gpu", 1)])
 def test_shapes_are_few_however_many_widths_there_are(backend, num_sides):
   rng = np.random.default_rng(1)
   sets = [bipartite(rng, *rng.integers(2, 400, 2)) for _ in range(200)]
@@ -76,7 +76,7 @@ def test_only_large_sets_without_norms_sort():
   edges = bipartite(np.random.default_rng(2), TILE + 1, TILE + 2, norms=False)
   (block,) = stack_blocks([edges], tiling_for("cpu"))
   assert block.senders.shape == block.receivers.shape == (1, 1, 2 * TILE)
-  for block in stack_blocks([edges], tiling_for("tpu")):  # sorted from longer sides on
+  for block in stack_blocks([edges], tiling_for("gpu")):  # sorted from longer sides on
     assert max(block.senders.shape[2], block.receivers.shape[2]) <= TILE
 
 

@@ -66,6 +66,21 @@ def assert_equal_to_jraph(params, nodes, blocks):
     np.testing.assert_allclose(one, other, atol=1e-5 * max(1.0, float(np.abs(other).max())))
 
 
+def observed(example, edge_norms):
+  """The channel graph of an example network, and its edges as a search has them."""
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  budgets = make_budgets(graph, {"macs": 0.5}, keep_floors(graph, 0.1))
+  saliency = {"index": np.arange(graph.num_channels)}
+  return graph, observe(graph, example.variables, saliency, budgets, edge_norms).blocks
+
+
+def assert_equal_to_jraph_on(graph, blocks):
+  rng = np.random.default_rng(0)
+  num_nodes = graph.num_channels + len(graph.layers)
+  nodes = jnp.asarray(rng.standard_normal((num_nodes, 5)), jnp.float32)
+  assert_equal_to_jraph(random_attention(rng), nodes, blocks)
+
+
 def test_equal_to_jraph_on_random_blocks():
   for seed in range(3):
     rng = np.random.default_rng(seed)
@@ -73,7 +88,7 @@ def test_equal_to_jraph_on_random_blocks():
     assert_equal_to_jraph(random_attention(rng), nodes, random_blocks(rng, 8))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "tpu"])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("has_norms", [True, False])
 def test_equal_to_jraph_on_large_blocks(has_norms, backend):
   # Two tiles a slice: every stack has many slices.
@@ -89,15 +104,8 @@ def test_equal_to_jraph_on_large_blocks(has_norms, backend):
 
 @pytest.mark.parametrize("edge_norms", [True, False])
 def test_equal_to_jraph_on_a_network(example_b, edge_norms):
-  e = example_b
-  graph = gp.trace(e.eval_fn, e.variables, e.x)
-  budgets = make_budgets(graph, {"macs": 0.5}, keep_floors(graph, 0.1))
-  saliency = {"index": np.arange(graph.num_channels)}
-  observation = observe(graph, e.variables, saliency, budgets, edge_norms)
-  rng = np.random.default_rng(0)
-  num_nodes = graph.num_channels + len(graph.layers)
-  nodes = jnp.asarray(rng.standard_normal((num_nodes, 5)), jnp.float32)
-  assert_equal_to_jraph(random_attention(rng), nodes, observation.blocks)
+  graph, blocks = observed(example_b, edge_norms)
+  assert_equal_to_jraph_on(graph, blocks)
 
 
 def test_large_logits_do_not_overflow():
@@ -128,19 +136,14 @@ def test_the_learned_layer_is_the_function():
 
 
 def test_edges_hold_kernel_norms(example_b):
-  e = example_b
-  graph = gp.trace(e.eval_fn, e.variables, e.x)
-  budgets = make_budgets(graph, {"macs": 0.5}, keep_floors(graph, 0.1))
-  observation = observe(
-    graph, e.variables, {"i": np.arange(graph.num_channels)}, budgets, edge_norms=True
-  )
-  kernel = np.asarray(e.variables["params"]["stage1_0"]["conv1"]["kernel"])
+  graph, blocks = observed(example_b, edge_norms=True)
+  kernel = np.asarray(example_b.variables["params"]["stage1_0"]["conv1"]["kernel"])
   norms = np.log(np.sqrt((kernel**2).sum((0, 1))))  # [in, out]
   stream, inner = graph.groups[0].channels, graph.groups[1].channels
   num_in, num_out = norms.shape
   forward = next(
     block.norms[index][:num_in, :num_out]
-    for block in observation.blocks
+    for block in blocks
     if block.norms is not None
     for index in np.ndindex(block.senders.shape[:2])
     if block.flags[index][FLAGS.index("forward")]

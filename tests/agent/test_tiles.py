@@ -5,15 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import gatprune_jax as gp
-from gatprune_jax.agent import observe, tile_kernels
+from gatprune_jax.agent import tile_kernels
 from gatprune_jax.agent.blocks import EDGE_FEATURES, Bipartite, flags
 from gatprune_jax.agent.fused_attention import attend_tiles
 from gatprune_jax.agent.gat import attend_blocks
 from gatprune_jax.agent.tiles import PLACES_AT_ONCE, SIDE, Tiles, as_block, tile_sets
-from gatprune_jax.channels import keep_floors, make_budgets
 from tests.agent.test_blocks import NUM_NODES, bipartite, norm_of_edge
-from tests.agent.test_gat import assert_equal_to_jraph, random_attention, random_sets
+from tests.agent.test_gat import (
+  assert_equal_to_jraph,
+  assert_equal_to_jraph_on,
+  observed,
+  random_attention,
+  random_sets,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -86,18 +90,11 @@ def test_equal_to_jraph_where_nodes_have_more_places_than_are_gathered_at_once()
 
 
 def test_equal_to_jraph_on_a_network(example_b, monkeypatch):
-  e = example_b
-  graph = gp.trace(e.eval_fn, e.variables, e.x)
-  budgets = make_budgets(graph, {"macs": 0.5}, keep_floors(graph, 0.1))
   with monkeypatch.context() as m:
     m.setattr(tile_kernels, "run_here", lambda: True)
-    index = {"index": np.arange(graph.num_channels)}
-    tiles = observe(graph, e.variables, index, budgets, edge_norms=True).blocks
+    graph, tiles = observed(example_b, edge_norms=True)
   assert isinstance(tiles, Tiles)
-  rng = np.random.default_rng(0)
-  num_nodes = graph.num_channels + len(graph.layers)
-  nodes = jnp.asarray(rng.standard_normal((num_nodes, 5)), jnp.float32)
-  assert_equal_to_jraph(random_attention(rng), nodes, tiles)
+  assert_equal_to_jraph_on(graph, tiles)
 
 
 def test_several_states_at_once():
