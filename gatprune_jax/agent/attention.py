@@ -1,15 +1,22 @@
-"""Softmax attention over one complete bipartite set of edges, in two forms, and their sum.
+"""Softmax attention over complete bipartite sets of edges, in two forms, with their gradients.
 
 With scores s of the senders, t of the receivers (what all edges share included), and perhaps a
-norm f of each edge, head h:
+norm f of each edge weighed by a:
 
-  logit_srh = LeakyReLU(s_sh + t_rh + a_h f_sr)
+  u_sr = s_s + t_r + a f_sr,  l_sr = LeakyReLU(u_sr)
 
 A set may hold only some of a receiver's edges, so each form gives sums relative to the largest
-logit of the set, which `merge` adds up.
+logit of the set. Their gradient starts from what is known once all sets are summed: with L the
+logarithm of the sum of exp(l) over all edges of a receiver, y the mean of x with weights
+p = exp(l - L), and Y the cotangent of y,
+
+  du_sr = p_sr LeakyReLU'(u_sr) (Y_r . x_s - Y_r . y_r)
+  ds_s = sum_r du_sr    dt_r = sum_s du_sr    dx_s = sum_r p_sr Y_r    da = sum_sr du_sr f_sr
+
+Arrays have axes of sets and of heads before the others: `[K, H, S]`. The largest logit and L, to
+which results are invariant, have no gradient.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,79 +25,124 @@ import jax.numpy as jnp
 SLOPE = 0.01  # of LeakyReLU below zero
 
 
-class Partial(NamedTuple):
-  """A softmax-weighted sum over some of each receiver's edges, not yet normalised."""
+class Sums(NamedTuple):
+  """Softmax-weighted sums over some of each receiver's edges, not yet normalised."""
 
-  largest: jax.Array  # [R, H] l, the largest logit; very low where there are no edges
-  total: jax.Array  # [R, H] sum of exp(logit - l)
-  message: jax.Array  # [R, H, D] sum of exp(logit - l) x_s
+  largest: jax.Array  # [..., R] m, the largest logit; very low where there are no edges
+  total: jax.Array  # [..., R] sum of exp(l - m)
+  message: jax.Array  # [..., D, R] sum of exp(l - m) x_s: receivers last, as products leave them
+
+
+class Receivers(NamedTuple):
+  """What a gradient needs to know of receivers."""
+
+  log_total: jax.Array  # [..., R] L; infinite for a receiver that does not exist
+  d_mean: jax.Array  # [..., R, D] Y
+  offset: jax.Array  # [..., R] Y . y
+
+
+def slope(logits: jax.Array) -> jax.Array:
+  """LeakyReLU'(u), of u or of LeakyReLU(u), which have the same sign."""
+  return jnp.where(logits < 0, SLOPE, 1.0)
 
 
 def by_edge(
+  sent: jax.Array, received: jax.Array, x: jax.Array, weight: jax.Array, norms: jax.Array | None
+) -> Sums:
+  """Every logit, then a matrix product: O(S R D).
+
+  Args:
+    sent: s, `[K, H, S]`; -inf for a sender that does not exist.
+    received: t, `[K, H, R]`.
+    x: `[K, H, S, D]`.
+    weight: a, `[H]`.
+    norms: f, `[K, S, R]`, or None for zero.
+  """
+  logits = _logits(sent, received, weight, norms)
+  largest = _finite(logits.max(-2))
+  weights = jnp.exp(logits - largest[..., None, :])
+  # XLA's CPU products are fast in this order of axes.
+  message = jnp.einsum("...ds,...sr->...dr", x.swapaxes(-1, -2), weights)
+  return Sums(largest, weights.sum(-2), message)
+
+
+def by_edge_gradient(
   sent: jax.Array,
   received: jax.Array,
   x: jax.Array,
   weight: jax.Array,
   norms: jax.Array | None,
-) -> Partial:
-  """Every logit, then a matrix product: O(S R H D).
-
-  Args:
-    sent: s, `[S, H]`; -inf for a sender that does not exist.
-    received: t, `[R, H]`.
-    x: `[S, H, D]`.
-    weight: a, `[H]`.
-    norms: f, `[S, R]`, or None for zero.
-  """
-  logits = sent.T[:, :, None] + received.T[:, None]  # [H, S, R]: matrices for the product
+  receivers: Receivers,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """The gradients ds, dt, dx and da `[H]`; arguments of `by_edge`, `[K, H, R, ...]` receivers."""
+  log_total, d_mean, offset = receivers
+  logits = _logits(sent, received, weight, norms)
+  weights = jnp.exp(logits - log_total[..., None, :])
+  pull = jnp.einsum("...sd,...rd->...sr", x, d_mean) - offset[..., None, :]
+  d_logits = weights * slope(logits) * pull
+  d_x = jnp.einsum("...sr,...rd->...sd", weights, d_mean)
+  d_weight = jnp.zeros_like(weight)
   if norms is not None:
-    logits = logits + weight[:, None, None] * norms[None]
-  logits = jax.nn.leaky_relu(logits, SLOPE)
-  largest = _finite(jax.lax.stop_gradient(logits.max(1)))  # softmax is invariant to it
-  weights = jnp.exp(logits - largest[:, None])
-  message = jnp.einsum("hsr,shd->rhd", weights, x)
-  return Partial(largest.T, weights.sum(1).T, message)
+    by_set = d_logits.reshape(*d_logits.shape[:2], -1)
+    d_weight = jnp.einsum("khe,ke->kh", by_set, norms.reshape(len(norms), -1)).sum(0)
+  return d_logits.sum(-1), d_logits.sum(-2), d_x, d_weight
 
 
-def by_sorting(sent: jax.Array, received: jax.Array, x: jax.Array) -> Partial:
-  """The same without norms, exactly, in time O((S + R) (log S + D) H).
+def by_sorting(sent: jax.Array, received: jax.Array, x: jax.Array) -> Sums:
+  """The same without norms, exactly, in time O((S + R) (log S + D)).
 
   LeakyReLU is linear on either side of zero, where exp(s + t) is a product. With senders in
   ascending order of s, and the largest m, those of s + t >= 0 are a suffix:
 
     l_r = LeakyReLU(m + t_r)
-    sum_s exp(logit - l_r) x_s =
+    sum_s exp(l_sr - l_r) x_s =
       sum_{s + t_r >= 0} exp(s - m) x_s
       + exp(-(1 - SLOPE) max(m + t_r, 0)) sum_{s + t_r < 0} exp(SLOPE (s - m)) x_s
 
   No exponent is positive, and no sum is a difference of sums.
 
   Args:
-    sent: s, `[S, H]`; -inf for a sender that does not exist.
-    received: t, `[R, H]`.
-    x: `[S, H, D]`.
+    sent: s, `[K, H, S]`; -inf for a sender that does not exist.
+    received: t, `[K, H, R]`.
+    x: `[K, H, S, D]`.
   """
-  return jax.vmap(_sorted_head, in_axes=1, out_axes=1)(sent, received, x)
+  return jax.vmap(jax.vmap(_sorted_head))(sent, received, x)
 
 
-def merge(own: Partial, parts: Sequence[tuple[jax.Array, Partial]]) -> jax.Array:
-  """The softmax-weighted means over all edges of n nodes, `[n, H, D]`.
+def by_sorting_gradient(
+  sent: jax.Array, received: jax.Array, x: jax.Array, receivers: Receivers
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The gradients ds, dt and dx; arguments of `by_sorting`, `[K, H, R, ...]` of receivers."""
 
-  Args:
-    own: of every node's edge to itself, `R = n`.
-    parts: receivers `[..., R]` with their sums, `[..., R, H]`; an id above n is nobody's.
-  """
-  largest = own.largest
-  for receivers, part in parts:
-    largest = largest.at[receivers].max(part.largest, mode="drop")
-  largest = jax.lax.stop_gradient(largest)
-  scale = jnp.exp(own.largest - largest)
-  total, message = scale * own.total, scale[..., None] * own.message
-  for receivers, part in parts:
-    scale = jnp.exp(part.largest - largest.at[receivers].get(mode="clip"))
-    total = total.at[receivers].add(scale * part.total, mode="drop")
-    message = message.at[receivers].add(scale[..., None] * part.message, mode="drop")
-  return message / total[..., None]
+  def shares(*ends):
+    largest, total, message = by_sorting(*ends)
+    scale = jnp.exp(largest - receivers.log_total)
+    return scale * total, scale[..., None, :] * message
+
+  _, pull = jax.vjp(shares, sent, received, x)
+  return pull((-receivers.offset, receivers.d_mean.swapaxes(-1, -2)))
+
+
+def gradient_by_own_edges(
+  logits: jax.Array, x: jax.Array, receivers: Receivers
+) -> tuple[jax.Array, jax.Array]:
+  """du `[H, n]` and dx `[H, n, D]` of edges from each node to itself, given l `[H, n]`."""
+  log_total, d_mean, offset = receivers
+  weights = jnp.exp(logits - log_total)
+  pull = (d_mean * x).sum(-1) - offset
+  return weights * slope(logits) * pull, weights[..., None] * d_mean
+
+
+def own_logits(send: jax.Array, receive: jax.Array, own: jax.Array) -> jax.Array:
+  """l of edges from each node to itself, `[H, n]`; `[H]` is what their flag adds."""
+  return jax.nn.leaky_relu(send + receive + own[:, None], SLOPE)
+
+
+def _logits(sent, received, weight, norms):
+  raw = sent[..., :, None] + received[..., None, :]
+  if norms is not None:
+    raw = raw + weight[None, :, None, None] * norms[:, None]
+  return jax.nn.leaky_relu(raw, SLOPE)
 
 
 def _sorted_head(sent, received, x):  # [S], [R], [S, D]
@@ -107,7 +159,7 @@ def _sorted_head(sent, received, x):  # [S], [R], [S, D]
   reference = jax.nn.leaky_relu(largest + received, SLOPE)
   shrink = jnp.exp(SLOPE * (largest + received) - reference)
   sums = suffixes[first] + shrink[:, None] * prefixes[first]
-  return Partial(reference, sums[:, 0], sums[:, 1:])
+  return Sums(reference, sums[:, 0], sums[:, 1:].T)
 
 
 def _finite(largest: jax.Array) -> jax.Array:

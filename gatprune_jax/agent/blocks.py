@@ -14,8 +14,10 @@ import numpy as np
 # What an edge knows: the standardised log norm of the kernel between two channels, then flags.
 EDGE_FEATURES = ("log_norm", "forward", "backward", "dense", "layer", "self")
 FLAGS = EDGE_FEATURES[1:]
+SELF = EDGE_FEATURES.index("self")
 
 TILE = 128  # the longest side of a block whose edges are evaluated one by one
+_FEATURES = 16  # numbers a head holds of a node, where it holds one of an edge
 NOWHERE = np.iinfo(np.int32).max  # an id that no node has
 
 
@@ -23,7 +25,7 @@ class Tiling(NamedTuple):
   """How sets of edges are cut and stacked for a kind of processor."""
 
   shortest: int  # the least power of two that a side is padded to
-  at_once: int  # edges in a slice
+  at_once: int  # edges in a slice; a node counts as _FEATURES of them
   sorts_from: int  # sets without norms sort where both sides are longer
 
 
@@ -132,9 +134,9 @@ def _padded(edges: Bipartite, tiling: Tiling) -> Bipartite:
 def _sliced(stack: list[Bipartite], tiling: Tiling) -> Block:
   """Stacks sets of one shape into slices of so many edges at most, the last filled up."""
   senders, receivers, _, norms = stack[0]
-  work = len(senders) * len(receivers)
-  if sorts(len(senders), len(receivers), norms is not None):
-    work = len(senders) + len(receivers)
+  work = _FEATURES * (len(senders) + len(receivers))
+  if not sorts(len(senders), len(receivers), norms is not None):
+    work += len(senders) * len(receivers)
   num_slices = -(-len(stack) // max(1, tiling.at_once // work))
   per_slice = -(-len(stack) // num_slices)
   missing = num_slices * per_slice - len(stack)

@@ -1,30 +1,22 @@
 """Graph attention on tiles: four kernels and their gradient by hand, nothing of an edge's size.
 
-With raw logits u = s + t + c + a f, l = LeakyReLU(u), g = LeakyReLU'(u) and weights p = softmax(l)
-over the edges of a receiver:
+The equations are in `attention`. With g = LeakyReLU'(u), the gradient by t is also
 
-  y_r = sum_s p_sr x_s
-
-With the cotangent Y of y, and Y_r . y_r for what the softmax takes away:
-
-  du_sr = p_sr g_sr (Y_r . x_s - Y_r . y_r)
-  ds_s = sum_r du_sr       dx_s = sum_r p_sr Y_r       da = sum_sr du_sr f_sr
   dt_r = Y_r . (sum_s p_sr g_sr x_s) - (Y_r . y_r) (sum_s p_sr g_sr)
 
-The first three are sums over a column of tiles, where weights are computed again from the sum of
-exponentials. The sums in the last are over a row, as y is, and are taken in the forward pass.
+These sums are over a row of tiles, as y is, and are taken in the forward pass. The other gradients
+are sums over a column, where weights are computed again from L.
 """
 
 import jax
 import jax.numpy as jnp
 
-from gatprune_jax.agent.blocks import flags
+from gatprune_jax.agent.attention import Receivers, gradient_by_own_edges, own_logits
+from gatprune_jax.agent.blocks import SELF, flags
 from gatprune_jax.agent.tile_kernels import (
   LOG2_E,
-  SELF,
   add_columns,
   merge_rows,
-  slope,
   sum_columns,
   sum_rows,
 )
@@ -65,12 +57,11 @@ def _backward(residuals, cotangent):
   num, d_mean = send.shape[1], _widened(cotangent)
   offset = (d_mean * mean[:, :num]).sum(-1)
   d_receive = (d_mean * sloped_mean[:, :num]).sum(-1) - offset * sloped_total[:, :num]
-  own = send + receive + edge[SELF][:, None]
-  p = jnp.exp2(LOG2_E * slope(own) * own - log_total[:, :num])
-  d_own = p * slope(own) * ((d_mean * x).sum(-1) - offset)
+  receivers = Receivers(log_total[:, :num] / LOG2_E, d_mean, offset)
+  d_own, d_own_x = gradient_by_own_edges(own_logits(send, receive, edge[SELF]), x, receivers)
   shared = tiles.senders.flags @ edge[1:]
   *columns, d_weight = sum_columns(send, receive, x, edge, shared, log_total, d_mean, offset, tiles)
-  d_send, d_x = add_columns([d_own, p[..., None] * d_mean], columns, tiles.senders)
+  d_send, d_x = add_columns([d_own, d_own_x], columns, tiles.senders)
   d_flags = tiles.senders.flags.T @ columns[0].sum(-1).T + _OWN[:, None] * d_own.sum(-1)[None]
   d_edge = jnp.concatenate([d_weight.sum(-1)[None], d_flags])
   return d_send[:, :num], d_receive, _cut(d_x, cotangent), d_edge, None

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from gatprune_jax.agent.attention import SLOPE, Partial, by_edge, by_sorting, merge
-from gatprune_jax.agent.blocks import EDGE_FEATURES, Block, sorts
+from gatprune_jax.agent.attention import SLOPE
+from gatprune_jax.agent.blocks import EDGE_FEATURES, SELF, Block
 from gatprune_jax.agent.fused_attention import attend_tiles
+from gatprune_jax.agent.sliced_attention import attend_slices
 from gatprune_jax.agent.tiles import Tiles, as_block
 
 
@@ -52,43 +53,12 @@ def attend_blocks(
   Returns:
     `[n, H * D]`, heads side by side.
   """
-  if isinstance(blocks, Tiles):
-    return _attend_tiles(params, nodes, blocks)
-  x = jnp.einsum("nf,fhd->nhd", nodes, params.query)
-  send = jnp.einsum("nhd,hd->nh", x, params.send)
-  receive = jnp.einsum("nhd,hd->nh", x, params.receive)
-  self_edge = params.edge[EDGE_FEATURES.index("self")]
-  own = Partial(jax.nn.leaky_relu(send + receive + self_edge[None], SLOPE), jnp.ones_like(send), x)
-  parts = [(b.receivers, _attend_block(params.edge, send, receive, x, b)) for b in blocks]
-  return merge(own, parts).reshape(nodes.shape[0], -1)
-
-
-def _attend_tiles(params: Attention, nodes: jax.Array, tiles: Tiles) -> jax.Array:
   x = jnp.einsum("nf,fhd->hnd", nodes, params.query)
   send = jnp.einsum("hnd,hd->hn", x, params.send)
   receive = jnp.einsum("hnd,hd->hn", x, params.receive)
-  means = attend_tiles(send, receive, x, params.edge, tiles)
+  attend = attend_tiles if isinstance(blocks, Tiles) else attend_slices
+  means = attend(send, receive, x, params.edge, blocks)
   return means.transpose(1, 0, 2).reshape(nodes.shape[0], -1)
-
-
-def _attend_block(
-  edge: jax.Array, send: jax.Array, receive: jax.Array, x: jax.Array, block: Block
-) -> Partial:
-  """The sums over a block's edges for its receivers, `[M, K, R, ...]`."""
-  sent = send.at[block.senders].get(mode="fill", fill_value=-jnp.inf)  # [M, K, S, H]
-  shared = jnp.asarray(block.flags) @ edge[1:]
-  received = receive.at[block.receivers].get(mode="clip") + shared[:, :, None]
-  ends = sent, received, x.at[block.senders].get(mode="clip")
-  if sorts(sent.shape[2], received.shape[2], block.norms is not None):
-    on_set = lambda ends, _: by_sorting(*ends)
-  else:
-    on_set = lambda ends, norms: by_edge(*ends, edge[0], norms)
-  on_slice = jax.vmap(on_set)
-  if len(block.senders) == 1:
-    only = jax.tree.map(lambda a: a[0], (ends, block.norms))
-    return jax.tree.map(lambda a: a[None], on_slice(*only))
-  again = jax.checkpoint(on_slice, prevent_cse=False)  # in a loop there is nothing to share
-  return jax.lax.map(lambda slices: again(*slices), (ends, block.norms))
 
 
 def attend_edges(params: Attention, graph: jraph.GraphsTuple) -> jax.Array:
@@ -110,7 +80,7 @@ def to_graphs_tuple(nodes: jax.Array, blocks: Sequence[Block] | Tiles) -> jraph.
   """The graph in its public form: every edge of every block, then one from each node to itself."""
   num = len(nodes)
   own = np.zeros((num, len(EDGE_FEATURES)), np.float32)
-  own[:, EDGE_FEATURES.index("self")] = 1.0
+  own[:, SELF] = 1.0
   senders, receivers, edges = [], [], []
   for block in [as_block(blocks)] if isinstance(blocks, Tiles) else blocks:
     shape = (*block.senders.shape, block.receivers.shape[-1])

@@ -16,12 +16,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 import jax.numpy as jnp
 
-from gatprune_jax.agent.attention import SLOPE
-from gatprune_jax.agent.blocks import EDGE_FEATURES
+from gatprune_jax.agent.attention import slope
+from gatprune_jax.agent.blocks import SELF
 from gatprune_jax.agent.tiles import NODES_AT_ONCE, PLACES_AT_ONCE, SIDE, Ends, Tiles
 
 LOG2_E = math.log2(math.e)
-SELF = EDGE_FEATURES.index("self")
 _LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
@@ -30,11 +29,6 @@ def run_here() -> bool:
   device = jax.local_devices()[0]
   version = str(getattr(device, "compute_capability", ""))
   return device.platform == "gpu" and version.replace(".", "").isdigit() and float(version) >= 8.0
-
-
-def slope(raw: jax.Array) -> jax.Array:
-  """LeakyReLU'(raw), which is LeakyReLU(raw) / raw."""
-  return jnp.where(raw < 0, SLOPE, 1.0)
 
 
 def sum_rows(

@@ -69,6 +69,17 @@ def test_shapes_are_few_however_many_widths_there_are(backend, num_sides):
   assert all(max(block.norms.shape[2:]) <= TILE for block in blocks)
 
 
+def test_slices_bound_edges_and_what_their_ends_hold():
+  rng = np.random.default_rng(4)
+  stars = [bipartite(rng, 1, TILE, norms=False) for _ in range(8)]
+  squares = [bipartite(rng, TILE, TILE) for _ in range(8)]
+  tiling = tiling_for("cpu")._replace(at_once=2**16)
+  # A star has 128 edges, but 129 nodes of 16 features; a square 128^2, and 256 nodes.
+  assert [len(block.senders) for block in stack_blocks([*stars, *squares], tiling)] == [1, 3]
+  tiling = tiling._replace(at_once=2**14)
+  assert [len(block.senders) for block in stack_blocks([*stars, *squares], tiling)] == [2, 8]
+
+
 def test_only_large_sets_without_norms_sort():
   assert sorts(TILE + 1, TILE + 1, has_norms=False)
   assert not sorts(TILE + 1, TILE + 1, has_norms=True)

@@ -81,6 +81,28 @@ def assert_equal_to_jraph_on(graph, blocks):
   assert_equal_to_jraph(random_attention(rng), nodes, blocks)
 
 
+def assert_finite_where_logits_are_large(lay_out):
+  rng = np.random.default_rng(1)
+  params = random_attention(rng)
+  params = params._replace(send=1e4 * params.send, receive=1e4 * params.receive)
+  nodes = jnp.asarray(rng.standard_normal((8, 5)), jnp.float32)
+  edges = lay_out(random_sets(rng, 8), 8)
+  value, gradient = jax.value_and_grad(lambda x: attend_blocks(params, x, edges).sum())(nodes)
+  assert np.isfinite(value)
+  assert np.isfinite(gradient).all()
+
+
+def assert_states_do_not_mix(lay_out):
+  rng = np.random.default_rng(3)
+  params, edges = random_attention(rng), lay_out(random_sets(rng, 40, 50), 40)
+  states = jnp.asarray(0.3 * rng.standard_normal((3, 40, 5)), jnp.float32)
+  weight = jnp.asarray(rng.standard_normal((40, 12)), jnp.float32)
+  gradient = jax.grad(lambda nodes: (attend_blocks(params, nodes, edges) * weight).sum())
+  together = jax.jit(jax.vmap(gradient))(states)
+  alone = jnp.stack([jax.jit(gradient)(state) for state in states])
+  np.testing.assert_allclose(together, alone, atol=1e-5 * float(np.abs(alone).max()))
+
+
 def test_equal_to_jraph_on_random_blocks():
   for seed in range(3):
     rng = np.random.default_rng(seed)
@@ -91,8 +113,8 @@ def test_equal_to_jraph_on_random_blocks():
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("has_norms", [True, False])
 def test_equal_to_jraph_on_large_blocks(has_norms, backend):
-  # Two tiles a slice: every stack has many slices.
-  tiling = tiling_for(backend)._replace(at_once=2 * TILE**2)
+  # Two tiles a slice, with their nodes: every stack has many slices.
+  tiling = tiling_for(backend)._replace(at_once=3 * TILE**2)
   rng = np.random.default_rng(5)
   nodes = jnp.asarray(0.3 * rng.standard_normal((320, 5)), jnp.float32)
   blocks = stack_blocks(random_sets(rng, 320, 300, (has_norms,)), tiling)
@@ -108,12 +130,33 @@ def test_equal_to_jraph_on_a_network(example_b, edge_norms):
   assert_equal_to_jraph_on(graph, blocks)
 
 
+def test_parts_of_a_set_are_the_whole():
+  rng = np.random.default_rng(7)
+  # Scores in the hundreds: each part's sums are scaled down where another has a larger logit.
+  params, nodes = (
+    random_attention(rng),
+    30.0 * jnp.asarray(rng.standard_normal((40, 5)), jnp.float32),
+  )
+  senders, receivers = rng.permutation(40)[:30], rng.permutation(40)[:20]
+  norms = rng.standard_normal((30, 20)).astype(np.float32)
+  of_flags = rng.standard_normal(len(FLAGS)).astype(np.float32)
+  parts = [
+    Bipartite(senders[some], receivers, of_flags, norms[some])
+    for some in np.split(np.arange(30), [1, 4, 20])
+  ]
+  whole = Bipartite(senders, receivers, of_flags, norms)
+  apart, together = (
+    attend_blocks(params, nodes, stack_blocks(sets, CPU)) for sets in (parts, [whole])
+  )
+  np.testing.assert_allclose(apart, together, rtol=1e-4, atol=1e-4)
+
+
 def test_large_logits_do_not_overflow():
-  rng = np.random.default_rng(1)
-  params = random_attention(rng)
-  params = params._replace(send=1e4 * params.send, receive=1e4 * params.receive)
-  nodes = jnp.asarray(rng.standard_normal((8, 5)), jnp.float32)
-  assert np.isfinite(attend_blocks(params, nodes, random_blocks(rng, 8))).all()
+  assert_finite_where_logits_are_large(lambda sets, _: stack_blocks(sets, CPU))
+
+
+def test_several_states_at_once():
+  assert_states_do_not_mix(lambda sets, _: stack_blocks(sets, CPU))
 
 
 def test_a_node_without_edges_attends_to_itself():

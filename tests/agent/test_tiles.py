@@ -14,6 +14,8 @@ from tests.agent.test_blocks import NUM_NODES, bipartite, norm_of_edge
 from tests.agent.test_gat import (
   assert_equal_to_jraph,
   assert_equal_to_jraph_on,
+  assert_finite_where_logits_are_large,
+  assert_states_do_not_mix,
   observed,
   random_attention,
   random_sets,
@@ -98,25 +100,11 @@ def test_equal_to_jraph_on_a_network(example_b, monkeypatch):
 
 
 def test_several_states_at_once():
-  rng = np.random.default_rng(3)
-  params, tiles = random_attention(rng), tile_sets(random_sets(rng, 40, 50), 40)
-  states = jnp.asarray(0.3 * rng.standard_normal((3, 40, 5)), jnp.float32)
-  weight = jnp.asarray(rng.standard_normal((40, 12)), jnp.float32)
-  gradient = jax.grad(lambda nodes: (attend_blocks(params, nodes, tiles) * weight).sum())
-  together = jax.jit(jax.vmap(gradient))(states)
-  alone = jnp.stack([jax.jit(gradient)(state) for state in states])
-  np.testing.assert_allclose(together, alone, atol=1e-5 * float(np.abs(alone).max()))
+  assert_states_do_not_mix(tile_sets)
 
 
 def test_large_logits_do_not_overflow():
-  rng = np.random.default_rng(4)
-  params = random_attention(rng)
-  params = params._replace(send=1e4 * params.send, receive=1e4 * params.receive)
-  nodes = jnp.asarray(rng.standard_normal((8, 5)), jnp.float32)
-  tiles = tile_sets(random_sets(rng, 8), 8)
-  value, gradient = jax.value_and_grad(lambda x: attend_blocks(params, x, tiles).sum())(nodes)
-  assert np.isfinite(value)
-  assert np.isfinite(gradient).all()
+  assert_finite_where_logits_are_large(tile_sets)
 
 
 def test_a_node_without_edges_attends_to_itself():
