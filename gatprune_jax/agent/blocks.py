@@ -31,7 +31,7 @@ class Tiling(NamedTuple):
 
 # On CPU, padding costs and several heads' logits of a slice stay in the cache. Accelerators want
 # few and large operations: one shape of tiles, and sorting only where edges are very many.
-_CPU = Tiling(16, 2**18, TILE)
+_CPU = Tiling(16, 2**18, 2 * TILE)
 _ACCELERATOR = Tiling(TILE, 2**24, 8 * TILE)
 
 

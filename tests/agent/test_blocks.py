@@ -84,9 +84,9 @@ def test_only_large_sets_without_norms_sort():
   assert sorts(TILE + 1, TILE + 1, has_norms=False)
   assert not sorts(TILE + 1, TILE + 1, has_norms=True)
   assert not sorts(TILE, 10 * TILE, has_norms=False)
-  edges = bipartite(np.random.default_rng(2), TILE + 1, TILE + 2, norms=False)
+  edges = bipartite(np.random.default_rng(2), 2 * TILE + 1, 2 * TILE + 2, norms=False)
   (block,) = stack_blocks([edges], tiling_for("cpu"))
-  assert block.senders.shape == block.receivers.shape == (1, 1, 2 * TILE)
+  assert block.senders.shape == block.receivers.shape == (1, 1, 4 * TILE)
   for block in stack_blocks([edges], tiling_for("gpu")):  # sorted from longer sides on
     assert max(block.senders.shape[2], block.receivers.shape[2]) <= TILE
 

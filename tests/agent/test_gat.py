@@ -110,17 +110,22 @@ def test_equal_to_jraph_on_random_blocks():
     assert_equal_to_jraph(random_attention(rng), nodes, random_blocks(rng, 8))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+# Two tiles a slice, with their nodes: every stack of tiles has many slices.
+MANY_SLICES = {"at_once": 3 * TILE**2}
+
+
+@pytest.mark.parametrize(
+  "tiling",
+  [CPU._replace(sorts_from=TILE, **MANY_SLICES), tiling_for("gpu")._replace(**MANY_SLICES)],
+)
 @pytest.mark.parametrize("has_norms", [True, False])
-def test_equal_to_jraph_on_large_blocks(has_norms, backend):
-  # Two tiles a slice, with their nodes: every stack has many slices.
-  tiling = tiling_for(backend)._replace(at_once=3 * TILE**2)
+def test_equal_to_jraph_on_large_blocks(has_norms, tiling):
   rng = np.random.default_rng(5)
   nodes = jnp.asarray(0.3 * rng.standard_normal((320, 5)), jnp.float32)
   blocks = stack_blocks(random_sets(rng, 320, 300, (has_norms,)), tiling)
   assert any(len(block.senders) > 1 for block in blocks) or not has_norms
   large = any(min(b.senders.shape[2], b.receivers.shape[2]) > TILE for b in blocks)
-  assert large == (backend == "cpu" and not has_norms)  # there, some sets sort
+  assert large == (tiling.sorts_from == TILE and not has_norms)  # some sets sort
   assert_equal_to_jraph(random_attention(rng), nodes, blocks)
 
 
