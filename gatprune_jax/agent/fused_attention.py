@@ -30,18 +30,7 @@ _OWN = flags(self=True)
 def attend_tiles(
   send: jax.Array, receive: jax.Array, x: jax.Array, edge: jax.Array, tiles: Tiles
 ) -> jax.Array:
-  """The means y over the edges of each node, with one from each node to itself.
-
-  Args:
-    send: s, `[H, n]`.
-    receive: t, `[H, n]`.
-    x: `[H, n, D]`.
-    edge: what a feature of an edge adds to the logit, `[E, H]`: a, then that of each flag.
-    tiles: the edges. Not differentiated: the gradient by norms is left out.
-
-  Returns:
-    `[H, n, D]`.
-  """
+  """`sliced_attention.attend_slices`, the means y `[H, n, D]`, with tiles for blocks."""
   _, mean = _attend(send, receive, _widened(x), edge, tiles, sloped=False)
   return _cut(mean, x)
 
