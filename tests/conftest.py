@@ -10,8 +10,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.abspath(".pytest_cache/jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # What runs but for a moment is to compile fast. XLA stops at an option that it does not know.
 if version("jaxlib").startswith("0.10."):
-  fast = "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
-  os.environ["XLA_FLAGS"] = f"{fast} {os.environ.get('XLA_FLAGS', '')}".strip()
+  os.environ.setdefault("XLA_FLAGS", "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE")
 
 from flax import linen as nn
 import jax

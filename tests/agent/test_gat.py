@@ -18,6 +18,7 @@ from gatprune_jax.agent.gat import (
 from gatprune_jax.channels import keep_floors, make_budgets
 
 CPU = tiling_for("cpu")
+attend = jax.jit(attend_blocks)
 
 
 def random_attention(rng, features=5, heads=3, width=4):
@@ -87,7 +88,7 @@ def assert_finite_where_logits_are_large(lay_out):
   params = params._replace(send=1e4 * params.send, receive=1e4 * params.receive)
   nodes = jnp.asarray(rng.standard_normal((8, 5)), jnp.float32)
   edges = lay_out(random_sets(rng, 8), 8)
-  value, gradient = jax.value_and_grad(lambda x: attend_blocks(params, x, edges).sum())(nodes)
+  value, gradient = jax.value_and_grad(lambda x: attend(params, x, edges).sum())(nodes)
   assert np.isfinite(value)
   assert np.isfinite(gradient).all()
 
@@ -97,7 +98,7 @@ def assert_states_do_not_mix(lay_out):
   params, edges = random_attention(rng), lay_out(random_sets(rng, 40, 50), 40)
   states = jnp.asarray(0.3 * rng.standard_normal((3, 40, 5)), jnp.float32)
   weight = jnp.asarray(rng.standard_normal((40, 12)), jnp.float32)
-  gradient = jax.grad(lambda nodes: (attend_blocks(params, nodes, edges) * weight).sum())
+  gradient = jax.grad(lambda nodes: (attend(params, nodes, edges) * weight).sum())
   together = jax.jit(jax.vmap(gradient))(states)
   alone = jnp.stack([jax.jit(gradient)(state) for state in states])
   np.testing.assert_allclose(together, alone, atol=1e-5 * float(np.abs(alone).max()))
@@ -150,9 +151,7 @@ def test_parts_of_a_set_are_the_whole():
     for some in np.split(np.arange(30), [1, 4, 20])
   ]
   whole = Bipartite(senders, receivers, of_flags, norms)
-  apart, together = (
-    attend_blocks(params, nodes, stack_blocks(sets, CPU)) for sets in (parts, [whole])
-  )
+  apart, together = (attend(params, nodes, stack_blocks(sets, CPU)) for sets in (parts, [whole]))
   np.testing.assert_allclose(apart, together, rtol=1e-4, atol=1e-4)
 
 
@@ -168,18 +167,18 @@ def test_a_node_without_edges_attends_to_itself():
   rng = np.random.default_rng(2)
   params, nodes = random_attention(rng), jnp.asarray(rng.standard_normal((3, 5)), jnp.float32)
   expected = jnp.einsum("nf,fhd->nhd", nodes, params.query).reshape(3, -1)
-  np.testing.assert_allclose(attend_blocks(params, nodes, ()), expected, rtol=1e-5)
+  np.testing.assert_allclose(attend(params, nodes, ()), expected, rtol=1e-5)
 
 
 def test_the_learned_layer_is_the_function():
   rng = np.random.default_rng(3)
   nodes, blocks = jnp.asarray(rng.standard_normal((8, 5)), jnp.float32), random_blocks(rng, 8)
   layer = GraphAttention(heads=2, features=3)
-  variables = layer.init(jax.random.key(0), nodes, blocks)
+  variables = jax.jit(layer.init)(jax.random.key(0), nodes, blocks)
   p = variables["params"]
   params = Attention(p["query"], p["send"], p["receive"], p["edge"])
   np.testing.assert_allclose(
-    layer.apply(variables, nodes, blocks), attend_blocks(params, nodes, blocks)
+    jax.jit(layer.apply)(variables, nodes, blocks), attend(params, nodes, blocks)
   )
 
 
