@@ -1,6 +1,5 @@
 """Settings of every test, and the networks that several of them share."""
 
-from importlib.metadata import version
 import os
 
 # Before jax is imported, and for the processes that tests start. Tests compile the same programs
@@ -8,9 +7,6 @@ import os
 os.environ["JAX_PLATFORMS"] = os.environ.get("GATPRUNE_PLATFORM", "cpu")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.abspath(".pytest_cache/jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-# What runs but for a moment is to compile fast. XLA stops at an option that it does not know.
-if version("jaxlib").startswith("0.10."):
-  os.environ.setdefault("XLA_FLAGS", "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE")
 
 from flax import linen as nn
 import jax

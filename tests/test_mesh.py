@@ -10,8 +10,6 @@ import sys
 import numpy as np
 import pytest
 
-from tests.experiments.mains import with_flags
-
 COLLECTIVE = re.compile(
   r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\("
 )
@@ -26,7 +24,7 @@ def run_on(num_devices, folder):
     "--xla_dump_hlo_as_text", "--xla_dump_hlo_module_re=.*(update|step_on).*",
   )  # fmt: skip
   # What comes out of the cache is not compiled, and not written down.
-  environment = {**with_flags(*flags), "JAX_ENABLE_COMPILATION_CACHE": "0"}
+  environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_ENABLE_COMPILATION_CACHE": "0"}
   command = [sys.executable, "-m", "tests.on_devices", path]
   done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
   assert done.returncode == 0, done.stderr

@@ -13,8 +13,8 @@ p = exp(l - L), and Y the cotangent of y,
   du_sr = p_sr LeakyReLU'(u_sr) (Y_r . x_s - Y_r . y_r)
   ds_s = sum_r du_sr    dt_r = sum_s du_sr    dx_s = sum_r p_sr Y_r    da = sum_sr du_sr f_sr
 
-Arrays have axes of sets and of heads before the others: `[K, H, S]`. The largest logit and L, to
-which results are invariant, have no gradient.
+Arrays have axes of sets and of heads before the others: `[K, H, S]`. Results are invariant to
+the largest logits, which need no gradient.
 """
 
 from typing import NamedTuple

@@ -15,7 +15,17 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests.data.directories import photograph
-from tests.experiments.mains import SMALL, begin, command, contents, metrics, result, run, wait_for
+from tests.experiments.mains import (
+  SMALL,
+  begin,
+  command,
+  contents,
+  environment,
+  metrics,
+  result,
+  run,
+  wait_for,
+)
 
 FULL = os.environ.get("GATPRUNE_SLOW") == "1"  # the sizes that take minutes
 
@@ -213,10 +223,10 @@ def in_small_file_system(script, tmp_path):
   mount = tmp_path / "mount"
   mount.mkdir()
   prepare = 'set -u; mount -t tmpfs -o size=1m tmpfs "$MOUNT" || exit 99\n'
-  environment = {**os.environ, "MOUNT": str(mount)}
   done = subprocess.run(
     ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", prepare + script],
-    capture_output=True, text=True, env=environment, timeout=600, check=False,
+    env={**environment(), "MOUNT": str(mount)}, capture_output=True, text=True, timeout=600,
+    check=False,
   )  # fmt: skip
   if done.returncode == 99 or "unshare" in done.stderr:
     pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")

@@ -1,6 +1,5 @@
 """The launch scripts: what they would run, what they refuse, and real runs on this machine."""
 
-import functools
 import json
 import os
 import shutil
@@ -10,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.experiments.mains import QUICKLY, SMALL, with_flags
+from tests.experiments.mains import QUICKLY, SMALL
 from tests.launch import slurm
 
 SCRIPTS = ("local", "slurm", "tpu_pod")
@@ -181,25 +180,21 @@ def test_local_stops_all_processes_and_goes_on(tmp_path):
   # No shell can trap a signal that was ignored when it began, as SIGINT is for tests in a
   # shell's background.
   command = [
-    "env", "--default-signal=INT", "launch/local.sh", f"--python={sys.executable}",
-    "--processes=2", "--devices=2", "--", "prune", f"--workdir={tmp_path / 'run'}", *SMALL,
+    "env", "--default-signal=INT", f"XLA_FLAGS={QUICKLY}", "launch/local.sh",
+    f"--python={sys.executable}", "--processes=2", "--devices=2", "--",
+    "prune", f"--workdir={tmp_path / 'run'}", *SMALL,
   ]  # fmt: skip
-  begin = functools.partial(
-    subprocess.Popen, command, env=with_flags(QUICKLY), stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE, text=True,
-  )  # fmt: skip
   for number in (signal.SIGTERM, signal.SIGINT):
     before = size(metrics)
-    running = begin()
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     slurm.wait_for(lambda before=before: size(metrics) > before, 300)
     running.send_signal(number)
     _, errors = running.communicate(timeout=300)
     assert running.returncode == 75, errors
     assert processes_with(str(tmp_path)) == []
-  with begin() as last:
-    output, errors = last.communicate(timeout=900)
-  assert last.returncode == 0, errors
-  assert output.count("| agent ") == 1  # process 0 alone is heard
+  done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count("| agent ") == 1  # process 0 alone is heard
   with open(tmp_path / "run" / "result.json") as file:
     assert json.load(file)["feasible"] is True
 
