@@ -74,7 +74,7 @@ def by_edge_gradient(
   norms: jax.Array | None,
   receivers: Receivers,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """The gradients ds, dt, dx and da `[H]`; arguments of `by_edge`, `[K, H, R, ...]` receivers."""
+  """ds, dt, dx and da `[H]`, given the arguments of `by_edge` and its receivers `[K, H, ...]`."""
   log_total, d_mean, offset = receivers
   logits = _logits(sent, received, weight, norms)
   weights = jnp.exp(logits - log_total[..., None, :])
@@ -112,7 +112,7 @@ def by_sorting(sent: jax.Array, received: jax.Array, x: jax.Array) -> Sums:
 def by_sorting_gradient(
   sent: jax.Array, received: jax.Array, x: jax.Array, receivers: Receivers
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The gradients ds, dt and dx; arguments of `by_sorting`, `[K, H, R, ...]` of receivers."""
+  """ds, dt and dx, given the arguments of `by_sorting` and its receivers `[K, H, ...]`."""
 
   def shares(*ends):
     largest, total, message = by_sorting(*ends)

@@ -30,8 +30,8 @@ class Tiling(NamedTuple):
 
 
 # On CPU, padding costs, several heads' logits of a slice stay in the cache, and sets of up to two
-# tiles a side are as fast edge by edge, without programs of their own. Accelerators want few and
-# large operations: one shape of tiles, and sorting only where edges are very many.
+# tiles a side are about as fast edge by edge, without programs of their own. Accelerators want few
+# and large operations: one shape of tiles, and sorting only where edges are very many.
 _CPU = Tiling(16, 2**18, 2 * TILE)
 _ACCELERATOR = Tiling(TILE, 2**24, 8 * TILE)
 

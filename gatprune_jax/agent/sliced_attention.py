@@ -104,10 +104,10 @@ def _add_gradients(x, edge, d_mean, gradients, slice_):
   ends = sent, received, _take(x, block.senders, 0.0)
   receivers = Receivers(log_total, _take(d_mean, block.receivers, 0.0), offset)
   if _sorts(block):
-    own = *by_sorting_gradient(*ends, receivers), jnp.zeros_like(edge[0])
+    found = *by_sorting_gradient(*ends, receivers), jnp.zeros_like(edge[0])
   else:
-    own = by_edge_gradient(*ends, edge[0], block.norms, receivers)
-  d_sent, d_received, d_x, d_weight = own
+    found = by_edge_gradient(*ends, edge[0], block.norms, receivers)
+  d_sent, d_received, d_x, d_weight = found
   d_flags = block.flags.T @ d_received.sum(-1)
   d_send, d_receive, d_all_x, d_edge = gradients
   return (

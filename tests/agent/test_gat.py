@@ -139,10 +139,8 @@ def test_equal_to_jraph_on_a_network(example_b, edge_norms):
 def test_parts_of_a_set_are_the_whole():
   rng = np.random.default_rng(7)
   # Scores in the hundreds: each part's sums are scaled down where another has a larger logit.
-  params, nodes = (
-    random_attention(rng),
-    30.0 * jnp.asarray(rng.standard_normal((40, 5)), jnp.float32),
-  )
+  params = random_attention(rng)
+  nodes = 30.0 * jnp.asarray(rng.standard_normal((40, 5)), jnp.float32)
   senders, receivers = rng.permutation(40)[:30], rng.permutation(40)[:20]
   norms = rng.standard_normal((30, 20)).astype(np.float32)
   of_flags = rng.standard_normal(len(FLAGS)).astype(np.float32)

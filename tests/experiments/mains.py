@@ -23,8 +23,9 @@ LIGHTLY = "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
 
 def environment(devices=None):
   """A main's environment; devices of None are as many as the machine has."""
-  flags = f"--xla_force_host_platform_device_count={devices} {QUICKLY}"
-  if devices is None:
+  if devices is not None:
+    flags = f"--xla_force_host_platform_device_count={devices} {QUICKLY}"
+  else:
     flags = LIGHTLY if version("jaxlib").startswith("0.10.") else ""
   return {**os.environ, "XLA_FLAGS": flags}
 
