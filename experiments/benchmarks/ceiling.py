@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from experiments.benchmarks.finetuning import all_at_once
 from experiments.benchmarks.masked_resnet import aligned_training, masked_training, problem
 from experiments.benchmarks.measuring import Row, alternating, dtypes
-from experiments.benchmarks.scoring import score_calls
+from experiments.benchmarks.scoring import score_all
 from gatprune_jax import compilation
 
 
@@ -27,21 +27,21 @@ def ceiling() -> Iterator[Row]:
     matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)
     product = functools.partial(jax.jit(jnp.matmul), matrix, matrix)
     copy = functools.partial(jax.jit(lambda x: x + 1), jnp.ones(copied // 4))
-    runs = [lambda calls=work.calls: [call() for call in calls] for work in works]
-    product_seconds, copy_seconds, *seconds = alternating(product, copy, *runs, repeats=3)
+    calls = [work.call for work in works]
+    product_seconds, copy_seconds, *seconds = alternating(product, copy, *calls, repeats=3)
     rate, bandwidth = 2 * side**3 / product_seconds, 2 * copied / copy_seconds
     for own, work in zip(seconds, works, strict=True):
       least, note = work.flops / rate, f"{rate / 1e9:.0f} GFLOP/s"
       yield Row(work.name, own, "matmul, same FLOPs", least, least / own, note)
-      if (moved := len(work.calls) * _bytes_accessed(work.calls[0])) > 0:
+      if (moved := _bytes_accessed(work.call)) > 0:
         least, note = moved / bandwidth, f"{bandwidth / 1e9:.0f} GB/s"
         yield Row(work.name, own, "copy, same bytes", least, least / own, note)
 
 
 class _Work(NamedTuple):
   name: str
-  calls: list[functools.partial[Any]]  # of one compiled function, on arrays of one shape
-  flops: float  # of all calls
+  call: functools.partial[Any]  # of a compiled function
+  flops: float
 
 
 def _works(dtype: str) -> list[_Work]:
@@ -52,15 +52,15 @@ def _works(dtype: str) -> list[_Work]:
   return [
     _Work(
       f"score 16 masks of resnet20, 512 images each, {dtype}",
-      score_calls(scored),
+      score_all(scored),
       2 * scored.macs * 16 * 512,
     ),
     _Work(
       f"a step of 8 candidates of resnet20, batch 64, {dtype}",
-      [all_at_once(trained)],
+      all_at_once(trained),
       6 * trained.macs * 8 * 64,
     ),
-    _Work(f"a step of dense resnet20, batch 128, {dtype}", [step], 6 * dense.macs * 128),
+    _Work(f"a step of dense resnet20, batch 128, {dtype}", step, 6 * dense.macs * 128),
   ]
 
 

@@ -4,14 +4,11 @@ import os
 import subprocess
 import sys
 
-import jax
-import numpy as np
-
 from experiments.benchmarks.masked_resnet import problem
 from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import Skipped
 from gatprune_jax import compilation, mesh
-from gatprune_jax.evaluation import running_momentum, score_mask
+from gatprune_jax.evaluation import in_chunks, running_momentum, score_mask
 
 _MASKS, _IMAGES = 8, 256  # as many images for the statistics as for the score
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
@@ -53,10 +50,9 @@ def main() -> None:
     one = lambda mask: score_mask(
       p.graph, p.eval_fn, p.train_fn, momentum, variables, mask, calibration, x, y
     )
-    return jax.vmap(one)(masks).correct.mean(-1)
+    return in_chunks(one, masks, 1).correct.mean(-1)
 
   share = compilation.jit(mesh.over_devices(score), out_shardings=mesh.everywhere())
-  same = mesh.replicate((p.variables, p.calibration, p.x, p.y))
-  chunks = np.split(np.asarray(p.masks), _MASKS // mesh.num_devices())
-  (seconds,) = alternating(lambda: [share(masks, *same) for masks in chunks], repeats=3)
+  args = mesh.replicate((p.masks, p.variables, p.calibration, p.x, p.y))
+  (seconds,) = alternating(lambda: share(*args), repeats=3)
   print(seconds)

@@ -14,6 +14,7 @@ from experiments.benchmarks.peers import adapter
 import gatprune_jax as gp
 from gatprune_jax import compilation
 from gatprune_jax.evaluation import (
+  in_chunks,
   largest_activation,
   masks_at_once,
   recalibrate,
@@ -66,26 +67,19 @@ def scoring_against_torch() -> Iterator[Row]:
       yield Row(_name(p), ours, name, theirs[i], theirs[i] / ours, told)
 
 
-def score_all(p: Problem, jit: Callable = compilation.jit) -> Callable[[], list[jax.Array]]:
-  """Scores the masks of a problem as a search does, compiled by `jit`."""
-  calls = score_calls(p, jit)
-  return lambda: [call() for call in calls]
-
-
-def score_calls(p: Problem, jit: Callable = compilation.jit) -> list[functools.partial[Any]]:
-  """The calls of one compiled function that score as many masks as are scored at once."""
+def score_all(p: Problem, jit: Callable = compilation.jit) -> functools.partial[Any]:
+  """Scores the masks of a problem as a search does, in one call, compiled by `jit`."""
   momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
   activation = largest_activation(p.eval_fn, p.variables, p.x)
   chunk = min(len(p.masks), masks_at_once(activation, False, jax.default_backend()))
 
-  def one(variables, mask, calibration, x, y):
-    return score_mask(
+  def score(variables, masks, calibration, x, y):
+    one = lambda mask: score_mask(
       p.graph, p.eval_fn, p.train_fn, momentum, variables, mask, calibration, x, y
-    ).correct.mean()
+    )
+    return in_chunks(one, masks, chunk).correct.mean(-1)
 
-  score = jit(jax.vmap(one, (None, 0, None, None, None)))
-  chunks = [p.masks[start : start + chunk] for start in range(0, len(p.masks), chunk)]
-  return [functools.partial(score, p.variables, some, p.calibration, p.x, p.y) for some in chunks]
+  return functools.partial(jit(score), p.variables, p.masks, p.calibration, p.x, p.y)
 
 
 def _written_first(p: Problem) -> Callable[[], jax.Array]:

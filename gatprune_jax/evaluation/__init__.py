@@ -2,8 +2,10 @@
 
 from gatprune_jax.evaluation.adaptation import AdaptationConfig, Lesson, adapt, make_lesson
 from gatprune_jax.evaluation.batching import (
+  first_in_chunks,
   images_at_once,
   in_blocks,
+  in_chunks,
   largest_activation,
   masks_at_once,
   over_candidates,
@@ -22,7 +24,6 @@ from gatprune_jax.evaluation.recipe import Recipe, make_optimizer, steps_per_epo
 from gatprune_jax.evaluation.scoring import (
   Score,
   candidate_accuracies,
-  in_chunks,
   masked_logits,
   recalibrate_mask,
   score_logits,
@@ -52,6 +53,7 @@ __all__ = [
   "candidate_convolution",
   "candidate_width",
   "canonical_convolution",
+  "first_in_chunks",
   "images_at_once",
   "in_blocks",
   "in_chunks",

@@ -45,6 +45,46 @@ def in_blocks(fn: Callable[[jax.Array], jax.Array], images: jax.Array, size: int
   return out.reshape(-1, *out.shape[2:])[:num_images]
 
 
+def in_chunks(fn: Callable[[Any], Any], candidates: Any, chunk: int) -> Any:
+  """`vmap(fn)` over the leading axis, at most `chunk` at a time to bound memory."""
+  return jax.lax.map(fn, candidates, batch_size=chunk)
+
+
+def first_in_chunks(
+  fn: Callable[[jax.Array], Any], rows: jax.Array, count: jax.Array, chunk: int
+) -> Any:
+  """`fn(rows)` for the first of them, in as many whole chunks as hold these.
+
+  One compiled call for any count: on CPU the memory of each call is new to the process, and asking
+  the system for it took a seventh of the time of scores.
+
+  Args:
+    fn: `chunk` rows `[chunk, ...]` -> a tree of `[chunk, ...]`, each from its own row alone.
+    rows: `[R, ...]`.
+    count: scalar integer, how many are wanted.
+    chunk: how many at a time, at most R.
+
+  Returns:
+    A tree of `[R, ...]`; past the chunks that were needed, zeros.
+  """
+  num = len(rows)
+  queue = rows[jnp.arange(-(-num // chunk) * chunk) % num]  # whole chunks
+
+  def next_chunk(carry):
+    start, results = carry
+    new = fn(jax.lax.dynamic_slice_in_dim(queue, start, chunk))
+    put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, 0)
+    return start + chunk, jax.tree.map(put, results, new)
+
+  empty = jax.tree.map(
+    lambda one: jnp.zeros((len(queue), *one.shape[1:]), one.dtype),
+    jax.eval_shape(fn, queue[:chunk]),
+  )
+  start = (jnp.zeros((), jnp.int32), empty)
+  _, results = jax.lax.while_loop(lambda carry: carry[0] < count, next_chunk, start)
+  return jax.tree.map(lambda leaf: leaf[:num], results)
+
+
 def images_at_once(bytes_each: int, backend: str) -> int:
   """How many images to evaluate at once, at least one.
 

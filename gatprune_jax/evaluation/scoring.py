@@ -93,11 +93,6 @@ def recalibrate_mask(
   )
 
 
-def in_chunks(fn: Callable[[Any], Any], candidates: Any, chunk: int) -> Any:
-  """`vmap(fn)` over the leading axis, at most `chunk` at a time to bound memory."""
-  return jax.lax.map(fn, candidates, batch_size=chunk)
-
-
 def candidate_accuracies(
   graph: ChannelGraph,
   eval_fn: Callable[[Any, jax.Array], jax.Array],

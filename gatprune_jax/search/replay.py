@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax.evaluation import first_in_chunks
+
 
 @flax.struct.dataclass
 class Replay:
@@ -62,22 +64,11 @@ def score_new(
   new = ~known & (first == jnp.arange(num))
   count = new.sum()
   order = jnp.argsort(~new, stable=True)  # the new ones first
-  chunk = min(chunk, num)
-  queue = masks[jnp.resize(order, -(-num // chunk) * chunk)]  # whole chunks
-
-  def score_chunk(carry):
-    start, results = carry
-    scored = score_masks(jax.lax.dynamic_slice_in_dim(queue, start, chunk))
-    put = lambda all_rows, rows: jax.lax.dynamic_update_slice_in_dim(all_rows, rows, start, 0)
-    return start + chunk, jax.tree.map(put, results, scored)
-
-  empty = jnp.zeros(len(queue))
-  _, (scores, accuracies) = jax.lax.while_loop(
-    lambda carry: carry[0] < count, score_chunk, (jnp.zeros((), jnp.int32), (empty, empty))
-  )
+  queue = masks[order]
+  scores, accuracies = first_in_chunks(score_masks, queue, count, min(chunk, num))
   # Where each mask is now: a new one, or the equal one before it, follows the earlier new ones.
   where = jnp.where(known, same.argmax(1), replay.size + jnp.cumsum(new)[first] - 1)
-  place = jnp.arange(len(queue))
+  place = jnp.arange(num)
   # What is not new goes past the end, where a scatter drops it.
   place = jnp.where(place < count, replay.size + place, capacity)
   add = lambda old, rows: old.at[place].set(rows, mode="drop")

@@ -18,6 +18,7 @@ from gatprune_jax.evaluation import (
   Lesson,
   Score,
   TrainFunction,
+  first_in_chunks,
   largest_activation,
   make_lesson,
   masks_at_once,
@@ -121,7 +122,13 @@ class Scorer:
     self.config, self._budgets = dataclasses.replace(config, chunk=chunk), task.budgets
     score_masks = jax.vmap(score_fn, (None, 0, None, None))
     share = mesh.over_devices(lambda masks, images, x, y: score_masks(images, masks, x, y))
-    self._score_chunk = compilation.jit(share, out_shardings=mesh.everywhere())
+    at_once = chunk * mesh.num_devices()
+    self._call_size = max(config.samples, at_once)
+
+    def score_first(masks, count, *same):
+      return first_in_chunks(lambda some: share(some, *same), masks, count, at_once)
+
+    self._score_first = compilation.jit(score_first, out_shardings=mesh.everywhere())
 
   def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores and accuracies `[C]` of masks `[C, N]` on the reward images."""
@@ -157,13 +164,13 @@ class Scorer:
     return masks[order], scores[order]
 
   def _score(self, masks: np.ndarray, x: jax.Array, y: jax.Array) -> Score:
-    """In chunks of one size, so that one call is compiled; the last is filled up."""
-    chunk, num = self.config.chunk * mesh.num_devices(), len(masks)
-    queue = masks[np.arange(-(-num // chunk) * chunk) % num]
-    parts = [
-      self._score_chunk(some, self.images, x, y) for some in np.split(queue, len(queue) // chunk)
-    ]
-    return jax.tree.map(lambda *rows: np.concatenate(rows)[:num], *parts)
+    """In calls of one size, so that one is compiled; the last is filled up."""
+    size, parts = self._call_size, []
+    for start in range(0, len(masks), size):
+      some = masks[start : start + size]
+      filled = some[np.arange(size) % len(some)]
+      parts.append(self._score_first(filled, np.int32(len(some)), self.images, x, y))
+    return jax.tree.map(lambda *rows: np.concatenate(rows)[: len(masks)], *parts)
 
 
 def chosen_chunk(config: SearchConfig, task: Task) -> int:
