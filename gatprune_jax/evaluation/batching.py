@@ -55,8 +55,8 @@ def first_in_chunks(
 ) -> Any:
   """`fn(rows)` for the first of them, in as many whole chunks as hold these.
 
-  One compiled call for any count: on CPU the memory of each call is new to the process, and asking
-  the system for it took a seventh of the time of scores.
+  One compiled call for any count. On CPU the system hands every call new memory and clears it,
+  which many small calls would wait for.
 
   Args:
     fn: `chunk` rows `[chunk, ...]` -> a tree of `[chunk, ...]`, each from its own row alone.
