@@ -14,6 +14,7 @@ from absl import app, flags, logging
 import jax
 
 from experiments.benchmarks import BENCHMARKS, Row, Skipped, overview
+from gatprune_jax import cores
 from gatprune_jax import workdir as runs
 from gatprune_jax.report import benchmark_table
 
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
   if problem:
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(1)
+  cores.make_devices()
   rows = []
   for name in _ONLY.value or BENCHMARKS:
     for row in rows_of(name):

@@ -74,7 +74,7 @@ class Judge:
 
       return in_chunks(of_mask, masks_and_statistics, chunk)
 
-    compiled = functools.partial(compilation.jit, out_shardings=mesh.everywhere())
+    compiled = functools.partial(compilation.jit, shared=True, out_shardings=mesh.everywhere())
     self._everywhere = mesh.replicate(variables)
     momentum, calibration = mesh.replicate((momentum, calibration))
     masks = mesh.replicate(masks)
@@ -108,7 +108,7 @@ class Judge:
         self._teacher, loop.store(journal.every.steps, line_of),
       )  # fmt: skip
     one_share = lambda own, x, y: ((), candidate_accuracies(graph, network.eval_fn, *own, x, y))
-    after = compilation.jit(mesh.over_shares(one_share, len(masks)))
+    after = compilation.jit(mesh.over_shares(one_share, len(masks)), shared=True)
     shared = mesh.share_out((stacked, masks))
 
     def accuracies(split):

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.journal import Run
 from experiments.settings import Settings, make_settings
-from gatprune_jax import InputError, mesh, processes
+from gatprune_jax import InputError, cores, mesh, processes
 from gatprune_jax.health import Diverged
 from gatprune_jax.preemption import EXIT_CODE, Preempted, listening
 
@@ -56,6 +56,7 @@ def start(main: Callable[[Settings, Run], None]) -> None:
         raise InputError(f"argument {argv[1]!r} is not a flag: use --workdir=DIR or --config.X=Y")
       if not _WORKDIR.value:
         raise InputError("no workdir given: add --workdir=DIR")
+      cores.make_devices()
       config, settings = _plain(_CONFIG.value.to_dict()), make_settings(_CONFIG.value)
       with _together(), listening() as asked:
         should_stop = lambda step: mesh.anywhere(asked())

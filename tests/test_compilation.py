@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gatprune_jax import compilation
+from gatprune_jax import compilation, cores
 
 
 def convolve(x, w):
@@ -22,25 +22,35 @@ def options(monkeypatch):
   compilation._compiler_options.cache_clear()
 
 
-def test_same_results_as_without_options():
-  x, w = jnp.ones((2, 8, 8, 32)), jnp.ones((3, 3, 32, 32))
-  ours = compilation.jit(convolve, donate_argnums=0)
-  np.testing.assert_allclose(ours(jnp.array(x), w), convolve(x, w), rtol=1e-6)
+@pytest.mark.parametrize("one_core_each", [False, True])
+def test_same_results_as_without_options(one_core_each, monkeypatch):
+  monkeypatch.setattr(cores, "are_devices", lambda: one_core_each)
+  keys = jax.random.split(jax.random.key(0))
+  x, w = jax.random.normal(keys[0], (2, 8, 8, 32)), jax.random.normal(keys[1], (3, 3, 32, 32))
+  expected = convolve(x, w)
+  ours = compilation.jit(convolve, shared=True, donate_argnums=0)
+  np.testing.assert_allclose(ours(jnp.array(x), w), expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are the CPU backend's")
-def test_convolutions_stay_xlas_own():
+@pytest.mark.parametrize(
+  ("shared", "one_core_each", "library"),
+  [(False, False, False), (False, True, False), (True, False, False), (True, True, True)],
+)
+def test_convolutions_go_to_the_library_where_devices_have_a_core_each(
+  shared, one_core_each, library, monkeypatch
+):
+  monkeypatch.setattr(cores, "are_devices", lambda: one_core_each)
   arguments = jnp.ones((2, 8, 8, 32)), jnp.ones((3, 3, 32, 32))
-  program = compilation.jit(convolve).lower(*arguments).compile().as_text()
-  assert " convolution(" in program
-  assert "ynn" not in program
+  program = compilation.jit(convolve, shared=shared).lower(*arguments).compile().as_text()
+  assert (" convolution(" in program, "ynn" in program) == (True, library)
 
 
 def test_options_that_xla_does_not_know_are_left_out(options):
   options(xla_no_such_option="1", xla_cpu_scheduler_type="NO_SUCH_TYPE")
-  assert compilation._compiler_options("cpu") == {}
+  assert compilation._compiler_options("cpu", True).keys() <= {compilation._LIBRARY}
   assert compilation.jit(jnp.sin)(0.0) == 0.0
 
 
 def test_no_options_on_accelerators():
-  assert compilation._compiler_options("tpu") is None
+  assert compilation._compiler_options("tpu", False) is None

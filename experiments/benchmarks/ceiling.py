@@ -11,7 +11,7 @@ from experiments.benchmarks.finetuning import all_at_once
 from experiments.benchmarks.masked_resnet import aligned_training, masked_training, problem
 from experiments.benchmarks.measuring import Row, alternating, dtypes
 from experiments.benchmarks.scoring import score_all
-from gatprune_jax import compilation
+from gatprune_jax import compilation, mesh
 
 
 def ceiling() -> Iterator[Row]:
@@ -48,7 +48,8 @@ def _works(dtype: str) -> list[_Work]:
   scored, trained = problem(16, 256, dtype), aligned_training(problem(8, 64, dtype))
   dense = masked_training(problem(1, 128, dtype))
   candidate = jax.tree.map(lambda leaf: leaf[0], dense.candidates)
-  step = functools.partial(compilation.jit(dense.step), candidate, dense.batch)
+  args = mesh.replicate(candidate), mesh.share_out(dense.batch)
+  step = functools.partial(compilation.jit(dense.step), *args)
   return [
     _Work(
       f"score 16 masks of resnet20, 512 images each, {dtype}",

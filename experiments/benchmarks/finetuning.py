@@ -16,7 +16,7 @@ from experiments.benchmarks.masked_resnet import (
 )
 from experiments.benchmarks.measuring import Row, alternating, dtypes, rows_against
 from experiments.benchmarks.peers import adapter
-from gatprune_jax import compilation
+from gatprune_jax import compilation, mesh
 from gatprune_jax.evaluation import over_candidates
 
 _CANDIDATES, _BATCH = 8, 64
@@ -65,10 +65,14 @@ def finetuning_against_torch() -> Iterator[Row]:
 
 def all_at_once(training: Training, jit: Callable = compilation.jit) -> functools.partial[Any]:
   """One step of every candidate, as `train_candidates` takes it, compiled by `jit`."""
-  step = jit(
-    lambda candidates, batch: over_candidates(lambda one: training.step(one, batch), candidates)
+
+  def side_by_side(candidates, batch):
+    return over_candidates(lambda one: training.step(one, batch), candidates), ()
+
+  step = jit(mesh.over_shares(side_by_side, _CANDIDATES))
+  return functools.partial(
+    step, mesh.share_out(training.candidates), mesh.replicate(training.batch)
   )
-  return functools.partial(step, training.candidates, training.batch)
 
 
 def _name(p: Problem) -> str:

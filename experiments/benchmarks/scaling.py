@@ -52,7 +52,7 @@ def main() -> None:
     )
     return in_chunks(one, masks, 1).correct.mean(-1)
 
-  share = compilation.jit(mesh.over_devices(score), out_shardings=mesh.everywhere())
+  share = compilation.jit(mesh.over_devices(score), shared=True, out_shardings=mesh.everywhere())
   args = mesh.replicate((p.masks, p.variables, p.calibration, p.x, p.y))
   (seconds,) = alternating(lambda: share(*args), repeats=3)
   print(seconds)

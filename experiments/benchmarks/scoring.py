@@ -12,7 +12,7 @@ from experiments.benchmarks.masked_resnet import Problem, problem
 from experiments.benchmarks.measuring import Row, alternating, dtypes, rows_against
 from experiments.benchmarks.peers import adapter
 import gatprune_jax as gp
-from gatprune_jax import compilation
+from gatprune_jax import compilation, mesh
 from gatprune_jax.evaluation import (
   in_chunks,
   largest_activation,
@@ -24,6 +24,7 @@ from gatprune_jax.evaluation import (
 )
 
 _MASKS, _IMAGES = 16, 256  # as many images for the statistics as for the score
+_jit = functools.partial(compilation.jit, shared=True)
 
 
 def scoring() -> Iterator[Row]:
@@ -67,19 +68,22 @@ def scoring_against_torch() -> Iterator[Row]:
       yield Row(_name(p), ours, name, theirs[i], theirs[i] / ours, told)
 
 
-def score_all(p: Problem, jit: Callable = compilation.jit) -> functools.partial[Any]:
+def score_all(p: Problem, jit: Callable = _jit) -> functools.partial[Any]:
   """Scores the masks of a problem as a search does, in one call, compiled by `jit`."""
   momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
   activation = largest_activation(p.eval_fn, p.variables, p.x)
-  chunk = min(len(p.masks), masks_at_once(activation, False, jax.default_backend()))
+  most = masks_at_once(activation, False, jax.default_backend())
+  chunk = min(mesh.share(len(p.masks)), most)
 
-  def score(variables, masks, calibration, x, y):
+  @mesh.over_devices
+  def score(masks, variables, calibration, x, y):
     one = lambda mask: score_mask(
       p.graph, p.eval_fn, p.train_fn, momentum, variables, mask, calibration, x, y
     )
     return in_chunks(one, masks, chunk).correct.mean(-1)
 
-  return functools.partial(jit(score), p.variables, p.masks, p.calibration, p.x, p.y)
+  args = mesh.replicate((p.masks, p.variables, p.calibration, p.x, p.y))
+  return functools.partial(jit(score), *args)
 
 
 def _written_first(p: Problem) -> Callable[[], jax.Array]:

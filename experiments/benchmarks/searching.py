@@ -13,7 +13,7 @@ from experiments.benchmarks.masked_resnet import Problem, problem
 from experiments.benchmarks.measuring import Row, dtypes, timed
 from experiments.configs import cifar10_resnet20
 from experiments.settings import make_settings
-from gatprune_jax import compilation
+from gatprune_jax import compilation, mesh
 from gatprune_jax.channels import keep_floors, make_budgets
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
@@ -88,10 +88,10 @@ def _prepared(
   scorer = Scorer(task, config)
   policy, held, state = prepare(task, config, scorer, 0)
   step = compile_update(scorer.config, policy, scorer.score_fn)
-  state = jax.device_put(state, jax.devices()[0])
+  state = mesh.replicate(state)
   images, mask = scorer.images, jnp.array(state.incumbent.mask)
   arena = functools.partial(
-    compilation.jit(scorer.score_fn), images, mask, images.arena_x, images.arena_y
+    compilation.jit(scorer.score_fn, shared=True), images, mask, images.arena_x, images.arena_y
   )
   return _Prepared(state, lambda state: jax.block_until_ready(step(state, held)[0]), arena)
 

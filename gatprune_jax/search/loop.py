@@ -175,7 +175,8 @@ def refined_candidates(
 def compile_update(config: SearchConfig, policy: Policy, score_fn: ScoreFn) -> Callable:
   """`update` as one compiled call of (state, problem); the state's memory is re-used."""
   once = functools.partial(update, config, policy, score_fn)
-  return compilation.jit(once, donate_argnums=0, out_shardings=mesh.everywhere())
+  shared = not config.adaptation.steps  # else most of it are gradient steps
+  return compilation.jit(once, shared=shared, donate_argnums=0, out_shardings=mesh.everywhere())
 
 
 def final_logits(policy: Policy, state: SearchState, problem: Problem) -> np.ndarray:

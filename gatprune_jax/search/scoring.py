@@ -128,7 +128,8 @@ class Scorer:
     def score_first(masks, count, *same):
       return first_in_chunks(lambda some: share(some, *same), masks, count, at_once)
 
-    self._score_first = compilation.jit(score_first, out_shardings=mesh.everywhere())
+    shared = not config.adaptation.steps  # else most of it are gradient steps
+    self._score_first = compilation.jit(score_first, shared=shared, out_shardings=mesh.everywhere())
 
   def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores and accuracies `[C]` of masks `[C, N]` on the reward images."""
