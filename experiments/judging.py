@@ -17,6 +17,7 @@ from gatprune_jax.channels import ChannelGraph
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
   candidate_accuracies,
+  equal_blocks,
   in_chunks,
   largest_activation,
   masked_logits,
@@ -51,9 +52,11 @@ class Judge:
     self._settings, self._network, self._graph = settings, network, graph
     self._variables, self._train, self._masks = variables, train_split, masks
     momentum = running_momentum(network.train_fn, variables, jnp.asarray(train_split.x[:64]))
-    calibration = jnp.asarray(train_split.x[: settings.search.calibration_images])
-    bytes_each = largest_activation(network.eval_fn, variables, calibration)
-    chunk = settings.search.chunk or masks_at_once(bytes_each, False, jax.default_backend())
+    search = settings.search
+    images = jnp.asarray(train_split.x[: search.calibration_images])
+    calibration = equal_blocks(images, search.calibration_batch)
+    bytes_each = largest_activation(network.eval_fn, variables, images)
+    chunk = search.chunk or masks_at_once(bytes_each, False, jax.default_backend())
 
     @mesh.over_devices
     def statistics(masks, variables, momentum, calibration):

@@ -1,10 +1,16 @@
 """CPU cores as devices.
 
-One mask or candidate on each core is faster than one after the other on all of them: nobody waits
-for the slowest core after every layer, and each works in its own cache.
+One mask or candidate on each core is faster than one after the other on all of them: no core waits
+for another after every layer, and each works in its own cache.
+
+XLA has one thread for each device then, and a device that waits for the others in a collective
+holds one. So in programs for all devices nothing else may hold a thread and wait, or all wait for
+ever. Batches of factorisations and of triangular solves do: they are for `over_rows`.
 """
 
+from collections.abc import Callable
 import os
+from typing import Any
 
 import jax
 
@@ -12,10 +18,10 @@ import jax
 _MOST_DEVICES = 8
 _COUNT = "--xla_force_host_platform_device_count"
 # Devices wait for each other where they meet. By default XLA ends the process after a minute, which
-# a core that is busy with other things may take; a device of the same process is never gone.
+# a core that is busy with other things may take.
 _PATIENCE = {
-  "--xla_cpu_collective_call_warn_stuck_timeout_seconds": 60 * 60,
-  "--xla_cpu_collective_call_terminate_timeout_seconds": 7 * 24 * 60 * 60,
+  "--xla_cpu_collective_call_warn_stuck_timeout_seconds": 5 * 60,
+  "--xla_cpu_collective_call_terminate_timeout_seconds": 30 * 60,
 }
 
 
@@ -41,3 +47,14 @@ def make_devices() -> None:
 def are_devices() -> bool:
   """Whether no device has more than one core to itself, where devices are of the CPU."""
   return jax.local_device_count() >= num_cores()
+
+
+def over_rows(fn: Callable[[Any], Any], rows: Any) -> Any:
+  """`vmap(fn)` over the leading axis; on CPU one row after the other.
+
+  For what fills a device by itself: a CPU only loses from having more of it side by side, where the
+  activations of one stay in the cache.
+  """
+  if jax.default_backend() == "cpu":
+    return jax.lax.map(fn, rows)
+  return jax.vmap(fn)(rows)

@@ -1,9 +1,12 @@
-"""CPU cores as devices, in processes of their own: JAX counts devices once."""
+"""CPU cores as devices."""
 
 import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from gatprune_jax import cores
@@ -40,7 +43,7 @@ print(jax.device_count(), seconds > 65)
 
 
 def run(program, **variables):
-  """What a program prints, with these environment variables alone to say something of devices."""
+  """What a program prints; these environment variables alone say something of devices."""
   names = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
   environment = {name: value for name, value in os.environ.items() if name not in names}
   environment |= {"JAX_PLATFORMS": "cpu", **variables}
@@ -73,3 +76,11 @@ def test_who_says_how_many_devices_gets_as_many(variables):
 @pytest.mark.slow
 def test_devices_wait_for_each_other_longer_than_xla_has_them_wait_by_default():
   assert run(WAIT, JAX_NUM_CPU_DEVICES="2") == ["2", "True"]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_rows_in_either_way_are_the_same(backend, monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  rows = {"a": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3.0)}
+  out = cores.over_rows(lambda row: row["a"] * row["b"], rows)
+  np.testing.assert_array_equal(out, [[0, 0], [2, 3], [8, 10]])

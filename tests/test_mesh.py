@@ -74,6 +74,17 @@ def collectives(path):
   return found
 
 
+def test_no_batch_of_an_update_waits_for_threads(several):
+  # Among devices that wait for each other it would for ever, see `cores`.
+  *_, programs = several
+  (path,) = glob.glob(os.path.join(programs, "*update*.cpu_after_optimizations.txt"))
+  with open(path) as file:
+    calls = [line for line in file if "lapack_" in line]
+  sizes = [shape.split(",") for line in calls for shape in re.findall(r"f32\[([\d,]*)\]", line)]
+  assert len(calls) >= 2  # a factorisation and a solve
+  assert max(map(len, sizes)) == 2
+
+
 def test_updates_and_steps_hold_few_collectives(several):
   num_devices, _, programs = several
   paths = sorted(glob.glob(os.path.join(programs, "*.cpu_after_optimizations.txt")))

@@ -17,7 +17,7 @@ from experiments.benchmarks.masked_resnet import (
 from experiments.benchmarks.measuring import Row, alternating, dtypes, rows_against
 from experiments.benchmarks.peers import adapter
 from gatprune_jax import compilation, mesh
-from gatprune_jax.evaluation import over_candidates
+from gatprune_jax.cores import over_rows
 
 _CANDIDATES, _BATCH = 8, 64
 
@@ -67,7 +67,7 @@ def all_at_once(training: Training, jit: Callable = compilation.jit) -> functool
   """One step of every candidate, as `train_candidates` takes it, compiled by `jit`."""
 
   def side_by_side(candidates, batch):
-    return over_candidates(lambda one: training.step(one, batch), candidates), ()
+    return over_rows(lambda one: training.step(one, batch), candidates), ()
 
   step = jit(mesh.over_shares(side_by_side, _CANDIDATES))
   return functools.partial(

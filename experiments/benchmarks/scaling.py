@@ -8,9 +8,10 @@ from experiments.benchmarks.masked_resnet import problem
 from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import Skipped
 from gatprune_jax import compilation, mesh
-from gatprune_jax.evaluation import in_chunks, running_momentum, score_mask
+from gatprune_jax.evaluation import equal_blocks, in_chunks, running_momentum, score_mask
 
 _MASKS, _IMAGES = 8, 256  # as many images for the statistics as for the score
+_BATCH = 64  # of those for the statistics
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
@@ -53,6 +54,7 @@ def main() -> None:
     return in_chunks(one, masks, 1).correct.mean(-1)
 
   share = compilation.jit(mesh.over_devices(score), shared=True, out_shardings=mesh.everywhere())
-  args = mesh.replicate((p.masks, p.variables, p.calibration, p.x, p.y))
+  calibration = equal_blocks(p.calibration, _BATCH)
+  args = mesh.replicate((p.masks, p.variables, calibration, p.x, p.y))
   (seconds,) = alternating(lambda: share(*args), repeats=3)
   print(seconds)

@@ -14,6 +14,7 @@ from experiments.benchmarks.peers import adapter
 import gatprune_jax as gp
 from gatprune_jax import compilation, mesh
 from gatprune_jax.evaluation import (
+  equal_blocks,
   in_chunks,
   largest_activation,
   masks_at_once,
@@ -24,6 +25,7 @@ from gatprune_jax.evaluation import (
 )
 
 _MASKS, _IMAGES = 16, 256  # as many images for the statistics as for the score
+_BATCH = 64  # of those for the statistics
 _jit = functools.partial(compilation.jit, shared=True)
 
 
@@ -82,7 +84,8 @@ def score_all(p: Problem, jit: Callable = _jit) -> functools.partial[Any]:
     )
     return in_chunks(one, masks, chunk).correct.mean(-1)
 
-  args = mesh.replicate((p.masks, p.variables, p.calibration, p.x, p.y))
+  calibration = equal_blocks(p.calibration, _BATCH)
+  args = mesh.replicate((p.masks, p.variables, calibration, p.x, p.y))
   return functools.partial(jit(score), *args)
 
 
@@ -98,7 +101,7 @@ def _written_first(p: Problem) -> Callable[[], jax.Array]:
     return score_logits(masked_eval(own, mask, x), y).correct.mean()
 
   score = jax.jit(jax.vmap(one, (0, None, None, None, None)))
-  return functools.partial(score, p.masks, p.variables, p.calibration, p.x, p.y)
+  return functools.partial(score, p.masks, p.variables, p.calibration[None], p.x, p.y)
 
 
 def _name(p: Problem) -> str:

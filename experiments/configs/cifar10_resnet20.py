@@ -28,7 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
     {"epochs": 200, "batch_size": 128, "weight_decay": 1e-4, "shift": 4, "flip": True}
   )
   config.budgets.macs = 0.5
-  config.search.update({"calibration_images": 512, "updates": 200})
+  config.search.update({"calibration_images": 512, "calibration_batch": 64, "updates": 200})
   config.finetune.update({"batch_size": 128, "learning_rate": 0.01, "shift": 4, "flip": True})
   config.compare.update({"seeds": (0, 1, 2), "budgets": (0.5,)})
   return variants.apply("cifar10_resnet20", config, variant, {"cpu": _for_cpu})

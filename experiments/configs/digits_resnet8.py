@@ -80,6 +80,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.search.adaptation.batch_size = 64
   config.search.adaptation.learning_rate = 0.05
   config.search.calibration_images = 256  # for batch-norm statistics
+  config.search.calibration_batch = 256  # of these images that are normalised together, at most
   config.search.arena_share = 0.25  # of the reward split, to confirm a new incumbent
   config.search.refinement = 192  # masks scored at the end, exchanges around the best one
   config.search.elites = 12  # best feasible masks among the candidates

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gatprune_jax.agent.ppo import leave_one_out
+from gatprune_jax.cores import over_rows
 from gatprune_jax.errors import InputError
 
 # Ridge penalties to choose from, in units of the variance of a standardised reward: from "every
@@ -95,7 +96,7 @@ def _fit(masks, rewards, valid, features, prior) -> Surrogate:
     dual = inverse.T @ (inverse @ y)
     return dual, (use * (dual / (inverse**2).sum(0)) ** 2).sum()
 
-  duals, errors = jax.vmap(solve)(jnp.array(_RIDGES))
+  duals, errors = over_rows(solve, jnp.array(_RIDGES))
   dual = duals[errors.argmin()]
   weights = z.T @ dual + prior * features @ (zf.T @ dual)
   return Surrogate(std * weights, centre, mean)

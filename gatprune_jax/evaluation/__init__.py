@@ -2,13 +2,13 @@
 
 from gatprune_jax.evaluation.adaptation import AdaptationConfig, Lesson, adapt, make_lesson
 from gatprune_jax.evaluation.batching import (
+  equal_blocks,
   first_in_chunks,
   images_at_once,
   in_blocks,
   in_chunks,
   largest_activation,
   masks_at_once,
-  over_candidates,
 )
 from gatprune_jax.evaluation.block_convolution import block_convolution
 from gatprune_jax.evaluation.canonical_convolution import canonical_convolution
@@ -53,6 +53,7 @@ __all__ = [
   "candidate_convolution",
   "candidate_width",
   "canonical_convolution",
+  "equal_blocks",
   "first_in_chunks",
   "images_at_once",
   "in_blocks",
@@ -65,7 +66,6 @@ __all__ = [
   "masks_at_once",
   "matrix_convolution",
   "merged_convolution",
-  "over_candidates",
   "recalibrate",
   "recalibrate_mask",
   "running_momentum",

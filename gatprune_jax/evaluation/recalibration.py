@@ -2,7 +2,8 @@
 
 Removing channels shifts the activations of all that follow; with the dense network's running
 statistics, accuracy collapses and masks are ranked wrongly (Li et al. 2020, EagleEye,
-arXiv 2007.02491).
+arXiv 2007.02491). Statistics are means over batches (Wu and Johnson 2021, arXiv 2105.07576,
+section 3): a batch's activations are few enough for a cache, and for memory.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from gatprune_jax.cores import over_rows
 
 # (variables, x) -> (logits, {collection: new values}); the statistics are those of the batch x.
 TrainFunction = Callable[[Any, jax.Array], tuple[jax.Array, dict[str, Any]]]
@@ -40,16 +43,18 @@ def running_momentum(train_fn: TrainFunction, variables: Any, x: jax.Array) -> A
 
 
 def recalibrate(train_fn: TrainFunction, momentum: Any, variables: Any, x: jax.Array) -> Any:
-  """Replaces the running statistics by exactly those of the batch x.
+  """Replaces every running statistic by the mean over batches of exactly the batch's own.
 
   Args:
     train_fn: the network in train mode, masked or not.
-    momentum: from `running_momentum`.
+    momentum: m, from `running_momentum`: after one batch a statistic that was zero is 1 - m times
+      the batch's.
     variables: the network's variables.
-    x: images `[B, ...]`, of the training split.
+    x: batches of images `[k, b, ...]`, of the training split.
   """
-  from_zero = _updated(train_fn, variables, x, 0.0)
-  return {**variables, **jax.tree.map(lambda new, m: new / (1.0 - m), from_zero, momentum)}
+  from_zero = over_rows(lambda batch: _updated(train_fn, variables, batch, 0.0), x)
+  mean = jax.tree.map(lambda new, m: new.mean(0) / (1.0 - m), from_zero, momentum)
+  return {**variables, **mean}
 
 
 def _updated(train_fn: TrainFunction, variables: Any, x: jax.Array, old: float) -> Any:

@@ -52,7 +52,7 @@ def score_mask(
     momentum: of the running statistics, from `running_momentum`.
     variables: the weights.
     mask: `[N]`, 1 = keep.
-    calibration: images `[m, ...]` of the training split, for the statistics.
+    calibration: batches of images `[k, b, ...]` of the training split, for the statistics.
     x: images `[n, ...]`.
     y: labels `[n]`.
     lesson: gradient steps to take first; None takes none.

@@ -10,9 +10,9 @@ import numpy as np
 
 from gatprune_jax import compilation, mesh
 from gatprune_jax.channels import Aligned, ChannelGraph, align
+from gatprune_jax.cores import over_rows
 from gatprune_jax.data import Split, random_flip, random_shift
 from gatprune_jax.errors import InputError
-from gatprune_jax.evaluation.batching import over_candidates
 from gatprune_jax.evaluation.convolution import candidate_convolution, candidate_width
 from gatprune_jax.evaluation.placement import Carry, Placement
 from gatprune_jax.evaluation.recalibration import TrainFunction
@@ -125,7 +125,7 @@ def train_candidates(
       return train_step(aligned_train, optimizer, recipe, state, batch)
 
     def side_by_side(own, batch):
-      return over_candidates(lambda both: one(*both, batch), own)
+      return over_rows(lambda both: one(*both, batch), own)
 
     indices = mesh.padded_rows(len(masks))
     shared = mesh.over_shares(side_by_side, len(masks))

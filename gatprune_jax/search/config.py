@@ -27,6 +27,7 @@ class SearchConfig:
     warm_start: half the range of the first logits, ordered by the best classical pruner.
     adaptation: gradient steps on each masked network before it is scored.
     calibration_images: training images for the batch-norm statistics of each mask.
+    calibration_batch: most of them that are normalised together; see `recalibrate`.
     arena_share: share of the reward split held out for the incumbent's second split.
     refinement: masks scored at the end for exchanges of two channels around the best one, and as
       many more as samples were known already.
@@ -52,6 +53,7 @@ class SearchConfig:
   warm_start: float
   adaptation: AdaptationConfig
   calibration_images: int
+  calibration_batch: int
   arena_share: float
   refinement: int
   elites: int
@@ -64,7 +66,7 @@ class SearchConfig:
 
   def __post_init__(self):
     """Refuses values that cannot search."""
-    for name in ("updates", "calibration_images", "elites", "shortlist"):
+    for name in ("updates", "calibration_images", "calibration_batch", "elites", "shortlist"):
       if getattr(self, name) < 1:
         raise InputError(f"search {name} is {getattr(self, name)}: it must be at least 1")
     if self.samples < 2:

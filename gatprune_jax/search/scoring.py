@@ -18,6 +18,7 @@ from gatprune_jax.evaluation import (
   Lesson,
   Score,
   TrainFunction,
+  equal_blocks,
   first_in_chunks,
   largest_activation,
   make_lesson,
@@ -60,7 +61,7 @@ class Images(NamedTuple):
   variables: Any  # the dense weights
   momentum: Any  # of the running statistics, see `running_momentum`
   lesson: Lesson  # gradient steps before scoring
-  calibration: jax.Array  # [m, ...] training images
+  calibration: jax.Array  # [k, b, ...] batches of training images
   reward_x: jax.Array  # [n, ...]
   reward_y: jax.Array  # [n]
   arena_x: jax.Array  # [a, ...] held out from the reward split
@@ -98,11 +99,12 @@ class Scorer:
   """
 
   def __init__(self, task: Task, config: SearchConfig):
+    calibration = jnp.asarray(task.train.x[: config.calibration_images])
     images = Images(
       task.variables,
       running_momentum(task.train_fn, task.variables, jnp.asarray(task.train.x[:64])),
       make_lesson(config.adaptation, task.train),
-      jnp.asarray(task.train.x[: config.calibration_images]),
+      equal_blocks(calibration, config.calibration_batch),
       jnp.asarray(task.reward.x),
       jnp.asarray(task.reward.y),
       jnp.asarray(task.arena.x),

@@ -68,14 +68,14 @@ def test_adapted_scores_are_those_of_compact_networks_that_trained(two_layers):
   masks = np.random.default_rng(0).random((3, graph.num_channels)) < 0.6
   masks[:, [group.channels[0] for group in graph.groups]] = True
   score = lambda mask, lesson: score_mask(
-    graph, e.eval_fn, e.train_fn, momentum, e.variables, mask, e.x[:8], e.x, e.y, lesson
+    graph, e.eval_fn, e.train_fn, momentum, e.variables, mask, e.x[None, :8], e.x, e.y, lesson
   )
   together = jax.jit(jax.vmap(score, (0, None)))(masks, lesson)
   for index, mask in enumerate(masks):
     small = gp.compact(graph, e.eval_fn, e.variables, mask)
     small_train = gp.compact(graph, e.train_fn, e.variables, mask)
     variables = adapt(small_train.apply, small.variables, lesson)
-    variables = recalibrate(small_train.apply, momentum, variables, e.x[:8])
+    variables = recalibrate(small_train.apply, momentum, variables, e.x[None, :8])
     expected = score_logits(small.apply(variables, e.x), e.y).log_likelihood
     np.testing.assert_allclose(together.log_likelihood[index], expected, atol=1e-3)
     untrained = score(mask, None).log_likelihood

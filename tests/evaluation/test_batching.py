@@ -11,7 +11,6 @@ from gatprune_jax.evaluation import (
   in_blocks,
   largest_activation,
   masks_at_once,
-  over_candidates,
 )
 
 
@@ -39,14 +38,6 @@ def test_the_largest_activation_is_found_in_every_body():
 )
 def test_masks_at_once(bytes_each, own_weights, backend, expected):
   assert masks_at_once(bytes_each, own_weights, backend) == expected
-
-
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_candidates_in_either_way_are_the_same(backend, monkeypatch):
-  monkeypatch.setattr(jax, "default_backend", lambda: backend)
-  candidates = {"a": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3.0)}
-  out = over_candidates(lambda c: c["a"] * c["b"], candidates)
-  np.testing.assert_array_equal(out, [[0, 0], [2, 3], [8, 10]])
 
 
 @pytest.mark.parametrize(("size", "block"), [(1, 1), (3, 3), (4, 4), (6, 4), (7, 7), (100, 7)])

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.evaluation import (
+  equal_blocks,
   in_chunks,
   recalibrate,
   running_momentum,
@@ -28,9 +30,12 @@ def test_momentum_is_measured(example_b):
     np.testing.assert_allclose(leaf, 0.9, atol=1e-5)  # as the module sets it
 
 
-def test_recalibrated_statistics_are_those_of_the_batch(example_b):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_recalibrated_statistics_are_means_over_batches(example_b, backend, monkeypatch):
   momentum = running_momentum(example_b.train_fn, example_b.variables, example_b.x)
-  new = recalibrate(example_b.train_fn, momentum, example_b.variables, example_b.x)
+  batches = example_b.x.reshape(3, 4, *example_b.x.shape[1:])
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  new = recalibrate(example_b.train_fn, momentum, example_b.variables, batches)
   # The stem's batch norm sees the first convolution's output, recomputed here.
   kernel = example_b.variables["params"]["stem"]["kernel"]
   out = np.asarray(
@@ -38,16 +43,17 @@ def test_recalibrated_statistics_are_those_of_the_batch(example_b):
       example_b.x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
   )
+  out = out.reshape(3, 4, *out.shape[1:])
   stats = new["batch_stats"]["norm_stem"]
-  np.testing.assert_allclose(stats["mean"], out.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(stats["var"], out.var((0, 1, 2)), rtol=1e-4)
+  np.testing.assert_allclose(stats["mean"], out.mean((1, 2, 3)).mean(0), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(stats["var"], out.var((1, 2, 3)).mean(0), rtol=1e-4)
   assert new["params"] is example_b.variables["params"]
 
 
 def test_a_recalibrated_network_evaluates_as_it_trains(example_b):
   # With the statistics of a batch, eval mode on that batch is train mode.
   momentum = running_momentum(example_b.train_fn, example_b.variables, example_b.x)
-  new = recalibrate(example_b.train_fn, momentum, example_b.variables, example_b.x)
+  new = recalibrate(example_b.train_fn, momentum, example_b.variables, example_b.x[None])
   logits, _ = example_b.train_fn(example_b.variables, example_b.x)
   np.testing.assert_allclose(example_b.eval_fn(new, example_b.x), logits, rtol=1e-3, atol=1e-3)
 
@@ -56,17 +62,18 @@ def test_scores_of_masks_are_those_of_compact_networks(example_b):
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   momentum = running_momentum(e.train_fn, e.variables, e.x)
+  calibration = equal_blocks(e.x[:8], 4)
   rng = np.random.default_rng(0)
   masks = rng.random((5, graph.num_channels)) < 0.7
   masks[:, [group.channels[0] for group in graph.groups]] = True
   score = lambda mask: score_mask(
-    graph, e.eval_fn, e.train_fn, momentum, e.variables, mask, e.x[:8], e.x, e.y
+    graph, e.eval_fn, e.train_fn, momentum, e.variables, mask, calibration, e.x, e.y
   )
   together = jax.jit(lambda masks: in_chunks(score, masks, 2))(masks)  # an incomplete last chunk
   for index, mask in enumerate(masks):
     small = gp.compact(graph, e.eval_fn, e.variables, mask)
     small_train = gp.compact(graph, e.train_fn, e.variables, mask)
-    variables = recalibrate(small_train.apply, momentum, small.variables, e.x[:8])
+    variables = recalibrate(small_train.apply, momentum, small.variables, calibration)
     expected = score_logits(small.apply(variables, e.x), e.y)
     np.testing.assert_allclose(together.log_likelihood[index], expected.log_likelihood, atol=1e-3)
     np.testing.assert_array_equal(together.correct[index], expected.correct)
