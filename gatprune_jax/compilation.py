@@ -16,6 +16,7 @@ _PRODUCTS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 _CONVOLUTIONS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 # What all options gain is a row of `experiments.bench`.
 _CPU_OPTIONS = {
+  _LIBRARY: _PRODUCTS,
   # What an operation leaves is read while it is in the cache.
   "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
@@ -40,8 +41,8 @@ def jit(fn: Callable[..., Any], *, shared: bool = False, **options: Any) -> Call
 def _compiler_options(backend: str, on_single_threads: bool) -> dict[str, str] | None:
   if backend != "cpu":
     return None
-  library = f"{_PRODUCTS},{_CONVOLUTIONS}" if on_single_threads else _PRODUCTS
-  options = {_LIBRARY: library, **_CPU_OPTIONS}
+  library = {_LIBRARY: f"{_PRODUCTS},{_CONVOLUTIONS}"} if on_single_threads else {}
+  options = _CPU_OPTIONS | library
   return {name: value for name, value in options.items() if _is_known(name, value)}
 
 

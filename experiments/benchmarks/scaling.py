@@ -7,11 +7,9 @@ import sys
 from experiments.benchmarks.masked_resnet import problem
 from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import Skipped
-from gatprune_jax import compilation, mesh
-from gatprune_jax.evaluation import equal_blocks, in_chunks, running_momentum, score_mask
+from experiments.benchmarks.scoring import score_all
 
 _MASKS, _IMAGES = 8, 256  # as many images for the statistics as for the score
-_BATCH = 64  # of those for the statistics
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
@@ -43,18 +41,6 @@ def _seconds(num_devices: int) -> float:
 
 
 def main() -> None:
-  """Prints the seconds that all masks take, one at a time on each device."""
-  p = problem(_MASKS, _IMAGES, "float32")
-  momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
-
-  def score(masks, variables, calibration, x, y):
-    one = lambda mask: score_mask(
-      p.graph, p.eval_fn, p.train_fn, momentum, variables, mask, calibration, x, y
-    )
-    return in_chunks(one, masks, 1).correct.mean(-1)
-
-  share = compilation.jit(mesh.over_devices(score), shared=True, out_shardings=mesh.everywhere())
-  calibration = equal_blocks(p.calibration, _BATCH)
-  args = mesh.replicate((p.masks, p.variables, calibration, p.x, p.y))
-  (seconds,) = alternating(lambda: share(*args), repeats=3)
+  """Prints the seconds that all masks take."""
+  (seconds,) = alternating(score_all(problem(_MASKS, _IMAGES, "float32")), repeats=3)
   print(seconds)
