@@ -3,7 +3,7 @@
 Removing channels shifts the activations of all that follow; with the dense network's running
 statistics, accuracy collapses and masks are ranked wrongly (Li et al. 2020, EagleEye,
 arXiv 2007.02491). Statistics are means over batches (Wu and Johnson 2021, arXiv 2105.07576,
-section 3): a batch's activations are few enough for a cache, and for memory.
+section 3): a batch's activations are few enough for the cache of a CPU's core.
 """
 
 from collections.abc import Callable
