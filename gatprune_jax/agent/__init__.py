@@ -24,6 +24,7 @@ from gatprune_jax.agent.lagrangian import (
 from gatprune_jax.agent.policy import (
   Policy,
   PolicyConfig,
+  bounded,
   entropy,
   kl_divergence,
   log_prob,
@@ -55,6 +56,7 @@ __all__ = [
   "Tiles",
   "attend_blocks",
   "attend_edges",
+  "bounded",
   "clipped_objective",
   "compete",
   "counterfactual_advantages",

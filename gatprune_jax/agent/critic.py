@@ -105,7 +105,7 @@ def _fit(masks, rewards, valid, features, prior) -> Surrogate:
 def counterfactual_advantages(
   utility: jax.Array, bits: jax.Array, probabilities: jax.Array, surrogate: Surrogate, alpha: float
 ) -> jax.Array:
-  """A_bi = alpha [U_b - Q(m_b)] + w_i (m_bi - p_i), over the root mean square of A, `[B, N]`.
+  """A_bi = alpha [U_b - Q(x_b)] + w_i (x_bi - p_i), over the root mean square of A, `[B, N]`.
 
   The residual has its leave-one-out mean subtracted. The second term is what the surrogate
   expects of bit i alone, against the policy's average bit. With alpha = 1 and a surrogate that
@@ -113,7 +113,7 @@ def counterfactual_advantages(
 
   Args:
     utility: U, `[B]`, B >= 2.
-    bits: `[B, N]`.
+    bits: x as sampled, `[B, N]`.
     probabilities: p, of "keep", `[B, N]`.
     surrogate: Q, of the utility.
     alpha: weight of the residual.

@@ -98,7 +98,7 @@ def dynamic_features(mask: jax.Array, decided: jax.Array, slack: jax.Array) -> j
   """The part of a channel's features that actions change, `[N, 2 + K]` float32.
 
   Args:
-    mask: bool `[N]`, the mask so far; undecided channels are kept.
+    mask: bool `[N]`, the mask so far.
     decided: bool `[N]`, the channels already decided.
     slack: (c_k(mask)/c_k(dense) - d_k) / d_k so far, `[K]`.
   """

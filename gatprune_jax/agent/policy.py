@@ -80,7 +80,30 @@ class Policy(nn.Module):
     context = nn.elu(nn.Dense(width, name="head_hidden")(context))
     head = nn.Dense(1, kernel_init=nn.initializers.zeros, name="head")(context)[:, 0]
     embedding = self.param("embedding", nn.initializers.zeros, (num,))
-    return jnp.clip(head + embedding, -_MAX_LOGIT, _MAX_LOGIT)
+    return bounded(head + embedding)
+
+
+@jax.custom_vjp
+def bounded(logits: jax.Array) -> jax.Array:
+  """Logits clipped to [-8, 8], with a gradient that leads back.
+
+  Descent along it moves a logit that is outside towards the bounds as the loss asks, and no further
+  away: the derivative of a clip, zero outside, would keep it there for good.
+  """
+  return jnp.clip(logits, -_MAX_LOGIT, _MAX_LOGIT)
+
+
+def _bounded_forward(logits):
+  return bounded(logits), logits
+
+
+def _bounded_backward(logits, gradient):
+  # Descent moves against the gradient.
+  outward = jnp.where(logits > _MAX_LOGIT, gradient < 0, (logits < -_MAX_LOGIT) & (gradient > 0))
+  return (jnp.where(outward, 0.0, gradient),)
+
+
+bounded.defvjp(_bounded_forward, _bounded_backward)
 
 
 def with_embedding(params: Any, embedding: jax.Array) -> Any:

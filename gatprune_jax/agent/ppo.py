@@ -73,6 +73,7 @@ def make_optimizer(config: PPOConfig, params: Any) -> optax.GradientTransformati
 def leave_one_out(utility: jax.Array) -> jax.Array:
   """U_b - mean of the other samples' U, `[B]`, B >= 2."""
   num = utility.shape[0]
+  utility = utility - utility[0]  # so that the mean of equal ones has no rounding
   return (utility - utility.mean()) * (num / (num - 1))
 
 

@@ -1,4 +1,4 @@
-"""Searches without a learner, to be given exactly as many scored masks as the agent.
+"""Searches without a learner, to be given as many scored masks as the agent.
 
 Each keeps a *genome* per mask. A genome proposes the order in which channels are kept; `allocate`
 brings the order to the budgets, so that every mask is feasible and maximal, as for the classical
@@ -18,7 +18,9 @@ from gatprune_jax.errors import InputError
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.scoring import Scorer, SearchResult, Task, best_classical
 
-Genome = np.ndarray
+_DRAWS = 1000  # for one new mask
+
+Genome = np.ndarray  # bits, bool [N], or ratios [groups]
 ScoreMasks = Callable[[np.ndarray], np.ndarray]  # masks [B, N] -> scores [B], higher is better
 
 
@@ -29,13 +31,15 @@ class Terms(NamedTuple):
   budgets: Budgets
   floors: np.ndarray  # [groups] fewest channels
   best: Classical  # the best classical pruner: its order ranks channels, its mask starts the bits
+  score: float  # of its mask
 
 
 class Strategy(NamedTuple):
   """One way to search; see the functions below."""
 
-  first: Callable[[np.random.Generator, Terms], Genome]
-  child: Callable[[np.random.Generator, Terms, Genome], Genome]  # of a parent's genome
+  parents: Callable[[Terms], list[Genome]]  # before anything is scored, each of the best mask
+  # Of a parent's genome; None where there are no parents yet.
+  child: Callable[[np.random.Generator, Terms, Genome | None], Genome]
   order: Callable[[np.random.Generator, Terms, Genome], np.ndarray]  # -> [N], 0 is kept first
 
 
@@ -46,13 +50,25 @@ class Scored(NamedTuple):
   scores: np.ndarray  # [M]
 
 
-def _draw_ratios(rng: np.random.Generator, terms: Terms) -> Genome:
+def _no_parents(terms: Terms) -> list[Genome]:
+  """The best classical mask has no ratios."""
+  return []
+
+
+def _best_classical_bits(terms: Terms) -> list[Genome]:
+  """The best classical mask."""
+  return [terms.best.mask]
+
+
+def _draw_ratios(rng: np.random.Generator, terms: Terms, parent: Genome | None) -> Genome:
   """A keep ratio for each group, log-uniform in [0.1, 1]: only their proportions matter."""
   return 0.1 ** rng.random(len(terms.graph.groups))
 
 
-def _change_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome) -> Genome:
+def _change_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome | None) -> Genome:
   """Every ratio times a log-normal factor, a third of the groups at a time on average."""
+  if ratios is None:
+    return _draw_ratios(rng, terms, None)
   chosen = rng.random(len(ratios)) < 1 / 3
   return ratios * np.exp(0.5 * chosen * rng.standard_normal(len(ratios)))
 
@@ -60,11 +76,6 @@ def _change_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome) -> Ge
 def _order_of_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome) -> np.ndarray:
   """The ratios of each group, filled in the best classical order."""
   return order_by_ratios(terms.graph, terms.best.order, ratios)
-
-
-def _classical_bits(rng: np.random.Generator, terms: Terms) -> Genome:
-  """The best classical mask with a few bits changed."""
-  return _change_bits(rng, terms, terms.best.mask)
 
 
 def _change_bits(rng: np.random.Generator, terms: Terms, mask: Genome) -> Genome:
@@ -84,13 +95,11 @@ def _order_of_bits(rng: np.random.Generator, terms: Terms, mask: Genome) -> np.n
 
 STRATEGIES: dict[str, Strategy] = {
   # Independent draws of ratios per group.
-  "random_ratios": Strategy(
-    _draw_ratios, lambda rng, terms, parent: _draw_ratios(rng, terms), _order_of_ratios
-  ),
+  "random_ratios": Strategy(_no_parents, _draw_ratios, _order_of_ratios),
   # Evolution of ratios per group.
-  "evolve_ratios": Strategy(_draw_ratios, _change_ratios, _order_of_ratios),
+  "evolve_ratios": Strategy(_no_parents, _change_ratios, _order_of_ratios),
   # Evolution of the bits themselves, from the best classical mask.
-  "evolve_bits": Strategy(_classical_bits, _change_bits, _order_of_bits),
+  "evolve_bits": Strategy(_best_classical_bits, _change_bits, _order_of_bits),
 }
 
 
@@ -104,10 +113,11 @@ def search_without_learning(
   seed: int,
   known: Collection[bytes] = (),
 ) -> Scored:
-  """Scores exactly `num_masks` distinct masks, a generation at a time.
+  """Scores `num_masks` distinct masks, a generation at a time.
 
   The children of each generation have parents drawn from the best masks of all before it. A
-  mask that was scored before, or that is the best classical one, is drawn again.
+  mask that was scored before, or that is the best classical one, is drawn again; where a thousand
+  draws give no new one, there are hardly more within reach, and the search ends.
 
   Args:
     strategy: a key of `STRATEGIES`.
@@ -120,47 +130,51 @@ def search_without_learning(
     known: bytes of further masks that were scored before.
 
   Raises:
-    InputError: an unknown strategy, or fewer distinct masks within reach than asked for.
+    InputError: an unknown strategy.
   """
   if strategy not in STRATEGIES:
     raise InputError(f"search {strategy!r} is unknown: choose from {', '.join(STRATEGIES)}")
-  first, child, order = STRATEGIES[strategy]
+  first_parents, child, order = STRATEGIES[strategy]
   rng = np.random.default_rng(seed)
   seen = {terms.best.mask.tobytes(), *known}
-  genomes: list[Genome] = []
-  masks: list[np.ndarray] = []
-  scores: list[float] = []
+  genomes = first_parents(terms)
+  num_given = len(genomes)
+  masks, scores = num_given * [terms.best.mask], num_given * [terms.score]
 
-  def draw(best: list[int]) -> tuple[Genome, np.ndarray]:
-    for _ in range(1000):
-      genome = child(rng, terms, genomes[rng.choice(best)]) if best else first(rng, terms)
+  def draw(best: list[int]) -> tuple[Genome, np.ndarray] | None:
+    for _ in range(_DRAWS):
+      genome = child(rng, terms, genomes[rng.choice(best)] if best else None)
       mask = allocate(terms.graph, terms.budgets, terms.floors, order(rng, terms, genome))
       if mask.tobytes() not in seen:
         seen.add(mask.tobytes())
         # Bits are inherited as they were repaired, ratios as they were drawn.
         return (mask if genome.dtype == bool else genome), mask
-    raise InputError(
-      f"{strategy} found no new mask in 1,000 draws after {len(masks)} of {num_masks}: score fewer"
-    )
+    return None
 
-  while len(masks) < num_masks:
+  while (left := num_given + num_masks - len(masks)) > 0:
     best = np.argsort(-np.array(scores), kind="stable")[:parents].tolist()
-    drawn = [draw(best) for _ in range(min(generation, num_masks - len(masks)))]
+    drawn = []
+    while len(drawn) < min(generation, left) and (pair := draw(best)) is not None:
+      drawn.append(pair)
+    if not drawn:
+      break
     new = [mask for _, mask in drawn]
     scores += np.asarray(score(np.stack(new))).tolist()
     genomes += [genome for genome, _ in drawn]
     masks += new
-  ranking = np.argsort(-np.array(scores), kind="stable")
-  return Scored(np.stack(masks)[ranking], np.array(scores)[ranking])
+  found = np.array(masks[num_given:], bool).reshape(-1, terms.graph.num_channels)
+  scores = np.array(scores[num_given:])
+  ranking = np.argsort(-scores, kind="stable")
+  return Scored(found[ranking], scores[ranking])
 
 
 def search_equal_budget(
   strategy: str, task: Task, config: SearchConfig, evaluations: int, seed: int
 ) -> SearchResult:
-  """Searches without a learner, scoring exactly as many masks as an agent did.
+  """Searches without a learner, scoring as many masks as an agent did.
 
-  The classical masks count too. Generations have the agent's number of samples, and a quarter as
-  many parents.
+  It scores fewer where there are no more within its reach. The classical masks count too.
+  Generations have the agent's number of samples, and a quarter as many parents.
 
   Args:
     strategy: see `STRATEGIES`.
@@ -170,11 +184,13 @@ def search_equal_budget(
     seed: of everything random.
 
   Raises:
-    InputError: an unknown strategy, or too few evaluations, or distinct masks, for it.
+    InputError: an unknown strategy, or too few evaluations.
   """
   start = time.monotonic()
   scorer = Scorer(task, config)
-  terms = Terms(task.graph, task.budgets, task.floors, best_classical(task, scorer))
+  best = best_classical(task, scorer)
+  score = float(scorer(best.mask[None])[0][0])
+  terms = Terms(task.graph, task.budgets, task.floors, best, score)
   if (num_masks := evaluations - len(scorer.known)) < 1:
     raise InputError(
       f"{evaluations} evaluations are too few: {len(scorer.known)} classical masks leave none to "

@@ -70,8 +70,10 @@ def search(
 
   scored = scored_masks(state.replay)
   scorer.remember(*scored)
-  # Samples that were known cost nothing: what they leave is spent on exchanges.
-  unspent = len(state.replay.scores) - len(scored[0])
+  # Samples that were known cost nothing: what they leave is spent on exchanges. Those of updates
+  # that were skipped were scored, and forgotten.
+  skipped = int(state.health.skipped) * config.samples
+  unspent = max(0, len(state.replay.scores) - len(scored[0]) - skipped)
   # A sample counted feasible in float32 may exceed a budget by a rounding: count exactly.
   incumbents = list(filter(task.budgets.feasible, [np.asarray(state.incumbent.mask)]))
   logits = final_logits(policy, state, problem)
@@ -129,7 +131,11 @@ def prepare(
   params, observation = mesh.agree((params, observation))
   problem = Problem(environment, observation, scorer.images, sample_key)
   classical = distinct([pruner.mask for pruner in task.pruners])
-  replay = init_replay(classical, *scorer(classical), more=config.updates * config.samples)
+  scores, accuracies = scorer(classical)
+  finite = np.isfinite(scores)  # the critic learns from all that the replay holds
+  replay = init_replay(
+    classical[finite], scores[finite], accuracies[finite], more=config.updates * config.samples
+  )
   state = init_state(config, len(budgets.names), params, incumbent, replay)
   # No buffer is shared with the problem: the update donates its state.
   return policy, mesh.replicate(problem), jax.tree.map(jnp.array, state)
@@ -159,12 +165,13 @@ def refined_candidates(
   graph, budgets, floors = task.graph, task.budgets, task.floors
   elites = scorer.best(config.elites)
   candidates = candidate_masks(graph, budgets, floors, logits, [*incumbents, *elites])
-  scores, _ = scorer(candidates)
+  scorer(candidates)
+  best = scorer.best(1)
   refined = refine(
     lambda mask: neighbours(graph, budgets, floors, mask, logits),
     lambda masks: scorer(masks)[0],
-    candidates[scores.argmax()],
-    scores.max(),
+    best[0],
+    scorer(best)[0][0],
     scorer.known,
     config.refinement + unspent,
     config.samples,

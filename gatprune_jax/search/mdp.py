@@ -120,7 +120,8 @@ def _project(env: Environment, bits: jax.Array) -> jax.Array:
 def states(env: Environment, bits: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The state before a step of the episode that ends with `bits`: (mask `[N]`, decided `[N]`).
 
-  Channels not yet decided are kept.
+  Channels not yet decided have the bit "keep"; a projection cuts them to the budgets as it does the
+  others.
   """
   earlier = jnp.arange(env.decisions.shape[0]) < step
   decided = (env.decisions & earlier[:, None]).any(0)

@@ -85,7 +85,7 @@ def search_ratios(task: Task, config: SearchConfig, evaluations: int, seed: int)
   init_key, key = jax.random.split(jax.random.key(seed))
   params = policy.init(init_key, groups)
   opt_state = make_optimizer(config.ppo, params).init(ravel_pytree(params)[0])
-  improve = jax.jit(functools.partial(_improve, policy, config.ppo))
+  improve = jax.jit(functools.partial(improve_ratios, policy, config.ppo))
   update, stale = 0, 0
   while (left := evaluations - len(scorer.known)) > 0 and stale < _PATIENCE:
     mean, log_std = policy.apply(params, groups)
@@ -98,14 +98,15 @@ def search_ratios(task: Task, config: SearchConfig, evaluations: int, seed: int)
       scorer(np.stack(list(new.values())[:left]))
       break
     scores, _ = scorer(np.stack(masks))
-    advantage = leave_one_out_advantages(jnp.asarray(scores))
-    params, opt_state = improve(params, opt_state, groups, actions, advantage)
+    if np.isfinite(scores).all():
+      advantage = leave_one_out_advantages(jnp.asarray(scores))
+      params, opt_state = improve(params, opt_state, groups, actions, advantage)
     update, stale = update + 1, 0 if new else stale + 1
   masks, scores = scorer.shortlist(scorer.best(config.elites))
   return SearchResult(masks, scores, len(scorer.known), time.monotonic() - start, None)
 
 
-def _improve(
+def improve_ratios(
   policy: RatioPolicy,
   ppo: PPOConfig,
   params: Any,
@@ -114,7 +115,20 @@ def _improve(
   actions: jax.Array,
   advantage: jax.Array,
 ) -> tuple[Any, Any]:
-  """Epochs of PPO on one batch of actions `[B, G]` with advantages `[B]`."""
+  """Epochs of PPO on one batch of actions, in place of `update` for bits.
+
+  Args:
+    policy: of the ratios.
+    ppo: settings.
+    params: the policy's variables.
+    opt_state: of `make_optimizer`.
+    groups: features of each group, `[G, F]`.
+    actions: log-ratios as sampled, `[B, G]`.
+    advantage: of each sample, `[B]`.
+
+  Returns:
+    The new variables and optimiser state.
+  """
   optimizer = make_optimizer(ppo, params)
   vector, as_params = ravel_pytree(params)
 

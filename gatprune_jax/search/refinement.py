@@ -50,7 +50,8 @@ def refine(
     score: masks `[C, N]` -> scores `[C]`.
     mask: where to start, bool `[N]`.
     best: its score.
-    known: bytes of masks that were scored before, at any time: they are passed over.
+    known: bytes of masks that were scored before, at any time, and are no better than the start:
+      they are passed over.
     num_masks: how many to score at most.
     batch: how many at once.
 

@@ -83,7 +83,9 @@ class SearchResult(NamedTuple):
 
   masks: np.ndarray  # [S, N] bool, all within every budget, best score first
   scores: np.ndarray  # [S] on reward and arena images together
-  evaluations: int  # distinct masks scored on the reward images, classical ones included
+  # Distinct masks scored on the reward images, classical ones included; not those of updates that
+  # were not finite.
+  evaluations: int
   seconds: float
   state: Any  # the agent's `SearchState`; None for other searches
 

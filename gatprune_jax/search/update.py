@@ -149,8 +149,9 @@ def update(
   probabilities = jax.nn.sigmoid(logits)
   if config.critic.window:
     surrogate = _surrogate_utility(config, problem, state, multipliers, probabilities.mean(0))
+    # Of the bits, which are independent; floors and projections make masks of them that are not.
     advantage = counterfactual_advantages(
-      gain, masks, probabilities, surrogate, config.critic.residual_weight
+      gain, bits, probabilities, surrogate, config.critic.residual_weight
     )
     explained = 1 - (gain - surrogate(masks)).var() / (gain.var() + 1e-8)
   else:

@@ -4,16 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.agent import rank_among_all
+from gatprune_jax.agent import bounded, rank_among_all
 from gatprune_jax.channels import Budgets
 
 
 def warm_logits(order: np.ndarray, half_range: float, budgets: Budgets) -> jax.Array:
   """Logits `half_range * rank + shift` with the expected costs at the budgets, float32 `[N]`.
 
-  Ranks run from 1 for the first channel of the order to -1 for the last. Costs are products over
-  distinct channels nearly everywhere, so that the cost of the probabilities is the expected cost;
-  it grows with the shift, which bisection finds.
+  Ranks are evenly spaced from above -1 to below 1, highest for the first channel of the order.
+  Logits are within the policy's bounds, so that a budget of everything is not quite reached. Costs
+  are products over distinct channels nearly everywhere, so that the cost of the probabilities is
+  the expected cost; it grows with the shift, which bisection finds.
 
   Args:
     order: of a classical pruner, 0 is kept first, `[N]`.
@@ -21,9 +22,10 @@ def warm_logits(order: np.ndarray, half_range: float, budgets: Budgets) -> jax.A
     budgets: the constraints; the largest violation becomes zero.
   """
   ranked = half_range * jnp.asarray(rank_among_all(-order), jnp.float32)
-  over = jax.jit(lambda shift: budgets.violations(jax.nn.sigmoid(ranked + shift)).max())
+  logits_at = lambda shift: bounded(ranked + shift)
+  over = jax.jit(lambda shift: budgets.violations(jax.nn.sigmoid(logits_at(shift))).max())
   low, high = -20.0, 20.0
   for _ in range(40):
     middle = (low + high) / 2
     low, high = (low, middle) if over(middle) > 0 else (middle, high)
-  return ranked + low
+  return logits_at(low)

@@ -10,6 +10,7 @@ from gatprune_jax.agent import (
   Observation,
   Policy,
   PolicyConfig,
+  bounded,
   dynamic_features,
   entropy,
   kl_divergence,
@@ -72,6 +73,14 @@ def test_first_logits_are_the_embedding_within_bounds():
   embedding = jnp.array([-20.0, -8, -1, 0, 1, 8, 20])
   logits = policy.apply(with_embedding(variables, embedding), observation, dynamic)
   np.testing.assert_allclose(logits, [-8, -8, -1, 0, 1, 8, 8], atol=1e-6)
+
+
+def test_logits_beyond_the_bounds_find_back():
+  # Descent goes against the gradient: +1 leads down. Only what leads further out is cut.
+  logits = jnp.array([9.0, 9, -9, -9, 7, 7])
+  asked = jnp.array([1.0, -1, 1, -1, 1, -1])
+  _, pull = jax.vjp(bounded, logits)
+  np.testing.assert_array_equal(pull(asked)[0], [1, 0, 0, -1, 1, -1])
 
 
 def test_the_graph_matters():

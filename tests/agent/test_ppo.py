@@ -71,7 +71,12 @@ def test_leave_one_out_by_hand():
   np.testing.assert_allclose(advantage, np.array([-3, -1.5, 4.5]) / np.sqrt(10.5), rtol=1e-5)
   shifted = leave_one_out_advantages(jnp.array([1.0, 2.0, 6.0]) + 50)
   np.testing.assert_allclose(shifted, advantage, rtol=1e-4)  # a reward shift changes nothing
-  np.testing.assert_array_equal(leave_one_out_advantages(jnp.full(4, 0.3)), np.zeros(4))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7, -1.3])
+def test_equal_utilities_give_no_advantage(value):
+  for num in range(2, 65):
+    np.testing.assert_array_equal(leave_one_out_advantages(jnp.full(num, value)), np.zeros(num))
 
 
 def test_leave_one_out_gradient_is_unbiased_by_enumeration():
@@ -131,19 +136,6 @@ def test_the_integral_does_not_wind_up():
 def test_constraints_do_not_mix():
   state = update_multipliers(DUAL, init_multipliers(2), jnp.array([0.4, -0.4]))
   np.testing.assert_allclose(state.value, [0.24, 0.0], rtol=1e-5)
-
-
-def test_units_of_a_resource_do_not_matter():
-  # Violations are relative to the budget, so a cost in other units gives the same multipliers.
-  costs = np.random.default_rng(1).uniform(0.1, 0.9, (20, 2))
-  runs = []
-  for unit in (1.0, 1e9):
-    state, limit = init_multipliers(2), unit * np.array([0.5, 0.3])
-    for cost in unit * costs:
-      state = update_multipliers(DUAL, state, jnp.asarray((cost - limit) / limit, jnp.float32))
-    runs.append(state)
-  np.testing.assert_allclose(runs[0].value, runs[1].value, rtol=1e-5)
-  np.testing.assert_allclose(runs[0].integral, runs[1].integral, rtol=1e-5)
 
 
 def test_multipliers_continue_from_their_stored_state():

@@ -141,6 +141,16 @@ def test_a_network_that_is_not_finite_is_refused(two_layers):
     search(task._replace(eval_fn=eval_fn), CONFIG, 0)
 
 
+def test_nothing_is_learned_from_a_classical_mask_that_is_not_finite(two_layers):
+  task = make_task(two_layers, {"macs": 0.3})
+  scorer, spoilt = Scorer(task, CONFIG), task.pruners[-1].mask
+  scorer.remember(spoilt[None], np.array([np.nan]), np.array([0.0]))
+  policy, problem, state = prepare(task, CONFIG, scorer, 0)
+  assert 0 < int(state.replay.size) == len({p.mask.tobytes() for p in task.pruners}) - 1
+  state = learn(scorer, scorer.config, policy, problem, state, lambda progress: None, Nowhere())
+  assert int(state.health.skipped) == 0
+
+
 def test_a_search_goes_on_from_any_update_bit_for_bit(two_layers, tmp_path):
   whole = Searching(two_layers)
   expected = jax.device_get(whole.learn(Nowhere()))

@@ -12,10 +12,14 @@ from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.channels import keep_floors, make_budgets
 from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
-from gatprune_jax.evaluation import AdaptationConfig
-from gatprune_jax.search import SearchConfig, Task, hold_out_arena, search
+from gatprune_jax.evaluation import AdaptationConfig, Score
+from gatprune_jax.resume import Nowhere
+from gatprune_jax.search import Scorer, SearchConfig, Task, hold_out_arena, search, warm_logits
 from gatprune_jax.search import loop as loop_module
+from gatprune_jax.search.loop import final_logits, learn, prepare
+from gatprune_jax.search.scoring import image_scores
 from gatprune_jax.search.update import Incumbent, challenge
+from tests.search.test_equal_budget import make_terms
 
 CONFIG = SearchConfig(
   updates=4, samples=4, schedule="one_shot", constraint="lagrangian", keep_floor=0.1,
@@ -117,10 +121,10 @@ def test_the_state_is_finite_and_counts(two_layers):
   assert 4 < int(result.state.replay.size) < result.evaluations <= 4 + 16 + 5 + 4
 
 
-def test_it_finds_the_channels_that_matter():
+def test_the_policy_learns_the_channels_that_matter():
   # A network that copies its two features to two logits through the first two of eight hidden
-  # channels; the other six only add noise. The budget keeps two. The classical order given is
-  # exactly wrong, so that the agent must find the right pair by itself.
+  # channels; the other six only add noise. The budget keeps two. The classical order given, in
+  # which the policy begins, is exactly wrong.
   rng = np.random.default_rng(0)
   first = np.zeros((2, 8), np.float32)
   first[0, 0] = first[1, 1] = 1.0
@@ -148,8 +152,30 @@ def test_it_finds_the_channels_that_matter():
     graph, eval_fn, train_fn, variables, split, *hold_out_arena(config, split, 0), budgets, floors,
     [Classical("wrong", wrong, mask)], {"wrong": -wrong.astype(float)},
   )  # fmt: skip
-  result = search(task, config, 0)
-  assert result.masks[0].tolist() == [True, True] + [False] * 6
+  scorer = Scorer(task, config)
+  policy, problem, state = prepare(task, config, scorer, 0)
+  assert np.argsort(-final_logits(policy, state, problem)).tolist() == wrong.argsort().tolist()
+  state = learn(scorer, scorer.config, policy, problem, state, lambda progress: None, Nowhere())
+  logits = final_logits(policy, state, problem)
+  assert logits[:2].min() > 0 > logits[2:].max()
+
+
+def test_scores_of_images_by_hand():
+  # 1 - 0.5 * 0.1; 0 - 0.5 * 2; and of 9 nats the bound, 5.
+  score = Score(jnp.array([1.0, 0.0, 0.0]), jnp.array([-0.1, -2.0, -9.0]))
+  np.testing.assert_allclose(image_scores(CONFIG, score), [0.95, -1.0, -2.5], rtol=1e-6)
+
+
+def test_the_first_policy_is_at_the_budget_in_the_order_given():
+  terms = make_terms()  # dense layers of 3, 5, 4, 3 and 2 channels, at most half of the MACs
+  logits = np.asarray(warm_logits(terms.best.order, 2.0, terms.budgets), np.float64)
+  np.testing.assert_array_equal(np.argsort(-logits), np.argsort(terms.best.order))
+  np.testing.assert_allclose(np.diff(np.sort(logits)), 2 * 2.0 / 12, rtol=1e-5)
+  p = 1 / (1 + np.exp(-logits))
+  a, b, c = p[:5].sum(), p[5:9].sum(), p[9:].sum()  # expected widths, independent of each other
+  assert 3 * a + a * b + b * c + c * 2 == pytest.approx(0.5 * (15 + 20 + 12 + 6), rel=1e-4)
+  everything = make_budgets(terms.graph, {"macs": 1.0}, terms.floors)
+  np.testing.assert_array_equal(warm_logits(terms.best.order, 2.0, everything), np.full(12, 8.0))
 
 
 def incumbent(score, arena):
