@@ -27,8 +27,12 @@ CONFIGS = {
 }
 # Minutes each, most of them compilation; nothing in them that the others have not.
 SLOW = dict.fromkeys(("cifar10_resnet56", "cifar100_resnet56", "cifar100_vgg19"), pytest.mark.slow)
-# A smaller network of the same kind or smaller images, where not everything is to run.
-SMALLER = {"cifar10_resnet20": {"model.name": "resnet8"}, "imagenet_resnet50": {"image_size": 32}}
+# A small network, and smaller images, where not everything is to run: to compile one of ImageNet's
+# form takes more than a minute.
+SMALLER = {
+  "cifar10_resnet20": {"model.name": "resnet8"},
+  "imagenet_resnet50": {"model.name": "resnet8", "image_size": 32},
+}
 
 
 @pytest.fixture(scope="module")
