@@ -76,6 +76,9 @@ def _together() -> contextlib.AbstractContextManager:
   """What makes this process one of several, if it is."""
   cluster = processes.Cluster(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   if _MULTIHOST.value:
+    address = cluster.coordinator
+    if address is not None and not address.rpartition(":")[2].isdecimal():
+      raise InputError(f"--coordinator={address} has no port: give HOST:PORT")
     told = (InputError, Diverged, OSError)
     return processes.joined(cluster, _SILENCE.value, told, (Preempted,))
   if any(value is not None for value in cluster):

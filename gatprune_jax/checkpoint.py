@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gatprune_jax.errors import InputError
+from gatprune_jax.errors import InputError, first_line
 from gatprune_jax.manifest import Damaged, seal, sync, verify
 
 _FORMAT = 1  # of a checkpoint's directory
@@ -68,13 +68,14 @@ def write_checkpoint(place: str, arrays: dict[str, np.ndarray], about: dict[str,
     os.makedirs(partial)
     _check_room(partial, arrays)
     with _checkpointer() as checkpointer, _once():
-      checkpointer.save(os.path.join(partial, _STATE), arrays)
+      # Orbax refuses arrays without elements; their shapes are those of what is restored like them.
+      checkpointer.save(os.path.join(partial, _STATE), {k: a for k, a in arrays.items() if a.size})
     seal(partial, {"format": _FORMAT, **about})
     os.rename(partial, place)
     sync(os.path.dirname(place))
   except Exception as error:  # orbax passes on whatever its storage raises
     shutil.rmtree(partial, ignore_errors=True)
-    why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    why = getattr(error, "strerror", None) or first_line(error)
     raise InputError(
       f"checkpoint {place} cannot be written: {why}: earlier ones are as they were; make room or "
       "the directory writable, and give the same command"
@@ -108,6 +109,9 @@ def read_checkpoint(place: str, like: Any) -> Any:
     names = checkpointer.metadata(path).item_metadata.tree
     as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     arrays = checkpointer.restore(path, restore_args=as_numpy)
+  for keys, leaf in jax.tree.leaves_with_path(like):
+    if leaf.size == 0:
+      arrays.setdefault(_name(keys), np.zeros(leaf.shape, leaf.dtype))
   describe = lambda array: f"{jnp.dtype(array.dtype).name}{tuple(array.shape)}"
   there = {name: describe(array) for name, array in arrays.items()}
   here = {_name(keys): describe(leaf) for keys, leaf in jax.tree.leaves_with_path(like)}

@@ -67,6 +67,19 @@ def must_roll_back(in_a_row: jax.Array | np.ndarray) -> bool:
   return bool((np.asarray(in_a_row) >= IN_A_ROW).any())
 
 
+def refuse_if_all_skipped(what: str, num_updates: int, skipped: jax.Array | np.ndarray) -> None:
+  """Refuses the end of a loop that has changed nothing.
+
+  Raises:
+    Diverged: where no update of the loop, or of one of the loops side by side, was finite.
+  """
+  if (np.asarray(skipped) >= num_updates).any():
+    raise Diverged(
+      f"{what} is not finite: all {num_updates} updates gave NaN or infinity: look at the images "
+      "and at the weights, and configure lower learning rates"
+    )
+
+
 def roll_back(
   what: str, step: int, health: Health, like: Any, store: Store
 ) -> tuple[int, Any, Health]:
@@ -95,7 +108,7 @@ def roll_back(
       f"{np.asarray(health.rate)[bad].min():g} of those configured): look at the metrics before "
       "it, at the images and at the weights, and configure lower learning rates"
     )
-  step, saved = store.restore(like) or (step, like)
+  step, saved = store.restore(like, step) or (step, like)
   health = health.replace(
     rate=jnp.where(bad, health.rate / 2, health.rate),
     in_a_row=jnp.zeros_like(health.in_a_row),

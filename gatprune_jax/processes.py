@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax import coordinator, mesh
-from gatprune_jax.errors import InputError
+from gatprune_jax.errors import InputError, first_line
 
 LIMIT = 30.0  # seconds of silence after which a process counts as gone
 _MEETING = 300  # seconds that processes wait for each other at the start
@@ -133,7 +133,7 @@ def _meet(cluster: Cluster, limit: float) -> Any:
     )  # fmt: skip
   except (RuntimeError, ValueError) as error:
     raise InputError(
-      f"the processes did not meet ({str(error).splitlines()[0]}): give all of them the same "
+      f"the processes did not meet ({first_line(error)}): give all of them the same "
       "--coordinator=HOST:PORT and --num_processes, and each its own --process_id"
     ) from error
   return service

@@ -56,8 +56,13 @@ class Store(Protocol):
   def seconds(self) -> float:
     """Spent in this loop, by earlier processes too."""
 
-  def restore(self, like: Any) -> tuple[int, Any] | None:
-    """The newest step and state saved; None where there is none."""
+  def restore(self, like: Any, otherwise: int = 0) -> tuple[int, Any] | None:
+    """The newest step and state saved; None where there is none.
+
+    Args:
+      like: tree of arrays, or of their shapes and dtypes.
+      otherwise: the step from which the loop goes on where there is none.
+    """
 
   def offer(
     self, step: int, state: Callable[[], Any], worthy: Callable[[], bool] = lambda: True
@@ -82,7 +87,7 @@ class Nowhere:
     """Since it was made."""
     return time.monotonic() - self._since
 
-  def restore(self, like: Any) -> None:
+  def restore(self, *arguments: Any) -> None:
     """Nothing."""
 
   def offer(self, *arguments: Any) -> None:
@@ -122,7 +127,7 @@ class Checkpoints:
       keep: how many valid ones are kept.
       every: steps between two that `offer` saves.
       should_stop: asked at every step whether the process has to end.
-      on_restore: told the step from which the loop goes on, 0 where there is none.
+      on_restore: told the step from which the loop goes on.
     """
     canonical = json.dumps(config, sort_keys=True).encode()
     self._path, self._keep, self._every = os.path.abspath(path), keep, every
@@ -138,20 +143,21 @@ class Checkpoints:
     """Spent in this loop, by earlier processes too, up to their last checkpoint."""
     return time.monotonic() - self._since + (self._seconds_before or 0.0)
 
-  def restore(self, like: Any) -> tuple[int, Any] | None:
+  def restore(self, like: Any, otherwise: int = 0) -> tuple[int, Any] | None:
     """The step and state of the newest valid checkpoint; None where there is none.
 
     Damaged ones that are newer get another name, with a warning.
 
     Args:
       like: tree of arrays, or of their shapes and dtypes.
+      otherwise: the step from which the loop goes on where there is none.
 
     Raises:
       InputError: where it is of another config, version or structure.
     """
     self.wait()
     if (found := from_first(self._newest_valid)) is None:
-      self._on_restore(0)
+      self._on_restore(otherwise)
       return None
     place, about = found
     state = arrays_from_first(lambda: read_checkpoint(place, like), like)
@@ -246,8 +252,8 @@ class Checkpoints:
 
   def _write(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     """The next number, damaged ones counted too; then drops what is more than to be kept."""
-    taken = [int(name.split(".")[0]) for name in self._names()]
-    newest = max(taken, default=0) + 1
+    numbers = (name.split(".")[0] for name in self._names())
+    newest = max((int(number) for number in numbers if number.isdecimal()), default=0) + 1
     write_checkpoint(self._place(newest), arrays, about)
     valid = 1  # the one just sealed
     for number in reversed(self._numbers()[:-1]):

@@ -16,6 +16,7 @@ from gatprune_jax.lock import LOCK, OWNER, locked
 from gatprune_jax.processes import from_first, is_first
 
 _CONFIG, _RESULT = "config.json", "result.json"
+_PARTIAL = ".partial"  # ends the name of a file that is being written
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "jraph", "distrax", "orbax-checkpoint", "numpy")
 
 
@@ -56,7 +57,7 @@ def _inspect(path: str, experiment: str, config: dict[str, Any]) -> Status:
     return Status.NEW
   if not os.path.isdir(path):
     raise InputError(f"workdir {path} is a file: give a directory, or a path that does not exist")
-  if not set(os.listdir(path)) - {LOCK, OWNER}:
+  if not set(os.listdir(path)) - {LOCK, OWNER, _CONFIG + _PARTIAL}:
     return Status.NEW
   try:
     with open(os.path.join(path, _CONFIG)) as file:
@@ -118,12 +119,17 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
     with open(os.devnull, "wb") as nowhere:
       yield nowhere
     return
-  partial = f"{path}.partial"
-  with open(partial, "wb") as file:
-    yield file
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
+  partial = path + _PARTIAL
+  try:
+    with open(partial, "wb") as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      os.remove(partial)
+    raise
 
 
 def write_json(path: str, content: Any) -> None:

@@ -161,6 +161,28 @@ def test_what_a_killed_process_was_writing_goes(copy):
   assert sorted(os.listdir(copy)) == ["1", "2"]
 
 
+def test_other_files_are_passed_over(copy):
+  for name in (".nfs000123", "notes.txt", "lost+found"):
+    (copy / name).write_bytes(b"")
+  store = checkpoints(copy)
+  step, restored = store.restore(state(0))
+  store.finish(step + 1, lambda: restored)
+  assert checkpoints(copy).restore(state(0))[0] == step + 1
+
+
+def test_arrays_without_elements_are_restored(tmp_path):
+  # Of a group that has lost all of its channels.
+  made = {"empty": np.zeros((3, 0, 2), np.float32), "full": np.arange(3.0)}
+  checkpoints(tmp_path).finish(1, lambda: made)
+  _, restored = checkpoints(tmp_path).restore(made)
+  assert restored["empty"].shape == (3, 0, 2)
+  np.testing.assert_array_equal(restored["full"], made["full"])
+  with pytest.raises(gp.InputError, match=r"empty is absent there and float32\(3, 1, 2\) in what"):
+    checkpoints(tmp_path).restore({**made, "empty": np.zeros((3, 1, 2), np.float32)})
+  with pytest.raises(gp.InputError, match=r"full is float64\(3,\) there and float64\(0,\) in what"):
+    checkpoints(tmp_path).restore({**made, "full": np.zeros(0)})
+
+
 def test_only_valid_ones_count_among_those_kept(tmp_path):
   saved(tmp_path, 1, 2, 3, keep=2)
   assert sorted(os.listdir(tmp_path)) == ["2", "3"]

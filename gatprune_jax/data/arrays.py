@@ -77,8 +77,9 @@ def _checked(stored: dict[str, np.ndarray], x_name: str, y_name: str, path: str)
       f"{y_name} in {path} has shape {y.shape} and dtype {y.dtype}: it must hold one integer for "
       f"each of the {len(x)} images"
     )
-  if y.min() < 0:
-    raise InputError(f"{y_name} in {path} has label {y.min()}: labels are 0, 1, 2, ...")
+  for label in (y.min(), y.max()):
+    if not 0 <= label <= np.iinfo(np.int32).max:
+      raise InputError(f"{y_name} in {path} has label {label}: labels are 0, 1, 2, ...")
   if not np.isfinite(x).all():
     raise InputError(f"{x_name} in {path} holds values that are not finite")
   return Split(x, y.astype(np.int32))

@@ -96,4 +96,6 @@ def read_all(
       raise InputError(f"{name} has shape {image.shape}, not {shape} as the others")
     images.append(image)
     labels.append(check_label(label, num_classes, name))
+  if not images:
+    raise InputError(f"none of {len(files)} files can be read, {files.name(0)} and so on")
   return np.stack(images), np.array(labels, np.int32)

@@ -93,8 +93,8 @@ class Sizes(NamedTuple):
 def cut(split: Split, first: int, seed: int) -> tuple[Split, Split]:
   """Cuts a split in two: `first` images, and the rest.
 
-  Classes have equal shares of both, unless a part has fewer images than there are classes: then
-  it is drawn without regard to them.
+  Classes have equal shares of both, unless a part has fewer images than there are classes, or a
+  class has a single image: then they are drawn without regard to them.
 
   Raises:
     InputError: where a part would have no images.
@@ -103,8 +103,8 @@ def cut(split: Split, first: int, seed: int) -> tuple[Split, Split]:
     raise InputError(
       f"cannot cut {first} of {len(split.y)} images off: each part needs one at least"
     )
-  num_classes = len(np.unique(split.y))
-  balanced = num_classes <= first <= len(split.y) - num_classes
+  counts = np.unique(split.y, return_counts=True)[1]
+  balanced = len(counts) <= first <= len(split.y) - len(counts) and counts.min() > 1
   parts = train_test_split(
     np.arange(len(split.y)),
     train_size=first,

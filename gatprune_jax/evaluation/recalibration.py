@@ -6,7 +6,7 @@ arXiv 2007.02491). Statistics are means over batches (Wu and Johnson 2021, arXiv
 section 3): a batch's activations are few enough for the cache of a CPU's core.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -34,9 +34,11 @@ def running_momentum(train_fn: TrainFunction, variables: Any, x: jax.Array) -> A
   """
   step = 1024.0  # a power of two: exact in the sum, and large against rounding of the statistics
 
+  names = jax.eval_shape(train_fn, variables, x)[1].keys()
+
   @jax.jit
   def slopes(variables, x):
-    low, high = (_updated(train_fn, variables, x, old) for old in (0.0, step))
+    low, high = (_updated(train_fn, variables, names, x, old) for old in (0.0, step))
     return jax.tree.map(lambda a, b: jnp.mean(b - a) / step, low, high)
 
   return slopes(variables, x)
@@ -52,16 +54,16 @@ def recalibrate(train_fn: TrainFunction, momentum: Any, variables: Any, x: jax.A
     variables: the network's variables.
     x: batches of images `[k, b, ...]`, of the training split.
   """
-  from_zero = over_rows(lambda batch: _updated(train_fn, variables, batch, 0.0), x)
+  from_zero = over_rows(lambda batch: _updated(train_fn, variables, momentum, batch, 0.0), x)
   mean = jax.tree.map(lambda new, m: new.mean(0) / (1.0 - m), from_zero, momentum)
   return {**variables, **mean}
 
 
-def _updated(train_fn: TrainFunction, variables: Any, x: jax.Array, old: float) -> Any:
-  """The statistics after one batch when all of them were `old` before it."""
+def _updated(
+  train_fn: TrainFunction, variables: Any, names: Iterable[str], x: jax.Array, old: float
+) -> Any:
+  """The collections of these names after one batch when all their values were `old` before it."""
   constant = {
-    name: jax.tree.map(lambda a: jnp.full_like(a, old), tree)
-    for name, tree in variables.items()
-    if name != "params"
+    name: jax.tree.map(lambda a: jnp.full_like(a, old), variables[name]) for name in names
   }
   return train_fn({**variables, **constant}, x)[1]

@@ -18,7 +18,12 @@ from gatprune_jax.evaluation.placement import Carry, Placement
 from gatprune_jax.evaluation.recalibration import TrainFunction
 from gatprune_jax.evaluation.recipe import Recipe, make_optimizer, steps_per_epoch
 from gatprune_jax.evaluation.step import Batch, init_train_state, train_step
-from gatprune_jax.health import is_finite, must_roll_back, roll_back
+from gatprune_jax.health import (
+  is_finite,
+  must_roll_back,
+  refuse_if_all_skipped,
+  roll_back,
+)
 from gatprune_jax.resume import Nowhere, Store
 
 Teacher = Callable[[jax.Array], jax.Array]  # images [B, ...] -> logits [B, classes]
@@ -193,6 +198,8 @@ def _loop(
       means = {name: float(np.mean(rows)) for name, rows in carry.history.items()}
       on_epoch(done // per_epoch, means, placement.fetch_state(carry.state.average))
     if done == total:
+      skipped = placement.fetch_state(carry.state.health.skipped)
+      refuse_if_all_skipped("training", total, skipped)
       return placement.fetch_state(carry.state.average)
     epoch, first = divmod(done, per_epoch)
     epoch_key = jax.random.fold_in(key, epoch)

@@ -46,10 +46,10 @@ class Task(NamedTuple):
 
 
 def hold_out_arena(config: SearchConfig, reward: Split, seed: int) -> tuple[Split, Split]:
-  """Cuts the reward split into the images that score masks, and the arena.
+  """Cuts the reward split into the images that score masks, and the arena; see `cut`.
 
   Raises:
-    InputError: where one of them would have fewer images than there are classes.
+    InputError: where one of them would have no images.
   """
   arena, scored = cut(reward, round(config.arena_share * len(reward.y)), seed)
   return scored, arena

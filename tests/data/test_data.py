@@ -58,6 +58,13 @@ def test_parts_smaller_than_the_number_of_classes_are_drawn_without_regard_to_th
   assert len(small.y) == 3
 
 
+def test_a_class_of_one_image_is_in_one_of_the_parts():
+  split = Split(np.arange(9.0).reshape(9, 1, 1, 1), np.array([0] * 4 + [1] * 4 + [2]))
+  parts = cut(split, 4, 0)
+  assert [len(part.y) for part in parts] == [4, 5]
+  assert sorted(np.concatenate([part.x for part in parts]).ravel()) == list(range(9))
+
+
 def test_random_flip_mirrors_about_half_of_the_images():
   x = np.random.default_rng(0).random((400, 3, 4, 2)).astype(np.float32)
   flipped = np.asarray(random_flip(jax.random.key(0), x))

@@ -58,6 +58,7 @@ REFUSED = {
   "label count": (arrays(y=np.zeros(29, int)), "one integer for each of the 30 images"),
   "label type": (arrays(y=np.zeros(30)), "dtype float64: it must hold one integer"),
   "negative label": (arrays(y=np.arange(30) % 3 - 1), "label -1: labels are 0, 1, 2"),
+  "large label": (arrays(y=np.arange(30) % 3 + 2**32), "label 4294967296: labels are 0, 1, 2"),
   "gap": (arrays(y=np.arange(30) % 2 * 2), "no image of class 1, but one of class 2"),
   "rare class": (
     arrays(y=np.arange(30) // 29),
@@ -88,6 +89,14 @@ def test_no_npz_file_is_refused(tmp_path):
       path.write_bytes(content)
     with pytest.raises(gp.InputError, match="is not a readable npz file"):
       load_dataset(DataConfig("npz", str(path), SIZES))
+
+
+def test_images_none_of_which_can_be_read_are_refused(tmp_path):
+  write_folder(tmp_path, (8, 6))
+  for path in tmp_path.rglob("*.png"):
+    os.truncate(path, 20)
+  with pytest.raises(gp.InputError, match=r"none of 20 files can be read, .*\.png and so on"):
+    load_dataset(folder(tmp_path, unreadable_images=20))
 
 
 def write_folder(directory, size, per_class=10, classes=("cat", "dog")):

@@ -50,6 +50,25 @@ def test_images_that_are_not_finite_end_it(two_layers, tmp_path):
     train(e.train_fn, e.variables, Split(e.x * np.inf, e.y), recipe, KEY, store=store_in(tmp_path))
 
 
+def test_weights_that_no_step_could_change_are_not_returned(two_layers):
+  # Too few steps to go back three times.
+  e = two_layers
+  recipe = dataclasses.replace(RECIPE, epochs=1, warmup_epochs=0.0)
+  with pytest.raises(Diverged, match="training is not finite: all 3 updates gave NaN or infinity"):
+    train(e.train_fn, e.variables, Split(e.x * np.inf, e.y), recipe, KEY)
+
+
+def test_going_back_to_nothing_saved_takes_nothing_back(two_layers, tmp_path):
+  # The metrics of steps that are not repeated stay.
+  e = two_layers
+  told = []
+  store = Checkpoints(str(tmp_path), {}, {}, 3, 1000, on_restore=told.append)
+  recipe = dataclasses.replace(RECIPE, epochs=20)
+  with pytest.raises(Diverged):
+    train(e.train_fn, e.variables, Split(e.x * np.inf, e.y), recipe, KEY, store=store)
+  assert told[:2] == [0, 3]  # at the beginning, and after three steps
+
+
 def test_it_goes_back_and_learns_more_slowly(tmp_path):
   # One weight that every step raises, and a network that fails where it exceeds 0.62. Logits (w, 0)
   # and label 0: the gradient is sigmoid(w) - 1, and a step at the rate 0.3 without momentum

@@ -50,6 +50,24 @@ def test_recalibrated_statistics_are_means_over_batches(example_b, backend, monk
   assert new["params"] is example_b.variables["params"]
 
 
+def test_collections_that_training_does_not_update_stay(example_b):
+  # Images times 2, a constant of the network: the mean of x is measured as that of 2 x.
+  def train_fn(variables, x):
+    x = variables["constants"]["scale"] * x
+    mean = 0.9 * variables["batch_stats"]["mean"] + 0.1 * x.mean((0, 1, 2))
+    return x, {"batch_stats": {"mean": mean}}
+
+  x = example_b.x
+  variables = {
+    "params": {}, "constants": {"scale": jnp.array(2.0)}, "batch_stats": {"mean": jnp.ones(2)},
+  }  # fmt: skip
+  momentum = running_momentum(train_fn, variables, x)
+  np.testing.assert_allclose(momentum["batch_stats"]["mean"], 0.9, rtol=1e-5)
+  new = recalibrate(train_fn, momentum, variables, x[None])
+  np.testing.assert_allclose(new["batch_stats"]["mean"], 2 * x.mean((0, 1, 2)), rtol=1e-4)
+  assert new["constants"]["scale"] == 2
+
+
 def test_a_recalibrated_network_evaluates_as_it_trains(example_b):
   # With the statistics of a batch, eval mode on that batch is train mode.
   momentum = running_momentum(example_b.train_fn, example_b.variables, example_b.x)

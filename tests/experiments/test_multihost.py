@@ -157,3 +157,10 @@ def test_flags_of_several_processes_need_each_other(tmp_path):
   assert (
     errors == "error: --coordinator, --num_processes and --process_id need --multihost: add it\n"
   )
+
+
+def test_an_address_needs_a_port(tmp_path):
+  arguments = ("--multihost", "--coordinator=localhost", "--num_processes=2", "--process_id=0")
+  ((code, _, errors),) = ended([begin("train", f"--workdir={tmp_path / 'run'}", *arguments)])
+  assert code == 1
+  assert errors == "error: --coordinator=localhost has no port: give HOST:PORT\n"
