@@ -66,14 +66,16 @@ def search(
   store = store or Nowhere()
   scorer = Scorer(task, config)
   policy, problem, state = prepare(task, config, scorer, seed)
+  num_classical = int(state.replay.size)
   state = learn(scorer, config, policy, problem, state, on_update, store)
 
   scored = scored_masks(state.replay)
   scorer.remember(*scored)
   # Samples that were known cost nothing: what they leave is spent on exchanges. Those of updates
   # that were skipped were scored, and forgotten.
-  skipped = int(state.health.skipped) * config.samples
-  unspent = max(0, len(state.replay.scores) - len(scored[0]) - skipped)
+  num_sampled = len(scored[0]) - num_classical
+  num_updates = config.updates - int(state.health.skipped)
+  unspent = max(0, num_updates * config.samples - num_sampled)
   # A sample counted feasible in float32 may exceed a budget by a rounding: count exactly.
   incumbents = list(filter(task.budgets.feasible, [np.asarray(state.incumbent.mask)]))
   logits = final_logits(policy, state, problem)
@@ -133,9 +135,9 @@ def prepare(
   classical = distinct([pruner.mask for pruner in task.pruners])
   scores, accuracies = scorer(classical)
   finite = np.isfinite(scores)  # the critic learns from all that the replay holds
-  replay = init_replay(
-    classical[finite], scores[finite], accuracies[finite], more=config.updates * config.samples
-  )
+  # Room for all pruners' masks, equal ones too, so that every seed and budget runs one program.
+  capacity = len(task.pruners) + config.updates * config.samples
+  replay = init_replay(classical[finite], scores[finite], accuracies[finite], capacity)
   state = init_state(config, len(budgets.names), params, incumbent, replay)
   # No buffer is shared with the problem: the update donates its state.
   return policy, mesh.replicate(problem), jax.tree.map(jnp.array, state)

@@ -1,6 +1,5 @@
 """The mains as processes of their own."""
 
-from importlib.metadata import version
 import json
 import os
 import socket
@@ -17,17 +16,12 @@ SMALL = [
 ]  # fmt: skip
 # Compiles in less time what runs but for a moment.
 QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-# Compiles in somewhat less time what runs for longer. XLA stops at an option that it does not know.
-LIGHTLY = "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
 
 
 def environment(devices=None):
   """A main's environment; devices of None are as many as the machine has."""
-  if devices is not None:
-    flags = f"--xla_force_host_platform_device_count={devices} {QUICKLY}"
-  else:
-    flags = LIGHTLY if version("jaxlib").startswith("0.10.") else ""
-  return {**os.environ, "XLA_FLAGS": flags}
+  count = "" if devices is None else f"--xla_force_host_platform_device_count={devices}"
+  return {**os.environ, "XLA_FLAGS": f"{count} {QUICKLY}"}
 
 
 def command(main, *arguments):

@@ -1,6 +1,5 @@
 """The launch scripts: what they would run, what they refuse, and real runs on this machine."""
 
-import json
 import os
 import shutil
 import signal
@@ -182,7 +181,7 @@ def test_local_stops_all_processes_and_goes_on(tmp_path):
   command = [
     "env", "--default-signal=INT", f"XLA_FLAGS={QUICKLY}", "launch/local.sh",
     f"--python={sys.executable}", "--processes=2", "--devices=2", "--",
-    "prune", f"--workdir={tmp_path / 'run'}", *SMALL,
+    "train", f"--workdir={tmp_path / 'run'}", *SMALL, "--config.dense.recipe.epochs=8",
   ]  # fmt: skip
   for number in (signal.SIGTERM, signal.SIGINT):
     before = size(metrics)
@@ -194,9 +193,8 @@ def test_local_stops_all_processes_and_goes_on(tmp_path):
     assert processes_with(str(tmp_path)) == []
   done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
   assert done.returncode == 0, done.stderr
-  assert done.stdout.count("| agent ") == 1  # process 0 alone is heard
-  with open(tmp_path / "run" / "result.json") as file:
-    assert json.load(file)["feasible"] is True
+  assert done.stdout.count("select accuracy") == 1  # process 0 alone is heard
+  assert (tmp_path / "run" / "result.json").exists()
 
 
 def size(path):

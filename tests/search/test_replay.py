@@ -28,7 +28,7 @@ def number(code):
 @pytest.mark.parametrize("chunk", [1, 2, 3, 8])
 def test_new_masks_are_scored_once_in_whole_chunks(chunk):
   first = np.array([number(5), number(6)])
-  replay = init_replay(first, jnp.array([5.0, 6]), jnp.array([-5.0, -6]), more=6)
+  replay = init_replay(first, jnp.array([5.0, 6]), jnp.array([-5.0, -6]), capacity=8)
   batch = jnp.array([number(7), number(5), number(7), number(9), number(6), number(2)])
   score = Score()
   step = jax.jit(lambda replay, masks: score_new(replay, masks, score, chunk))
@@ -51,7 +51,7 @@ def test_new_masks_are_scored_once_in_whole_chunks(chunk):
 
 
 def test_an_empty_place_is_no_scored_mask():
-  replay = init_replay(np.zeros((0, 4), bool), jnp.zeros(0), jnp.zeros(0), more=3)
+  replay = init_replay(np.zeros((0, 4), bool), jnp.zeros(0), jnp.zeros(0), capacity=3)
   replay, scores, _ = score_new(replay, jnp.zeros((2, 4), bool), Score(), 2)
   np.testing.assert_array_equal(scores, [0, 0])
   assert int(replay.size) == 1
