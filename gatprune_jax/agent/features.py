@@ -6,6 +6,7 @@ node and its channels. Every node has an edge to itself.
 """
 
 from collections.abc import Mapping
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -155,8 +156,8 @@ def _blocks(
 
 
 def _layer_features(graph: ChannelGraph) -> np.ndarray:
-  macs = np.array([layer.macs_per_pair * layer.inputs.size * layer.outputs.size
-                   for layer in graph.layers])  # fmt: skip
+  sizes = [math.prod(ids.size for ids in layer.axes) for layer in graph.layers]
+  macs = sizes * np.array([layer.macs_per_pair for layer in graph.layers])
   columns = [
     np.arange(len(graph.layers)),
     np.log([layer.inputs.size for layer in graph.layers]),

@@ -28,12 +28,9 @@ def keep_floors(graph: ChannelGraph, fraction: float, allow_empty: bool = False)
   """
   if not 0 <= fraction <= 1:
     raise InputError(f"the keep floor {fraction} is not a share of a group: choose one in [0, 1]")
-  return np.array(
-    [
-      0 if allow_empty and g.has_bypass else max(1, math.ceil(fraction * len(g.channels)))
-      for g in graph.groups
-    ]
-  )
+  # Rounded, because 0.07 * 100 is 7.000000000000001.
+  share = lambda group: math.ceil(round(fraction * len(group.channels), 9))
+  return np.array([0 if allow_empty and g.has_bypass else max(1, share(g)) for g in graph.groups])
 
 
 def ranks(priority: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels.graph import leaf_paths
-from gatprune_jax.errors import InputError
+from gatprune_jax.errors import InputError, first_line
 
 _VALUE_NEEDED = (
   jax.errors.ConcretizationTypeError,
@@ -31,7 +31,7 @@ def trace_pure(apply_fn: Callable, variables: Any, x: Any) -> jex_core.ClosedJax
   except _VALUE_NEEDED as error:
     raise InputError(
       "apply_fn depends on Python side effects or on array values in Python (`if`, `int()`, NumPy, "
-      f"an array remembered from an earlier call), so it cannot be traced: {_first_line(error)}"
+      f"an array remembered from an earlier call), so it cannot be traced: {first_line(error)}"
     ) from error
   except Exception as error:
     if _runs(apply_fn, x, variables):
@@ -40,7 +40,7 @@ def trace_pure(apply_fn: Callable, variables: Any, x: Any) -> jex_core.ClosedJax
         "Pass `lambda variables, x: apply_fn(x, variables)`, the variables, and x"
       ) from error
     raise InputError(
-      f"apply_fn(variables, x) fails with {type(error).__name__}: {_first_line(error)}"
+      f"apply_fn(variables, x) fails with {type(error).__name__}: {first_line(error)}"
     ) from error
   if not _same_programs(first, second):
     raise InputError(
@@ -59,10 +59,6 @@ def check_finite(variables: Any) -> None:
         raise InputError(
           f"variable {path} holds {bad} values that are NaN or infinite: finite weights are needed"
         )
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip() or "no message").splitlines()[0]
 
 
 def _runs(fn: Callable, *args: Any) -> bool:

@@ -39,18 +39,22 @@ class Leaf:
 class Layer:
   """One convolution or dot product.
 
-  It costs `macs_per_pair * kept inputs * kept outputs` multiply-adds for one example;
-  one whose groups come and go whole (kind "depthwise") `macs_per_pair * n_in * kept outputs`.
+  It costs `macs_per_pair * kept inputs * kept outputs * kept elements of every batch axis`
+  multiply-adds for one example; one whose groups come and go whole (kind "depthwise")
+  `macs_per_pair * n_in * kept outputs`.
 
   Attributes:
     name: path of the kernel, or the primitive and its position where there is no such leaf.
     kind: "conv", "depthwise" or "dense".
     inputs: channel ids of the contracted axis, int64 `[n_in]`; FROZEN where never removed.
     outputs: channel ids of the result's channel axis, int64 `[n_out]`.
-    macs_per_pair: multiply-adds of one example for one pair of input and output channels.
+    macs_per_pair: multiply-adds of one example for one pair of input and output channels, at one
+      element of every batch axis.
     positions: output positions in space.
     kernel: index of the kernel among the graph's leaves, or None.
     kernel_axes: the kernel's axes of inputs and of outputs; None where it has no such axis.
+    batch_axes: channel ids of every batch axis of a dot product that has channels, int64
+      `[n_batch]` each: those of attention's heads, say.
   """
 
   name: str
@@ -61,16 +65,24 @@ class Layer:
   positions: int
   kernel: int | None
   kernel_axes: tuple[int | None, int | None]
+  batch_axes: tuple[np.ndarray, ...] = ()
+
+  @property
+  def axes(self) -> tuple[np.ndarray, ...]:
+    """The channel ids of every axis that its cost is proportional to."""
+    return (self.inputs, self.outputs, *self.batch_axes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """The channels that live on the same axes of the same variables.
+  """The channels that live equally often on the same axes: any of them costs what another does.
+
+  The axes are those of the variables, and of the layers, whose kernel may be no variable.
 
   Attributes:
     name: the first layer that produces them.
     channels: channel ids, int64 `[width]`.
-    members: (variable path, axis) of every axis they live on.
+    members: (variable path, axis) of every variable's axis they live on.
     has_bypass: whether, with all of them removed, a residual or parallel path still carries the
       signal to the output; this holds for any set of such groups together.
   """
@@ -87,7 +99,7 @@ class ChannelGraph:
 
   Attributes:
     num_channels: number of channels (decision units): N.
-    groups: channels by the variable axes they live on, in network order.
+    groups: channels by the axes they live on, in network order.
     layers: convolutions and dot products, in network order.
     frozen: {variable path: why some of its axes are never cut}.
     leaves: the variables' arrays, in the order of `jax.tree.leaves`.

@@ -103,6 +103,8 @@ def gather(
     starts = None
     if indices is not None and k in dims.start_index_map:
       starts = indices[..., dims.start_index_map.index(k)]
+      if (starts < 0).any() or (starts > shape[k] - sizes[k]).any():
+        starts = None  # clipped, or filled with what is no channel
     if starts is None or k in dims.operand_batching_dims:
       classes.freeze(labels, "selected by `gather`")
     elif k in sliced and (starts == starts.flat[0]).all():

@@ -49,6 +49,7 @@ class Step(NamedTuple):
   contraction: Contraction | None  # for convolutions and dot products
   leaf: int | None  # the variable leaf that is the contraction's kernel
   body: "Program | None"  # for calls that are entered
+  is_weight: bool = False  # computed from variables and constants alone
 
 
 class Program(NamedTuple):
@@ -146,7 +147,8 @@ def _label_equation(
   is_weight = all(s.is_weight for s in sources)
   value = functools.cache(functools.partial(_computed, eqn, sources))
   out = Source(is_weight, same, value if len(outputs) == 1 and is_weight else lambda: None)
-  return Step(eqn, arriving, inputs, outputs, contraction, leaf, None), [out] * len(outputs)
+  step = Step(eqn, arriving, inputs, outputs, contraction, leaf, None, is_weight)
+  return step, [out] * len(outputs)
 
 
 def _concrete(const: Any) -> np.ndarray | None:

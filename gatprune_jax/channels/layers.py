@@ -20,7 +20,7 @@ class _Hidden(NamedTuple):
 
   eqn: Any
   times: int  # how often it is evaluated
-  inside: str  # the operation
+  step: Step  # the operation it is inside
 
 
 def produced(step: Step) -> np.ndarray | None:
@@ -35,6 +35,14 @@ def consumed(step: Step) -> np.ndarray | None:
   if where.axis is None or where.by_group:
     return None
   return step.inputs[where.operand][where.axis]
+
+
+def batched(step: Step) -> list[np.ndarray]:
+  """Labels of the channels on each batch axis of a dot product."""
+  if step.eqn.primitive.name != "dot_general":
+    return []
+  _, batch = step.eqn.params["dimension_numbers"]
+  return [labels for labels in step.outputs[0][: len(batch[0])] if labels is not None]
 
 
 def read_layers(
@@ -71,17 +79,17 @@ def _walk(program: Program) -> Iterator[Step | _Hidden]:
     elif step.contraction is not None:
       yield step
     elif step.eqn.primitive.name not in rules.RULES:
-      yield from _hidden(step.eqn, 1, step.eqn.primitive.name)
+      yield from _hidden(step.eqn, 1, step)
 
 
-def _hidden(eqn, times: int, inside: str) -> list[_Hidden]:
+def _hidden(eqn, times: int, step: Step) -> list[_Hidden]:
   name = eqn.primitive.name
   if name in _CONTRACTIONS:
-    return [_Hidden(eqn, times, inside)]
+    return [_Hidden(eqn, times, step)]
   if name == "scan":
     times *= eqn.params["length"]
   bodies = [
-    [found for inner in body.eqns for found in _hidden(inner, times, inside)]
+    [found for inner in body.eqns for found in _hidden(inner, times, step)]
     for body in jex_core.jaxprs_in_params(eqn.params)
   ]
   if name == "cond":
@@ -100,14 +108,19 @@ def _multiply_adds(eqn) -> int:
   return outputs * math.prod(eqn.invars[0].aval.shape[k] for k in contract)
 
 
+def _examples(step: Step, batch: int) -> int:
+  """How many examples share an operation's cost; a product of weights alone is of each of them."""
+  return 1 if step.is_weight else batch
+
+
 def _hidden_layer(index: int, item: _Hidden, batch: int) -> Layer:
   frozen = np.full(1, FROZEN)
   return Layer(
-    name=f"{item.inside}/{item.eqn.primitive.name}:{index}",
+    name=f"{item.step.eqn.primitive.name}/{item.eqn.primitive.name}:{index}",
     kind="dense" if item.eqn.primitive.name == "dot_general" else "conv",
     inputs=frozen,
     outputs=frozen,
-    macs_per_pair=item.times * _multiply_adds(item.eqn) / batch,
+    macs_per_pair=item.times * _multiply_adds(item.eqn) / _examples(item.step, batch),
     positions=1,
     kernel=None,
     kernel_axes=(None, None),
@@ -122,7 +135,7 @@ def _layer(
   leaves: tuple[Leaf, ...],
   leaf_axes: list[Axes],
 ) -> Layer:
-  where, eqn = step.contraction, step.eqn
+  where, eqn, batch = step.contraction, step.eqn, _examples(step, batch)
   out_shape = eqn.outvars[0].aval.shape
   kernel_shape = eqn.invars[where.kernel].aval.shape
   if eqn.primitive.name == "conv_general_dilated":
@@ -136,6 +149,8 @@ def _layer(
   if read is not None and where.kernel_in is not None:
     read = step.inputs[where.kernel][where.kernel_in]
   written = produced(step)
+  batch_axes = tuple(channel_of(labels) for labels in batched(step))
+  num_outputs = batch * n_out * math.prod(len(ids) for ids in batch_axes)
   kernel_axes = (None, None)
   if step.leaf is not None:  # the kernel may have been transposed on its way
     axes = [id(labels) for labels in leaf_axes[step.leaf]]
@@ -148,8 +163,9 @@ def _layer(
     kind=kind,
     inputs=np.full(n_in, FROZEN) if read is None else channel_of(read),
     outputs=np.full(n_out, FROZEN) if written is None else channel_of(written),
-    macs_per_pair=_multiply_adds(eqn) / (batch * n_in * n_out),
-    positions=math.prod(out_shape) // (batch * n_out),
+    macs_per_pair=_multiply_adds(eqn) / (num_outputs * n_in),
+    positions=math.prod(out_shape) // num_outputs,
     kernel=step.leaf,
     kernel_axes=kernel_axes,
+    batch_axes=batch_axes,
   )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from flax import nnx
+from flax.core import FrozenDict
 import jax
 import jax.numpy as jnp
 
@@ -13,7 +14,7 @@ def parameter_flags(variables: Any) -> list[bool]:
   Of Linen variables the "params" collection; of an NNX state its `nnx.Param`s; of any other tree
   every array of floating-point numbers.
   """
-  if isinstance(variables, dict) and "params" in variables:
+  if isinstance(variables, (dict, FrozenDict)) and "params" in variables:
     collections = {
       name: jax.tree.map(lambda _, n=name: n == "params", tree) for name, tree in variables.items()
     }

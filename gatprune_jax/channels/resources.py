@@ -47,10 +47,9 @@ def _products(num_channels: int, terms: list[tuple[float, list[np.ndarray]]]) ->
 
 
 def macs_products(graph: ChannelGraph) -> Products:
-  """The multiply-adds of one example: sum over layers of macs_per_pair * inputs * outputs."""
+  """The multiply-adds of one example: sum over layers of macs_per_pair * kept on every axis."""
   return _products(
-    graph.num_channels,
-    [(layer.macs_per_pair, [layer.inputs, layer.outputs]) for layer in graph.layers],
+    graph.num_channels, [(layer.macs_per_pair, list(layer.axes)) for layer in graph.layers]
   )
 
 

@@ -77,9 +77,11 @@ def _reduce(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def _reduce_window(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """An axis keeps its labels where each of its elements is a window of its own."""
+  names = ("window_dimensions", "window_strides", "padding", "base_dilation")
   out = []
-  for labels, window in zip(inputs[0], eqn.params["window_dimensions"], strict=True):
-    if labels is not None and window != 1:
+  for labels, *window in zip(inputs[0], *(eqn.params[name] for name in names), strict=True):
+    if labels is not None and window != [1, 1, (0, 0), 1]:
       classes.freeze(labels, f"`{eqn.primitive.name}` over channels")
       labels = None
     out.append(labels)

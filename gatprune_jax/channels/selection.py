@@ -79,7 +79,9 @@ def apply_selection(
         "layers"
       )
     roots = np.unique(classes.find(np.concatenate(allowed)))
-    for axes in leaf_axes:
+    # Layers whose kernel is no variable produce channels too.
+    made = tuple(labels for step in steps if (labels := produced(step)) is not None)
+    for axes in (*leaf_axes, made):
       for labels in axes:
         others = labels[~np.isin(classes.find(labels), roots)]
         if len(others):

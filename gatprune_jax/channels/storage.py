@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 from jax import export
@@ -88,22 +88,34 @@ def load(path: str | os.PathLike) -> Loaded:
     InputError: where the path is not a complete saved network of this format.
   """
   path = os.fspath(path)
-  try:
-    with open(os.path.join(path, "manifest.json")) as file:
-      manifest = json.load(file)
-    with open(os.path.join(path, "network.stablehlo"), "rb") as file:
-      serialized = file.read()
-    with np.load(os.path.join(path, "variables.npz")) as stored:
-      arrays = dict(stored)
-  except (OSError, ValueError) as error:
-    raise InputError(f"{path} is not a saved network: {error}") from error
+  manifest = _parsed(path, "manifest.json", lambda file: dict(json.load(file)))
   if manifest.get("format") != _FORMAT:
     raise InputError(f"{path} has format {manifest.get('format')}, this version reads {_FORMAT}")
-  exported = export.deserialize(bytearray(serialized))
-  leaves = [
-    jnp.asarray(np.frombuffer(arrays[v["path"]], jnp.dtype(v["dtype"])).reshape(v["shape"]))
-    for v in manifest["variables"]
-  ]
+  exported = _parsed(
+    path, "network.stablehlo", lambda file: export.deserialize(bytearray(file.read()))
+  )
+  leaves = _parsed(path, "variables.npz", lambda file: _leaves(file, manifest["variables"]))
   args_treedef = exported.in_tree.children()[0]
   variables = jax.tree.unflatten(args_treedef.children()[0], leaves)
   return Loaded(jax.jit(exported.call), variables)
+
+
+def _parsed(path: str, name: str, parse: Callable[[BinaryIO], Any]) -> Any:
+  """What `parse` makes of one file of a saved network."""
+  try:
+    with open(os.path.join(path, name), "rb") as file:
+      return parse(file)
+  except Exception as error:  # zip, JSON and FlatBuffers each fail in ways of their own
+    raise InputError(
+      f"{path} is not a saved network: {name} cannot be read ({type(error).__name__}: {error}); "
+      "choose a directory that save wrote, with all of its files whole"
+    ) from error
+
+
+def _leaves(file: BinaryIO, specs: list[dict[str, Any]]) -> list[jax.Array]:
+  """The variables of the manifest, from their bytes."""
+  with np.load(file) as stored:
+    return [
+      jnp.asarray(np.frombuffer(stored[v["path"]], jnp.dtype(v["dtype"])).reshape(v["shape"]))
+      for v in specs
+    ]

@@ -1,6 +1,6 @@
 """Finds the channels of a network from its jaxpr alone: nothing is declared, no model is edited."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -54,8 +54,8 @@ def trace(
 
   Raises:
     InputError: where the variables hold no arrays or values that are not finite, integers are
-      used as weights, x has no batch axis, apply_fn is not a pure function of (variables, x), a
-      pattern matches nothing, or no channel can be removed.
+      used as weights, x has no batch axis or no example, apply_fn is not a pure function of
+      (variables, x), a pattern matches nothing, or no channel can be removed.
   """
   arrays, treedef = jax.tree.flatten(variables)
   paths = leaf_paths(variables)
@@ -105,7 +105,10 @@ def _check_inputs(paths: list[str], arrays: list[Any], x: Any) -> int:
   inputs = jax.tree.leaves(x)
   if not inputs or any(not np.shape(leaf) for leaf in inputs):
     raise InputError("x must be an array, or a tree of arrays, whose first axis is the batch")
-  return np.shape(inputs[0])[0]
+  batch = np.shape(inputs[0])[0]
+  if batch == 0:
+    raise InputError("x holds 0 examples: costs are counted for one, so pass at least one")
+  return batch
 
 
 def _check_kernels(steps: list[Step], paths: list[str], arrays: list[Any]) -> None:
@@ -144,23 +147,33 @@ def _number_channels(
 def _groups(
   num_channels: int, layers: tuple[Layer, ...], leaves: tuple[Leaf, ...]
 ) -> tuple[Group, ...]:
-  """Collects the channels that live on the same axes, in network order."""
-  lives_on: list[list[tuple[str, int]]] = [[] for _ in range(num_channels)]
-  for leaf in leaves:
-    for axis, ids in enumerate(leaf.axes):
-      for channel in np.unique(ids[ids != FROZEN]).tolist():
-        lives_on[channel].append((leaf.path, axis))
-  by_members: dict[tuple, list[int]] = {}
-  for channel, members in enumerate(lives_on):
-    by_members.setdefault(tuple(members), []).append(channel)
+  """Collects the channels that live equally often on the same axes, in network order."""
+  on_leaves = _occurrences(num_channels, [(leaf.path, leaf.axes) for leaf in leaves])
+  on_layers = _occurrences(num_channels, [(index, la.axes) for index, la in enumerate(layers)])
+  alike: dict[tuple, list[int]] = {}
+  for channel, places in enumerate(zip(on_leaves, on_layers, strict=True)):
+    alike.setdefault(places, []).append(channel)
   producer: dict[int, str] = {}
   for layer in layers:
     for channel in layer.outputs[layer.outputs != FROZEN].tolist():
       producer.setdefault(channel, layer.name)
   return tuple(
-    Group(producer[channels[0]], np.array(channels), members)
-    for members, channels in by_members.items()
+    Group(producer[channels[0]], np.array(channels), tuple(place for place, _ in of_leaves))
+    for (of_leaves, _), channels in alike.items()
   )
+
+
+def _occurrences(
+  num_channels: int, arrays: Iterable[tuple[Any, tuple[np.ndarray, ...]]]
+) -> list[tuple]:
+  """Of each channel ((name, axis), how often) for every axis of named arrays that it is on."""
+  found: list[list] = [[] for _ in range(num_channels)]
+  for name, axes in arrays:
+    for axis, ids in enumerate(axes):
+      channels, counts = np.unique(ids[ids != FROZEN], return_counts=True)
+      for channel, count in zip(channels.tolist(), counts.tolist(), strict=True):
+        found[channel].append(((name, axis), count))
+  return [tuple(places) for places in found]
 
 
 def _frozen(

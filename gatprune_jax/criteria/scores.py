@@ -62,18 +62,19 @@ def geometric_median(evidence: Evidence) -> np.ndarray:
 def bn_scale(evidence: Evidence) -> np.ndarray:
   """|gamma| of the channel's normalisation layers (Liu et al. 2017, arXiv 1708.06519).
 
-  Gammas are the one-axis parameters named "scale".
+  Gammas are the one-axis parameters named "scale". A channel without one scores as the mean of
+  those with one.
 
   Raises:
-    InputError: where the network has none.
+    InputError: where no channel that can be removed has one.
   """
-  values = vector_statistics(evidence.graph, evidence.variables, "scale", np.abs)
-  if values is None:
+  pieces = _vectors(evidence.graph, evidence.variables, "scale", np.abs)
+  if not pieces:
     raise InputError(
-      "criterion bn_scale needs normalisation layers with a parameter named 'scale', and this "
-      "network has none: choose another criterion"
+      "criterion bn_scale needs normalisation layers with a parameter named 'scale', and no "
+      "channel that can be removed has one: choose another criterion"
     )
-  return values
+  return _scores_by_channel(evidence.graph.num_channels, pieces)
 
 
 def taylor(evidence: Evidence) -> np.ndarray:
@@ -129,14 +130,24 @@ def vector_statistics(
 ) -> np.ndarray | None:
   """Mean over a channel's one-axis leaves of that name (last key of the path), float64 `[N]`.
 
-  Returns None where no such leaf carries a channel.
+  The "value" with which NNX ends every path does not count. Returns None where no such leaf
+  carries a channel.
   """
-  pieces = [
+  pieces = _vectors(graph, variables, name, transform)
+  return mean_by_channel(graph.num_channels, pieces) if pieces else None
+
+
+def _vectors(
+  graph: ChannelGraph, variables: Any, name: str, transform: Callable[[np.ndarray], np.ndarray]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """(channel ids `[n]`, values `[n]`) of the leaves of `vector_statistics`."""
+  return [
     (leaf.axes[0], transform(np.asarray(array, np.float64)))
     for leaf, array in zip(graph.leaves, jax.tree.leaves(variables), strict=True)
-    if leaf.path.split("/")[-1] == name and len(leaf.shape) == 1
+    if leaf.path.removesuffix("/value").split("/")[-1] == name
+    and len(leaf.shape) == 1
+    and (leaf.axes[0] != FROZEN).any()
   ]
-  return mean_by_channel(graph.num_channels, pieces) if pieces else None
 
 
 def mean_by_channel(num_channels: int, pieces: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -149,6 +160,15 @@ def mean_by_channel(num_channels: int, pieces: list[tuple[np.ndarray, np.ndarray
   return total / np.maximum(count, 1)
 
 
+def _scores_by_channel(
+  num_channels: int, pieces: list[tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+  """`mean_by_channel`; where there is none the mean of the others, to be neither first nor last."""
+  values = mean_by_channel(num_channels, pieces)
+  is_scored = mean_by_channel(num_channels, [(ids, np.ones(len(ids))) for ids, _ in pieces]) > 0
+  return np.where(is_scored, values, values.sum() / max(is_scored.sum(), 1))
+
+
 def _filter_scores(evidence: Evidence, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
   """Scores each layer's filters `[n_out, fan_in]`, divides by the layer's mean, and averages."""
   arrays = jax.tree.leaves(evidence.variables)
@@ -159,4 +179,4 @@ def _filter_scores(evidence: Evidence, score: Callable[[np.ndarray], np.ndarray]
     kernel = np.moveaxis(np.asarray(arrays[layer.kernel], np.float64), layer.kernel_axes[1], 0)
     values = score(kernel.reshape(len(kernel), -1))
     pieces.append((layer.outputs, values / max(values.mean(), np.finfo(np.float64).tiny)))
-  return mean_by_channel(evidence.graph.num_channels, pieces)
+  return _scores_by_channel(evidence.graph.num_channels, pieces)

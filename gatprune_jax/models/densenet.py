@@ -8,6 +8,7 @@ from gatprune_jax.errors import InputError
 from gatprune_jax.models.normalization import batch_norm
 
 NUM_STAGES = 3
+LEAST_SIZE = 2 ** (NUM_STAGES - 1)  # each transition halves it, and one pixel must be left
 
 
 class CifarDenseNet(nn.Module):
@@ -31,7 +32,16 @@ class CifarDenseNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Maps images to logits; `train` normalises with the batch's statistics and updates them."""
+    """Maps images to logits; `train` normalises with the batch's statistics and updates them.
+
+    Raises:
+      InputError: images of less than 4 pixels on a side.
+    """
+    if min(x.shape[1:3]) < LEAST_SIZE:
+      raise InputError(
+        f"images of {x.shape[1]} x {x.shape[2]} pixels: a DenseNet needs at least {LEAST_SIZE} x "
+        f"{LEAST_SIZE}"
+      )
     norm = batch_norm(train)
     x = nn.Conv(self.stem_width, (3, 3), padding=1, use_bias=False, name="stem")(x)
     for stage in range(1, NUM_STAGES + 1):
@@ -58,6 +68,6 @@ def cifar_densenet(
   """
   if depth < 7 or (depth - 4) % NUM_STAGES:
     raise InputError(f"depth {depth} is not 3n + 4: choose 7, 10, ..., 40 or 100")
-  if growth < 1 or stem_width < 1:
+  if not all(isinstance(width, int) and width > 0 for width in (growth, stem_width)):
     raise InputError(f"growth {growth} and stem_width {stem_width} must both be positive")
   return CifarDenseNet(depth, num_classes, growth, stem_width)

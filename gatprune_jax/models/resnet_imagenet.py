@@ -88,6 +88,6 @@ def imagenet_resnet(
   """
   if depth not in STAGES:
     raise InputError(f"depth {depth} is no ImageNet ResNet here: choose 18, 34 or 50")
-  if len(widths) != 4 or min(widths) < 1:
+  if len(widths) != 4 or not all(isinstance(width, int) and width > 0 for width in widths):
     raise InputError(f"widths {tuple(widths)}: an ImageNet ResNet has four positive stage widths")
   return ImageNetResNet(depth, num_classes, tuple(widths))

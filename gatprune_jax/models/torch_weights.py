@@ -20,8 +20,9 @@ def load_torch(
 ) -> Any:
   """The network's variables with the values of a PyTorch checkpoint.
 
-  The networks pad as PyTorch does, so the logits agree too. PyTorch itself is not needed, and
-  nothing in the file is run; see `read_torch` for the formats.
+  The networks pad, and flatten channels first, as PyTorch does, so the logits agree too. One of
+  your own must do so as well: shapes do not tell in which order a dense layer reads a map.
+  PyTorch itself is not needed, and nothing in the file is run; see `read_torch` for the formats.
 
   Args:
     path: of the file. Names in it may all start with "module."; `num_batches_tracked` is ignored.

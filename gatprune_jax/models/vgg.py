@@ -10,6 +10,7 @@ from gatprune_jax.models.normalization import batch_norm
 
 # 3x3 convolutions before each of the five poolings: configurations D and E of the paper.
 STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+LEAST_SIZE = 2 ** len(STAGES[16])  # each pooling halves it, and one pixel must be left
 
 
 class VGG(nn.Module):
@@ -22,7 +23,8 @@ class VGG(nn.Module):
     depth: 16 or 19.
     num_classes: of the last dense layer.
     dense_widths: of the dense layers before it. (4096, 4096) is the ImageNet form: they read the
-      flattened map, and so fix H and W. () is the usual CIFAR form: global pooling, then the head.
+      map, flattened channels first, and so fix H and W. () is the usual CIFAR form: global
+      pooling, then the head.
     dropout: probability of a zero after each dense layer but the last; 0.5 in the paper. Unless
       it is 0, training needs a `dropout` key, which `train_function` does not pass.
     widths: channels of the five stages.
@@ -36,7 +38,16 @@ class VGG(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Maps images to logits; `train` normalises with the batch's statistics and updates them."""
+    """Maps images to logits; `train` normalises with the batch's statistics and updates them.
+
+    Raises:
+      InputError: images of less than 32 pixels on a side.
+    """
+    if min(x.shape[1:3]) < LEAST_SIZE:
+      raise InputError(
+        f"images of {x.shape[1]} x {x.shape[2]} pixels: a VGG needs at least {LEAST_SIZE} x "
+        f"{LEAST_SIZE}"
+      )
     norm = batch_norm(train)
     for stage, (width, num_convs) in enumerate(zip(self.widths, STAGES[self.depth], strict=True)):
       for layer in range(num_convs):
@@ -44,7 +55,8 @@ class VGG(nn.Module):
         x = nn.Conv(width, (3, 3), padding=1, name=f"conv{name}")(x)
         x = nn.relu(norm(name=f"norm{name}")(x))
       x = nn.max_pool(x, (2, 2), (2, 2))
-    x = x.reshape(x.shape[0], -1) if self.dense_widths else x.mean((1, 2))
+    # Flattened channels first, as PyTorch does, so that its weights can be read.
+    x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1) if self.dense_widths else x.mean((1, 2))
     for layer, width in enumerate(self.dense_widths):
       x = nn.relu(nn.Dense(width, name=f"dense{layer + 1}")(x))
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -65,9 +77,9 @@ def vgg_bn(
   """
   if depth not in STAGES:
     raise InputError(f"depth {depth} is no VGG here: choose 16 or 19")
-  if len(widths) != 5 or min(widths) < 1:
+  if len(widths) != 5 or not all(isinstance(width, int) and width > 0 for width in widths):
     raise InputError(f"widths {tuple(widths)}: a VGG has five positive stage widths")
-  if min(dense_widths, default=1) < 1:
+  if not all(isinstance(width, int) and width > 0 for width in dense_widths):
     raise InputError(f"dense_widths {tuple(dense_widths)}: dense layers have positive widths")
   if not 0 <= dropout < 1:
     raise InputError(f"dropout {dropout} is not a probability in [0, 1)")

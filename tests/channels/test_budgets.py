@@ -1,5 +1,6 @@
 """Budgets, floors and the spending of what is left."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from gatprune_jax.channels import (
   raise_to_floors,
   rank_in_group,
 )
+from gatprune_jax.criteria import allocate
 
 
 @pytest.fixture
@@ -23,6 +25,13 @@ def test_floors_round_up(graph):
   assert keep_floors(graph, 0.0).tolist() == [1] * 6
   with pytest.raises(gp.InputError, match=r"1\.5"):
     keep_floors(graph, 1.5)
+
+
+@pytest.mark.parametrize(("fraction", "floor"), [(0.07, 7), (0.55, 55), (0.071, 8)])
+def test_floors_are_those_of_decimal_fractions(fraction, floor):
+  variables = {"a": np.ones((3, 100)), "b": np.ones((100, 2))}
+  graph = gp.trace(lambda v, x: jnp.tanh(x @ v["a"]) @ v["b"], variables, np.ones((2, 3)))
+  assert keep_floors(graph, fraction).tolist() == [floor]
 
 
 def test_rank_in_group_by_hand():
@@ -79,3 +88,21 @@ def test_the_smallest_reachable_share_is_named_and_reachable(graph):
 def test_bad_budgets_are_refused(graph, limits):
   with pytest.raises(gp.InputError, match="budget"):
     make_budgets(graph, limits, keep_floors(graph, 0.0))
+
+
+@pytest.mark.parametrize("repeated", [slice(2, None), slice(None, 4)])
+def test_channels_of_a_group_cost_the_same(repeated):
+  def fn(v, x):
+    h = jnp.tanh(x @ v["a"])
+    return jnp.concatenate([h, h[:, repeated], h[:, repeated]], -1) @ v["b"]
+
+  graph = gp.trace(fn, {"a": np.ones((3, 6)), "b": np.ones((14, 50))}, np.ones((2, 3)))
+  # Two channels are read once and four three times: 3 + 50 or 3 + 150 multiply-adds each, 718 in
+  # all. The smallest network keeps one of both: 206 / 718, and no choice of which one matters.
+  assert sorted(len(group.channels) for group in graph.groups) == [2, 4]
+  floors = keep_floors(graph, 0.0)
+  budgets = make_budgets(graph, {"macs": 206 / 718}, floors)
+  for order in (np.arange(6), np.arange(6)[::-1]):
+    mask = allocate(graph, budgets, floors, order)
+    assert mask.sum() == 2
+    assert budgets.feasible(mask)

@@ -63,6 +63,33 @@ def test_parallel_branches_carry_for_each_other_but_not_all_at_once():
   assert_costs(graph, small, mask, x)
 
 
+@pytest.mark.parametrize(
+  ("gate", "bypass"),
+  [
+    (lambda y: y, []),  # a product with zero is zero
+    (nn.relu, []),
+    (nn.silu, []),
+    (lambda y: y - y * y, []),
+    (nn.sigmoid, ["a"]),  # 1/2
+    (jnp.exp, ["a"]),
+    (lambda y: nn.relu(y + 1), ["a"]),
+  ],
+)
+def test_a_product_carries_where_an_emptied_factor_is_not_zero(gate, bypass):
+  def fn(v, x):
+    return ((x @ v["p"]) * gate(nn.relu(x @ v["a"]) @ v["b"])) @ v["o"]
+
+  rng = np.random.default_rng(0)
+  shapes = {"p": (3, 6), "a": (3, 4), "b": (4, 6), "o": (6, 2)}
+  variables = {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
+  x = rng.standard_normal((5, 3)).astype(np.float32)
+  graph = gp.trace(fn, variables, x)
+  assert bypassed(graph) == bypass
+  # Without the kernel of the emptied layer, examples differ exactly where the signal is carried.
+  out = fn({**variables, "a": np.zeros((3, 4), np.float32)}, x)
+  assert (np.ptp(out, axis=0) > 0).all() == bool(bypass)
+
+
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 def test_whole_branches_can_be_removed(shortcut, tmp_path):
   e = Example(small_resnet(shortcut))

@@ -271,3 +271,61 @@ def test_a_channel_that_is_selected_alone_must_stay(select):
   graph = check(fn, weights(a=(1, 1, 3, 4), c=(4, 2)))
   assert indices(graph, "a", 3) == [0, 1, -1, 2]
   assert "selected alone" in graph.frozen["a"]
+
+
+def test_channels_on_a_batch_axis_of_a_dot_product_are_counted():
+  def fn(v, x):
+    return jnp.einsum("bnc,nc->bc", nn.relu(x @ v["a"]), v["s"]) @ v["o"]
+
+  x = np.random.default_rng(7).standard_normal((2, 5, 3)).astype(np.float32)
+  graph = check(fn, weights(a=(3, 6), s=(5, 6), o=(6, 2)), x=x)
+  # Of a channel, at 5 positions: 3 to make it, 1 to sum it over them; then 2 to read it.
+  assert gp.macs(graph, np.arange(6) < 2) == 2 * (5 * 3 + 5 + 2)
+
+
+def test_heads_of_attention_are_counted():
+  def fn(v, x):
+    q, k, w = [(x @ v[name]).reshape(2, 5, 8, 2) for name in "qkw"]
+    scores = nn.softmax(jnp.einsum("bnhd,bmhd->bhnm", q, k))
+    return jnp.einsum("bhnm,bmhd->bnhd", scores, w).reshape(2, 5, 16).mean(1) @ v["o"]
+
+  x = np.random.default_rng(7).standard_normal((2, 5, 3)).astype(np.float32)
+  graph = check(fn, weights(q=(3, 16), k=(3, 16), w=(3, 16), o=(16, 2)), x=x)
+  # Of each of 8 heads, over 5 tokens: three projections 3 -> 2, two products of 5 * 5 * 2, and the
+  # output of the mean token 2 -> 2.
+  assert gp.macs(graph, np.arange(8) < 2) == 2 * (3 * 5 * 3 * 2 + 2 * 5 * 5 * 2 + 2 * 2)
+
+
+def test_indices_out_of_bounds_freeze_what_they_select_from():
+  def fn(v, x):
+    return nn.relu(conv(x, v["a"]))[..., jnp.array([0, 1, 7])].mean((1, 2)) @ v["b"]
+
+  variables = weights(a=(1, 1, 3, 6), b=(3, 4))
+  with pytest.raises(gp.InputError, match="no channel of this network can be removed"):
+    gp.trace(fn, variables, X)
+  # The layer after it can still be pruned; clipped, index 7 is 5.
+  clipped = lambda v, x: jnp.take(nn.relu(conv(x, v["a"])), jnp.array([0, 1, 7]), -1, mode="clip")
+  graph = check(lambda v, x: nn.relu(conv(clipped(v, x), v["b"])).mean((1, 2)) @ v["c"],
+                weights(a=(1, 1, 3, 6), b=(1, 1, 3, 4), c=(4, 2)))  # fmt: skip
+  assert [group.name for group in graph.groups] == ["b"]
+  assert "selected by `gather`" in graph.frozen["a"]
+
+
+@pytest.mark.parametrize(
+  "window",
+  [
+    {"window_strides": (1, 1, 1, 2)},
+    {"padding": ((0, 0), (0, 0), (0, 0), (0, 1))},
+    {"base_dilation": (1, 1, 1, 2)},
+  ],
+)
+def test_windows_that_skip_or_add_channels_freeze_them(window):
+  def fn(v, x):
+    y = nn.relu(conv(x, v["a"]))
+    options = {"window_dimensions": (1, 2, 2, 1), "window_strides": (1,) * 4, "padding": "VALID"}
+    y = nn.relu(jax.lax.reduce_window(y, -jnp.inf, jax.lax.max, **(options | window)))
+    return nn.relu(conv(y, v["b"][:, :, : y.shape[-1]])).mean((1, 2)) @ v["c"]
+
+  graph = check(fn, weights(a=(1, 1, 3, 6), b=(1, 1, 11, 4), c=(4, 2)))
+  assert [len(group.channels) for group in graph.groups] == [4]
+  assert "over channels" in graph.frozen["a"]

@@ -1,5 +1,6 @@
 """keep, freeze and only: what the user says about variables by name."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -89,3 +90,10 @@ def test_a_frozen_network_still_obeys_the_law(example_b):
   small = gp.compact(graph, e.eval_fn, e.variables, mask)
   shape = small.variables["params"]["stage3_0"]["conv2"]["kernel"].shape
   assert shape == e.variables["params"]["stage3_0"]["conv2"]["kernel"].shape
+
+
+def test_only_leaves_layers_alone_whose_kernel_is_no_variable():
+  a, b = np.ones((3, 4)), np.ones((4, 5))
+  fn = lambda v, x: jnp.tanh(jnp.tanh(jnp.tanh(x @ a) @ b) @ v["h"]) @ v["o"]
+  graph = gp.trace(fn, {"h": np.ones((5, 6)), "o": np.ones((6, 2))}, np.ones((2, 3)), only="h")
+  assert [(group.name, len(group.channels)) for group in graph.groups] == [("h", 6)]

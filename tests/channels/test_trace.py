@@ -1,5 +1,6 @@
 """What trace finds, and what it refuses."""
 
+import flax
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -121,6 +122,19 @@ def test_captured_weights_are_cut_too():
   np.testing.assert_allclose(small.apply(small.variables, x), expected)
 
 
+def test_captured_layers_are_groups_of_their_own():
+  a, b, c = np.ones((3, 4)), np.ones((4, 5)), np.ones((5, 6))
+  fn = lambda v, x: nn.relu(nn.relu(nn.relu(x @ a) @ b) @ c) @ v["o"]
+  graph = gp.trace(fn, {"o": np.ones((6, 2))}, np.ones((2, 3)))
+  assert [(len(group.channels), group.members) for group in graph.groups] == [
+    (4, ()), (5, ()), (6, (("o", 0),))
+  ]  # fmt: skip
+  mask = np.ones(15)
+  mask[4:9] = 0
+  with pytest.raises(gp.InputError, match="removes all 5 channels of dot_general:1"):
+    gp.compact(graph, fn, {"o": np.ones((6, 2))}, mask)
+
+
 def bad_variables(example, value):
   kernel = example.variables["params"]["stem"]["kernel"].at[0, 0, 0, 0].set(value)
   params = {**example.variables["params"], "stem": {"kernel": kernel}}
@@ -184,3 +198,52 @@ def test_save_refuses_to_overwrite_and_load_what_is_no_network(example_b, tmp_pa
     gp.save(tmp_path, small, example_b.x)
   with pytest.raises(gp.InputError, match="is not a saved network"):
     gp.load(tmp_path)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_products_of_weights_alone_are_counted_whole(batch):
+  fn = lambda v, x: nn.relu(x @ v["h"]) @ v["o"] @ (v["p"] @ v["q"])
+  shapes = {"h": (3, 6), "o": (6, 2), "p": (2, 4), "q": (4, 2)}
+  variables = {name: np.ones(shape) for name, shape in shapes.items()}
+  graph = gp.trace(fn, variables, np.ones((batch, 3)))
+  # 3 -> 6, 6 -> 2 and 2 -> 2 for an example; the product of p and q is 2 * 4 * 2.
+  assert gp.macs(graph, np.ones(graph.num_channels)) == 18 + 12 + 4 + 16
+
+
+def test_frozen_dicts_are_linen_variables_too(example_b):
+  e = example_b
+  graph = gp.trace(e.eval_fn, flax.core.freeze(e.variables), e.x)
+  sizes = [leaf.size for leaf in jax.tree.leaves(e.variables["params"])]
+  assert gp.params(graph, np.ones(graph.num_channels)) == sum(sizes)
+
+
+def test_an_example_is_needed(example_b):
+  with pytest.raises(gp.InputError, match="x holds 0 examples"):
+    gp.trace(example_b.eval_fn, example_b.variables, example_b.x[:0])
+
+
+@pytest.fixture
+def saved(tmp_path):
+  fn = lambda v, x: nn.relu(x @ v["a"]) @ v["b"]
+  variables = {"a": np.ones((3, 4)), "b": np.ones((4, 2))}
+  small = gp.compact(gp.trace(fn, variables, np.ones((2, 3))), fn, variables, np.ones(4))
+  gp.save(tmp_path / "net", small, np.ones((2, 3)))
+  return tmp_path / "net"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "network.stablehlo", "variables.npz"])
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_load_refuses_files_that_are_cut_short(name, share, saved):
+  content = (saved / name).read_bytes()
+  (saved / name).write_bytes(content[: int(share * len(content))])
+  with pytest.raises(gp.InputError, match=f"is not a saved network: {name} cannot be read"):
+    gp.load(saved)
+
+
+def test_load_refuses_variables_that_lack_one(saved):
+  with np.load(saved / "variables.npz") as stored:
+    arrays = dict(stored)
+  del arrays["a"]
+  np.savez(saved / "variables.npz", **arrays)
+  with pytest.raises(gp.InputError, match=r"variables\.npz cannot be read .*'?a"):
+    gp.load(saved)

@@ -1,5 +1,6 @@
 """Saliency scores by hand and by finite differences; allocation by its invariants."""
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +55,48 @@ def test_bn_scale_is_the_mean_over_a_coupled_stream(example_b):
     np.abs(params["norm_stem"]["scale"]) + np.abs(params["stage1_0"]["norm2"]["scale"])
   ) / 2
   np.testing.assert_allclose(scores[stream], expected, rtol=1e-6)
+
+
+def test_channels_without_a_gamma_score_as_the_mean_of_those_with_one():
+  def eval_fn(v, x):
+    h = jax.nn.relu((x @ v["first"]) * v["scale"][None])
+    return jax.nn.relu(h @ v["second"]) @ v["last"]
+
+  scale = jnp.array([-1.0, 2.0, 6.0])
+  variables = {
+    "first": jnp.ones((2, 3)), "scale": scale, "second": jnp.ones((3, 2)), "last": jnp.ones((2, 2))
+  }  # fmt: skip
+  scores = score_channels("bn_scale", evidence(eval_fn, variables, jnp.ones((1, 2))))
+  np.testing.assert_allclose(scores, [1, 2, 6, 3, 3])
+
+
+def test_gammas_of_frozen_channels_alone_are_none():
+  def eval_fn(v, x):  # the first layer's channels are sorted, and so frozen
+    h = jnp.sort(x @ v["first"], axis=-1) * v["scale"][None]
+    return jax.nn.relu(h @ v["second"]) @ v["last"]
+
+  variables = {
+    "first": jnp.ones((2, 3)), "scale": jnp.ones(3), "second": jnp.ones((3, 2)),
+    "last": jnp.ones((2, 2)),
+  }  # fmt: skip
+  with pytest.raises(gp.InputError, match="no channel that can be removed has one"):
+    score_channels("bn_scale", evidence(eval_fn, variables, jnp.ones((1, 2))))
+
+
+def test_gammas_of_nnx_networks():
+  class Net(nnx.Module):
+    def __init__(self, rngs):
+      self.first = nnx.Linear(3, 4, rngs=rngs)
+      gamma = lambda *_: jnp.array([3.0, -1.0, 0.5, 2.0])
+      self.norm = nnx.BatchNorm(4, use_running_average=True, scale_init=gamma, rngs=rngs)
+      self.last = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x):
+      return self.last(jax.nn.relu(self.norm(self.first(x))))
+
+  definition, state = nnx.split(Net(nnx.Rngs(0)))
+  given = evidence(lambda state, x: nnx.merge(definition, state)(x), state, jnp.ones((2, 3)))
+  np.testing.assert_allclose(score_channels("bn_scale", given), [3, 1, 0.5, 2])
 
 
 def test_taylor_is_the_squared_derivative_of_the_loss():

@@ -60,12 +60,17 @@ def test_mobilenet_widths_are_multiples_of_eight(channels, multiplier, width):
     ("resnet20", {"growth": 3}, "resnet20 has no option 'growth': choose from widths, shortcut"),
     ("resnet20", {"depth": 3}, "resnet20 has no option 'depth'"),
     ("resnet50", {"widths": (64, 128, 256)}, r"widths \(64, 128, 256\)"),
+    ("resnet18", {"widths": (8.5, 8, 8, 8)}, r"widths \(8\.5, 8, 8, 8\)"),
+    ("resnet18", {"widths": ("a", 8, 8, 8)}, r"widths \('a', 8, 8, 8\)"),
     ("vgg16", {"widths": (64, 128, 256)}, r"widths \(64, 128, 256\)"),
+    ("vgg16", {"widths": (8, 8, 8, 8, "8")}, r"widths \(8, 8, 8, 8, '8'\)"),
+    ("vgg16", {"dense_widths": (6.5,)}, r"dense_widths \(6\.5,\)"),
     ("vgg16", {"dense_widths": (0,)}, r"dense_widths \(0,\)"),
     ("vgg19", {"dropout": 1.0}, "dropout 1.0"),
     ("mobilenet_v2", {"width_multiplier": 0}, "width_multiplier 0"),
     ("mobilenet_v2", {"dropout": -0.1}, "dropout -0.1"),
     ("densenet40", {"growth": 0}, "growth 0"),
+    ("densenet40", {"growth": 1.5}, r"growth 1\.5"),
   ],
 )
 def test_unknown_names_and_options_are_refused(name, options, message):
@@ -85,3 +90,14 @@ def test_a_network_has_classes():
 def test_impossible_depths_are_refused(constructor, depth):
   with pytest.raises(gp.InputError, match=f"depth {depth}"):
     constructor(depth, 10)
+
+
+@pytest.mark.parametrize(("name", "least"), [("vgg16", 32), ("vgg19", 32), ("densenet40", 4)])
+def test_images_that_pooling_leaves_nothing_of_are_refused(name, least):
+  module = model(name, 3)
+  images = lambda *size: jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+  jax.eval_shape(module.init, jax.random.key(0), images(least, least))
+  for size in ((least - 1, least), (least, least - 1)):
+    message = rf"images of {size[0]} x {size[1]} pixels: a .* needs at least {least} x {least}"
+    with pytest.raises(gp.InputError, match=message):
+      jax.eval_shape(module.init, jax.random.key(0), images(*size))

@@ -107,22 +107,45 @@ def test_unknown_names_are_refused(path):
     load_torch(path, LIKE)
 
 
-def test_networks_that_are_no_resnets_need_a_function(path):
-  like = jax.eval_shape(
-    model("vgg16", 2, widths=(1, 1, 1, 1, 1)).init, jax.random.key(0), jnp.zeros((1, 32, 32, 1))
-  )
+def dotted_state(like, values):
+  """A network's variables under Flax's names, joined by dots, with PyTorch's leaves and shapes."""
   dotted = {}
   for keys, leaf in jax.tree.leaves_with_path(like):
     collection, *module, name = (key.key for key in keys)
     name = {"kernel": "weight", "scale": "weight"}.get(name, name)
     name = f"running_{name}" if collection == "batch_stats" else name
     shape = {4: leaf.shape[::-1], 2: leaf.shape[::-1]}.get(leaf.ndim, leaf.shape)
-    dotted[".".join([*module, name])] = np.ones(shape, np.float32)
+    dotted[".".join([*module, name])] = values(shape).astype(np.float32)
+  return dotted
+
+
+def test_networks_that_are_no_resnets_need_a_function(path):
+  like = jax.eval_shape(
+    model("vgg16", 2, widths=(1, 1, 1, 1, 1)).init, jax.random.key(0), jnp.zeros((1, 32, 32, 1))
+  )
+  dotted = dotted_state(like, np.ones)
   safetensors.numpy.save_file(dotted, path)
   with pytest.raises(gp.InputError, match=r"module [a-z]+1_0 is not one of a ResNet"):
     load_torch(path, like)
   variables = load_torch(path, like, ".".join)
   assert all((leaf == 1).all() for leaf in jax.tree.leaves(variables))
+
+
+def test_a_flattened_map_is_read_in_the_order_of_pytorch(path):
+  module = model("vgg16", 2, dense_widths=(3,), widths=(2, 2, 2, 2, 2))
+  x = np.random.default_rng(0).standard_normal((2, 64, 96, 1)).astype(np.float32)
+  like = jax.eval_shape(module.init, jax.random.key(0), x)
+  tensors = dotted_state(like, np.random.default_rng(1).random)
+  safetensors.numpy.save_file(tensors, path)
+  variables = load_torch(path, like, ".".join)
+  logits, seen = module.apply(variables, x, capture_intermediates=True)
+  last = np.asarray(seen["intermediates"]["norm5_2"]["__call__"][0])  # [B, 4, 6, C]
+  pooled = np.maximum(last, 0).reshape(2, 2, 2, 3, 2, 2).max((2, 4))  # [B, 2, 3, C]
+  # PyTorch's maps are [B, C, 2, 3] and its kernels [out, in].
+  flat = pooled.transpose(0, 3, 1, 2).reshape(2, -1)
+  hidden = np.maximum(flat @ tensors["dense1.weight"].T + tensors["dense1.bias"], 0)
+  expected = hidden @ tensors["head.weight"].T + tensors["head.bias"]
+  np.testing.assert_allclose(logits, expected, rtol=1e-5)
 
 
 def test_only_weights_and_statistics_have_a_counterpart(path):
