@@ -35,6 +35,8 @@ def main(argv: list[str]) -> None:
     problem = f"argument {argv[1]!r} is not a flag: use --out=FILE or --only=NAME,NAME"
   elif not _OUT.value or os.path.exists(_OUT.value):
     problem = f"--out is {_OUT.value}: name a file that does not exist yet"
+  elif not os.access(os.path.dirname(_OUT.value) or ".", os.W_OK):
+    problem = f"--out is {_OUT.value}: name a file in a directory that can be written"
   elif unknown:
     problem = f"--only names {', '.join(sorted(unknown))}: choose from {', '.join(BENCHMARKS)}"
   if problem:

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from absl import app
+from absl import app, logging
 import numpy as np
 
 from gatprune_jax import InputError
@@ -21,10 +21,11 @@ _AGENT = "agent"
 
 def main(argv: list[str]) -> None:
   """Prints one line a seed and budget, and the counts."""
+  logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
   try:
     if len(argv) != 2:
       raise InputError("name one workdir of a finished experiments.compare")
-    runs.read_result(argv[1])  # refuses what is not finished
+    runs.read_result(argv[1], "compare")  # refuses what is not finished
     with open(os.path.join(argv[1], "compare.json")) as file:
       rows = [CompareRow(**row) for row in json.load(file) if row["method"] == _AGENT]
     if len(rows) < 2:

@@ -32,6 +32,7 @@ from gatprune_jax.search import SEARCHES, SearchConfig, SearchResult, Task, sear
 
 def main(settings: Settings, run: Run) -> None:
   """Makes the rows that are missing, and the tables."""
+  dense.refuse_checkpoint(settings)
   plans = []
   for seed in settings.compare.seeds:  # refuse what cannot run before anything is written
     for budget in settings.compare.budgets:
@@ -55,7 +56,9 @@ def make_tables(
   """Makes the rows that are missing, and writes all of them; returns the table."""
   workdir = run.workdir
   # The same programs run for every seed: compile them once.
-  jax.config.update("jax_compilation_cache_dir", os.path.join(os.path.abspath(workdir), "compiled"))
+  if not jax.config.jax_compilation_cache_dir:
+    compiled = os.path.join(os.path.abspath(workdir), "compiled")
+    jax.config.update("jax_compilation_cache_dir", compiled)
   rows: list[CompareRow] = []
   for plan, budget, prepared in plans:
     path = os.path.join(workdir, "rows", f"seed{plan.seed}-macs{budget}")

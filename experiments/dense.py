@@ -12,9 +12,11 @@ import numpy as np
 from experiments.journal import Journal, place_of
 from experiments.settings import Settings
 from gatprune_jax import models
+from gatprune_jax import workdir as runs
 from gatprune_jax.channels import check_finite
 from gatprune_jax.checkpoint import restore_variables, save_variables, set_aside_if_damaged
 from gatprune_jax.data import Dataset, Split, load_dataset
+from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation import (
   Recipe,
   TrainFunction,
@@ -95,9 +97,43 @@ def lines_of_epochs(recipe: Recipe, split: Split) -> Callable[[int], int]:
   return lambda step: max(0, step - 1) // per_epoch
 
 
-def restore_dense(train_workdir: str, network: Network) -> Any:
-  """The variables that `experiments.train` left in its workdir."""
-  return _restore(place_of(train_workdir, "dense"), network)
+def restore_dense(settings: Settings, network: Network) -> Any:
+  """The variables that `experiments.train` left in the workdir `settings.checkpoint`.
+
+  Raises:
+    InputError: where there are none that fit, or they were trained on images that judge here.
+  """
+  path = settings.checkpoint
+  variables = _restore(place_of(path, "dense"), network)
+  trained = runs.read_config(path)
+  if trained is not None:
+    images = settings.data.images
+    here = {"seed": settings.seed, "dataset": settings.data.dataset}
+    there = {name: trained[name] for name in here}
+    for part in ("reward", "select", "test"):  # train is what they leave, or a part of it
+      here[f"images.{part}"] = getattr(images, part)
+      there[f"images.{part}"] = trained["images"][part]
+    for name in here:
+      if there[name] != here[name]:
+        raise InputError(
+          f"dense.checkpoint {path} was trained with {name} {there[name]}, here it is "
+          f"{here[name]}: images that it learned would be among those that judge; train it with "
+          "the same"
+        )
+  return variables
+
+
+def refuse_checkpoint(settings: Settings) -> None:
+  """For mains that train their dense networks.
+
+  Raises:
+    InputError: where a trained one is given.
+  """
+  if settings.checkpoint:
+    raise InputError(
+      f"dense.checkpoint is {settings.checkpoint!r}: only experiments.prune starts from a trained "
+      "network; leave it empty"
+    )
 
 
 def _restore(path: str, network: Network) -> Any:

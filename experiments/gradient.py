@@ -36,9 +36,10 @@ _BATCHES = 16
 
 def main(settings: Settings, run: Run) -> None:
   """Scores the masks, and prints the cosines."""
+  dense.refuse_checkpoint(settings)
   prepared = prepare(settings, {"macs": settings.budgets["macs"]})
   if runs.inspect(run.workdir, "gradient", run.config) is runs.Status.FINISHED:
-    cosines = runs.read_result(run.workdir)["cosines"]
+    cosines = runs.read_result(run.workdir, "gradient")["cosines"]
   else:
     with runs.claim(run.workdir, "gradient", run.config):
       journal = Journal(run, settings.checkpoints, run.workdir)

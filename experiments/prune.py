@@ -35,11 +35,11 @@ def main(settings: Settings, run: Run) -> None:
   # --- Everything that can be refused is refused before anything is written.
   prepared = prepare(settings, settings.budgets)
   network = prepared.network
-  variables = dense.restore_dense(settings.checkpoint, network) if settings.checkpoint else None
+  variables = dense.restore_dense(settings, network) if settings.checkpoint else None
   check_finite(variables)
   steps_per_epoch(settings.finetune, prepared.data.train)
   if runs.inspect(run.workdir, "prune", run.config) is runs.Status.FINISHED:
-    methods = runs.read_result(run.workdir)["methods"]
+    methods = runs.read_result(run.workdir, "prune")["methods"]
     print(f"{run.workdir} is finished:\n{comparison([Row(**row) for row in methods])}")
     return
   with runs.claim(run.workdir, "prune", run.config):

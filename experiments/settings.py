@@ -45,8 +45,11 @@ class CompareConfig:
         f"compare seeds {self.seeds}, budgets {self.budgets} and variants "
         f"{tuple(self.variants)}: name one of each at least"
       )
-    if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-      raise InputError(f"compare seeds {self.seeds} must be distinct and not negative")
+    valid = all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in self.seeds)
+    if not valid or len(set(self.seeds)) < len(self.seeds):
+      raise InputError(
+        f"compare seeds {self.seeds} must be distinct whole numbers, at least 0 and below 2**32"
+      )
     for name in self.searches:
       if name not in SEARCHES:
         raise InputError(

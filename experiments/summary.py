@@ -6,7 +6,7 @@ best classical pruner of that run, before and after fine-tuning, on the select s
 
 import sys
 
-from absl import app
+from absl import app, logging
 
 from gatprune_jax import InputError
 from gatprune_jax import workdir as runs
@@ -15,8 +15,9 @@ from gatprune_jax.report import Row, summary
 
 def main(argv: list[str]) -> None:
   """Reads each workdir's result.json."""
+  logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
   try:
-    results = [runs.read_result(path) for path in argv[1:]]
+    results = [runs.read_result(path, "prune") for path in argv[1:]]
     if not results:
       raise InputError("no workdirs given: name those of finished experiments.prune runs")
     print(summary([[Row(**row) for row in result["methods"]] for result in results]))

@@ -143,8 +143,8 @@ def write_result(path: str, result: dict[str, Any]) -> None:
   write_json(os.path.join(path, _RESULT), result)
 
 
-def read_result(path: str) -> dict[str, Any]:
-  """The result of a finished run.
+def read_result(path: str, experiment: str) -> dict[str, Any]:
+  """The result of a finished run of that experiment.
 
   Raises:
     InputError: where there is none.
@@ -153,7 +153,21 @@ def read_result(path: str) -> dict[str, Any]:
   def read():
     if not os.path.exists(os.path.join(path, _RESULT)):
       raise InputError(f"{path} is not the workdir of a finished run: it has no {_RESULT}")
+    if (was := read_json(os.path.join(path, _CONFIG))["experiment"]) != experiment:
+      raise InputError(
+        f"{path} holds a run of experiments.{was}: give one of experiments.{experiment}"
+      )
     return read_json(os.path.join(path, _RESULT))
+
+  return from_first(read)
+
+
+def read_config(path: str) -> dict[str, Any] | None:
+  """The config of the run that a directory holds; None where it says nothing of one."""
+
+  def read():
+    place = os.path.join(path, _CONFIG)
+    return read_json(place)["config"] if os.path.exists(place) else None
 
   return from_first(read)
 

@@ -10,10 +10,10 @@ Numbers: experiments/RESULTS.md, "Ablations".
 
 from ml_collections import ConfigDict
 
-from experiments.configs import digits_resnet8
+from experiments.configs import digits_resnet8, variants
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "") -> ConfigDict:
   config = digits_resnet8.get_config()
   config.compare.budgets = (0.2,)
   config.compare.finetune = False
@@ -32,4 +32,4 @@ def get_config() -> ConfigDict:
       "self-competition tanh": {"self_competition": "tanh"},
     }
   )
-  return config
+  return variants.apply("digits_ablations", config, variant)

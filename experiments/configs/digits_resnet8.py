@@ -37,7 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
   # The dense network. An empty checkpoint means: train it first.
   config.dense = ConfigDict()
-  config.dense.checkpoint = ""  # workdir of a finished experiments.train
+  config.dense.checkpoint = ""  # workdir of a finished experiments.train, for experiments.prune
   config.dense.weights = ""  # PyTorch file to start training from; empty: random weights
   config.dense.recipe = ConfigDict()
   config.dense.recipe.epochs = 60

@@ -30,6 +30,7 @@ SLOW = dict.fromkeys(("cifar10_resnet56", "cifar100_resnet56", "cifar100_vgg19")
 # A small network, and smaller images, where not everything is to run: to compile one of ImageNet's
 # form takes more than a minute.
 SMALLER = {
+  "digits_resnet8": {"model.widths": (4, 6, 8)},
   "cifar10_resnet20": {"model.name": "resnet8"},
   "imagenet_resnet50": {"model.name": "resnet8", "image_size": 32},
 }

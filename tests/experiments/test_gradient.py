@@ -20,7 +20,7 @@ def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys)
   settings, workdir = make_settings(config), str(tmp_path / "run")
   gradient.main(settings, Run(workdir, config.to_dict(), lambda step: False))
   printed = capsys.readouterr().out
-  cosines = runs.read_result(workdir)["cosines"]
+  cosines = runs.read_result(workdir, "gradient")["cosines"]
   assert list(cosines) == ["no critic"] + [
     f"critic on {masks} masks, residual weight {weight}"
     for masks in (48, 64) for weight in ("1", "0.5", "0")

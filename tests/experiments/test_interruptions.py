@@ -296,7 +296,7 @@ start(prune.main)
   done = subprocess.run(
     [sys.executable, "-c", code, f"--workdir={tmp_path / 'run'}", *SMALL,
      f"--config.search.updates={updates}"],
-    capture_output=True, text=True, timeout=3000, check=False,
+    env=environment(), capture_output=True, text=True, timeout=3000, check=False,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   early_size, last = map(int, done.stdout.split()[-2:])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -112,7 +113,9 @@ def test_an_interrupted_run_is_finished_by_the_same_command(pruned, tmp_path):
   workdir, _ = pruned
   stopped = tmp_path / "stopped"
   subprocess.run(["cp", "-r", workdir, stopped], check=True)
-  os.remove(stopped / "result.json")
+  for name in ("result.json", "found.npz"):
+    os.remove(stopped / name)
+  shutil.rmtree(stopped / "checkpoints" / "search")
   again = run("prune", f"--workdir={stopped}", "--config.budgets.params=0.5", *SMALL)
   assert again.returncode == 0, again.stderr
   assert "dense epoch" not in again.stderr
@@ -162,17 +165,15 @@ def test_a_workdir_is_not_given_to_another_run(pruned):
   assert contents(workdir) == before
 
 
-@pytest.mark.parametrize("what", ["file", "other files"])
-def test_a_place_that_is_no_workdir_is_refused(what, tmp_path):
-  (tmp_path / "notes.txt").write_text("mine")
-  place = tmp_path / "notes.txt" if what == "file" else tmp_path
-  words = "is a file" if what == "file" else "is not empty and has no readable config.json"
-  assert_refused(run("prune", f"--workdir={place}"), words)
-  assert contents(tmp_path) == {str(tmp_path / "notes.txt"): b"mine"}
-
-
-def test_a_missing_workdir_is_asked_for():
-  assert_refused(run("prune"), "add --workdir=DIR")
+def test_a_network_that_was_trained_on_images_that_judge_is_refused(trained, tmp_path):
+  checkpoint = f"--config.dense.checkpoint={trained[0]}"
+  for change, words in (
+    ("--config.seed=1", "was trained with seed 0, here it is 1: images that it learned"),
+    ("--config.images.select=299", "was trained with images.select 300, here it is 299"),
+  ):
+    done = run("prune", f"--workdir={tmp_path / 'run'}", checkpoint, change, *SMALL)
+    assert_refused(done, words)
+  assert not (tmp_path / "run").exists()
 
 
 def broken_checkpoint(trained, tmp_path, change):
@@ -275,6 +276,8 @@ def test_variants_of_the_agent_change_what_they_name():
     ("--config.compare.seeds=(1,1)", "compare seeds (1, 1) must be distinct"),
     ("--config.compare.budgets=(0.001,)", "budget 0.001 for macs cannot be reached"),
     ("--config.finetune.batch_size=5000", "batch_size 5000 exceeds the 697 training images"),
+    ("--config.compare.seeds=(9999999999,)", "seeds (9999999999,) must be distinct whole numbers"),
+    ("--config.dense.checkpoint=/dense", "dense.checkpoint is '/dense': only experiments.prune"),
   ],
 )
 def test_compare_refuses_bad_plans_before_it_writes(argument, message, tmp_path):
