@@ -151,8 +151,9 @@ def read_result(path: str, experiment: str) -> dict[str, Any]:
   """
 
   def read():
-    if not os.path.exists(os.path.join(path, _RESULT)):
-      raise InputError(f"{path} is not the workdir of a finished run: it has no {_RESULT}")
+    for name in (_RESULT, _CONFIG):
+      if not os.path.exists(os.path.join(path, name)):
+        raise InputError(f"{path} is not the workdir of a finished run: it has no {name}")
     if (was := read_json(os.path.join(path, _CONFIG))["experiment"]) != experiment:
       raise InputError(
         f"{path} holds a run of experiments.{was}: give one of experiments.{experiment}"

@@ -74,14 +74,16 @@ def test_comparison_over_seeds_by_hand():
 def test_the_summary_main_reads_workdirs(tmp_path, capsys):
   for seed, accuracy in ((0, 0.5), (1, 0.6)):
     rows = [row("dense", 2000, 1.0), row("l1", 1000, 0.3), row("agent", 1000, accuracy)]
-    (tmp_path / str(seed)).mkdir()
     result = {"seed": seed, "methods": [r._asdict() for r in rows]}
-    workdir.write_result(str(tmp_path / str(seed)), result)
+    with workdir.claim(str(tmp_path / str(seed)), "prune", {}):
+      workdir.write_result(str(tmp_path / str(seed)), result)
   summary_main.main(["summary", str(tmp_path / "0"), str(tmp_path / "1")])
   out = capsys.readouterr().out
   assert "| l1 " in out
   assert "seed 1: before fine-tuning the agent has 60.0, the best classical pruner 30.0" in out
-  for arguments in ([], [str(tmp_path / "none")]):
+  with workdir.claim(str(tmp_path / "other"), "train", {}):
+    workdir.write_result(str(tmp_path / "other"), {})
+  for arguments in ([], [str(tmp_path / "none")], [str(tmp_path / "other")]):
     with pytest.raises(SystemExit) as stop:
       summary_main.main(["summary", *arguments])
     assert stop.value.code == 1

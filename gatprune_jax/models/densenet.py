@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 
 from gatprune_jax.errors import InputError
+from gatprune_jax.models.image_size import refuse_smaller
 from gatprune_jax.models.normalization import batch_norm
 
 NUM_STAGES = 3
-LEAST_SIZE = 2 ** (NUM_STAGES - 1)  # each transition halves it, and one pixel must be left
 
 
 class CifarDenseNet(nn.Module):
@@ -37,11 +37,7 @@ class CifarDenseNet(nn.Module):
     Raises:
       InputError: images of less than 4 pixels on a side.
     """
-    if min(x.shape[1:3]) < LEAST_SIZE:
-      raise InputError(
-        f"images of {x.shape[1]} x {x.shape[2]} pixels: a DenseNet needs at least {LEAST_SIZE} x "
-        f"{LEAST_SIZE}"
-      )
+    refuse_smaller(x, NUM_STAGES - 1, "DenseNet")
     norm = batch_norm(train)
     x = nn.Conv(self.stem_width, (3, 3), padding=1, use_bias=False, name="stem")(x)
     for stage in range(1, NUM_STAGES + 1):

@@ -6,11 +6,11 @@ from flax import linen as nn
 import jax
 
 from gatprune_jax.errors import InputError
+from gatprune_jax.models.image_size import refuse_smaller
 from gatprune_jax.models.normalization import batch_norm
 
 # 3x3 convolutions before each of the five poolings: configurations D and E of the paper.
 STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-LEAST_SIZE = 2 ** len(STAGES[16])  # each pooling halves it, and one pixel must be left
 
 
 class VGG(nn.Module):
@@ -43,11 +43,7 @@ class VGG(nn.Module):
     Raises:
       InputError: images of less than 32 pixels on a side.
     """
-    if min(x.shape[1:3]) < LEAST_SIZE:
-      raise InputError(
-        f"images of {x.shape[1]} x {x.shape[2]} pixels: a VGG needs at least {LEAST_SIZE} x "
-        f"{LEAST_SIZE}"
-      )
+    refuse_smaller(x, len(STAGES[self.depth]), "VGG")
     norm = batch_norm(train)
     for stage, (width, num_convs) in enumerate(zip(self.widths, STAGES[self.depth], strict=True)):
       for layer in range(num_convs):
