@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from gatprune_jax.errors import InputError
-from gatprune_jax.models.image_size import refuse_smaller
 from gatprune_jax.models.normalization import batch_norm
+from gatprune_jax.models.sizes import are_widths, refuse_smaller
 
 NUM_STAGES = 3
 
@@ -64,6 +64,6 @@ def cifar_densenet(
   """
   if depth < 7 or (depth - 4) % NUM_STAGES:
     raise InputError(f"depth {depth} is not 3n + 4: choose 7, 10, ..., 40 or 100")
-  if not all(isinstance(width, int) and width > 0 for width in (growth, stem_width)):
+  if not are_widths((growth, stem_width)):
     raise InputError(f"growth {growth} and stem_width {stem_width} must both be positive")
   return CifarDenseNet(depth, num_classes, growth, stem_width)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gatprune_jax.errors import InputError
 from gatprune_jax.models.normalization import batch_norm
+from gatprune_jax.models.sizes import are_widths
 
 
 class ResidualBlock(nn.Module):
@@ -85,7 +86,7 @@ def cifar_resnet(
   """
   if depth < 8 or (depth - 2) % 6:
     raise InputError(f"depth {depth} is not 6n + 2: choose 8, 14, 20, 32, 44, 56 or 110")
-  if len(widths) != 3 or not all(isinstance(width, int) and width > 0 for width in widths):
+  if len(widths) != 3 or not are_widths(widths):
     raise InputError(f"widths {tuple(widths)}: a CIFAR ResNet has three positive stage widths")
   if shortcut not in ("A", "B"):
     raise InputError(f"shortcut {shortcut!r} is unknown: choose 'A' (padding) or 'B' (projection)")

@@ -8,6 +8,7 @@ import jax
 from gatprune_jax.errors import InputError
 from gatprune_jax.models.normalization import batch_norm
 from gatprune_jax.models.resnet import ResidualBlock
+from gatprune_jax.models.sizes import are_widths
 
 # Blocks of the four stages.
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -88,6 +89,6 @@ def imagenet_resnet(
   """
   if depth not in STAGES:
     raise InputError(f"depth {depth} is no ImageNet ResNet here: choose 18, 34 or 50")
-  if len(widths) != 4 or not all(isinstance(width, int) and width > 0 for width in widths):
+  if len(widths) != 4 or not are_widths(widths):
     raise InputError(f"widths {tuple(widths)}: an ImageNet ResNet has four positive stage widths")
   return ImageNetResNet(depth, num_classes, tuple(widths))

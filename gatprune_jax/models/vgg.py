@@ -6,8 +6,8 @@ from flax import linen as nn
 import jax
 
 from gatprune_jax.errors import InputError
-from gatprune_jax.models.image_size import refuse_smaller
 from gatprune_jax.models.normalization import batch_norm
+from gatprune_jax.models.sizes import are_widths, refuse_smaller
 
 # 3x3 convolutions before each of the five poolings: configurations D and E of the paper.
 STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -73,9 +73,9 @@ def vgg_bn(
   """
   if depth not in STAGES:
     raise InputError(f"depth {depth} is no VGG here: choose 16 or 19")
-  if len(widths) != 5 or not all(isinstance(width, int) and width > 0 for width in widths):
+  if len(widths) != 5 or not are_widths(widths):
     raise InputError(f"widths {tuple(widths)}: a VGG has five positive stage widths")
-  if not all(isinstance(width, int) and width > 0 for width in dense_widths):
+  if not are_widths(dense_widths):
     raise InputError(f"dense_widths {tuple(dense_widths)}: dense layers have positive widths")
   if not 0 <= dropout < 1:
     raise InputError(f"dropout {dropout} is not a probability in [0, 1)")

@@ -115,7 +115,7 @@ def improve_ratios(
   actions: jax.Array,
   advantage: jax.Array,
 ) -> tuple[Any, Any]:
-  """Epochs of PPO on one batch of actions, in place of `update` for bits.
+  """Epochs of PPO on one batch of actions.
 
   Args:
     policy: of the ratios.

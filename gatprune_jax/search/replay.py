@@ -28,8 +28,7 @@ def init_replay(
   masks: np.ndarray, scores: jax.Array, accuracies: jax.Array, capacity: int
 ) -> Replay:
   """A replay of distinct scored masks `[C, N]`, with room for `capacity` in all."""
-  num = len(masks)
-  more = capacity - num
+  num, more = len(masks), capacity - len(masks)
   grow = lambda rows: jnp.concatenate([rows, jnp.zeros((more, *rows.shape[1:]), rows.dtype)])
   return Replay(
     *map(grow, (jnp.asarray(masks), jnp.asarray(scores), jnp.asarray(accuracies))),

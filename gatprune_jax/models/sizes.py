@@ -1,8 +1,16 @@
-"""The least images that a network's poolings leave a pixel of."""
+"""Which widths and images the networks take."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 
 from gatprune_jax.errors import InputError
+
+
+def are_widths(widths: Iterable[Any]) -> bool:
+  """Whether all are numbers of channels: whole and positive."""
+  return all(isinstance(width, int) and width > 0 for width in widths)
 
 
 def refuse_smaller(x: jax.Array, halvings: int, network: str) -> None:
