@@ -16,6 +16,7 @@ import numpy as np
 from gatprune_jax.channels.axes import Axes, Part
 from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.graph import Group
+from gatprune_jax.channels.grouping import Partition
 from gatprune_jax.channels.labelling import Program, Step
 from gatprune_jax.channels.layers import consumed
 
@@ -80,15 +81,15 @@ class _Numbering:
 
   def __init__(self, program: Program, classes: LabelClasses, group_of_label: np.ndarray):
     self._root = classes.find(np.arange(len(classes)))
-    signature = group_of_label.astype(np.uint64)
-    for position, axes in enumerate(_all_axes(program)):
-      roots = np.unique(self._roots(axes))
-      signature[roots] = signature[roots] * np.uint64(0x9E3779B97F4A7C15) + np.uint64(position + 1)
-    _, self._node_of_label = np.unique(signature[self._root], return_inverse=True)
+    partition = Partition(group_of_label)
+    for axes in {_identity(axes): axes for axes in _all_axes(program)}.values():
+      partition.split(np.unique(self._roots(axes)))
+    self._node_of_label = partition.of[self._root]
     self.group_of_node = dict(
       zip(self._node_of_label.tolist(), group_of_label[self._root].tolist(), strict=True)
     )
-    self._cache: dict[int, tuple] = {}
+    self._of: dict[tuple, _Nodes] = {}
+    self._of_step: dict[int, tuple] = {}
 
   def _roots(self, axes: Axes) -> np.ndarray:
     labels = [a.labels.ravel() if isinstance(a, Part) else a for a in axes if a is not None]
@@ -96,16 +97,24 @@ class _Numbering:
 
   def of(self, axes: Axes) -> _Nodes:
     """The nodes of an array, as a set."""
-    return frozenset(np.unique(self._node_of_label[self._roots(axes)]).tolist())
+    key = _identity(axes)
+    if key not in self._of:
+      self._of[key] = frozenset(np.unique(self._node_of_label[self._roots(axes)]).tolist())
+    return self._of[key]
 
   def of_step(self, step: Step) -> tuple[list[_Nodes], list[_Nodes], _Nodes | None]:
     """The nodes of each operand of a step, of each result, and of the axis that it sums over."""
-    if id(step) not in self._cache:
+    if id(step) not in self._of_step:
       operands = [self.of(axes) for axes in step.inputs]
       read = consumed(step) if step.contraction is not None else None
       results = [self.of(axes) for axes in step.outputs]
-      self._cache[id(step)] = (operands, results, None if read is None else self.of((read,)))
-    return self._cache[id(step)]
+      self._of_step[id(step)] = (operands, results, None if read is None else self.of((read,)))
+    return self._of_step[id(step)]
+
+
+def _identity(axes: Axes) -> tuple[int, ...]:
+  """The same for axes with the same labels; the program keeps the arrays of labels."""
+  return tuple(id(a.labels if isinstance(a, Part) else a) for a in axes if a is not None)
 
 
 def _all_axes(program: Program) -> list[Axes]:

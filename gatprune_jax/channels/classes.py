@@ -36,22 +36,25 @@ class LabelClasses:
       above = self._parent[roots]
       if np.array_equal(above, roots):
         break
-      roots = above
-    self._parent[labels] = roots  # path compression
+      self._parent[labels] = roots = above  # path compression
     return roots
 
   def unify(self, first: np.ndarray, second: np.ndarray) -> None:
     """Merges the classes of `first[i]` and `second[i]` for every i; equal shapes."""
     if first is second:
       return
-    differ = self.find(first) != self.find(second)
-    for a, b in zip(first[differ], second[differ], strict=True):
-      a, b = self._root(a), self._root(b)
-      if a != b:
-        keep, drop = min(a, b), max(a, b)
-        self._parent[drop] = keep
-        if drop in self._reasons:
-          self._reasons.setdefault(keep, self._reasons.pop(drop))
+    dropped = [np.empty(0, np.int64)]
+    while True:
+      a, b = self.find(first), self.find(second)
+      differ = a != b
+      if not differ.any():
+        break
+      # A root that meets several others gets the lowest; the next round merges the rest.
+      dropped.append(np.maximum(a, b)[differ])
+      np.minimum.at(self._parent, dropped[-1], np.minimum(a, b)[differ])
+    for root in np.unique(np.concatenate(dropped)).tolist():
+      if root in self._reasons:
+        self._reasons.setdefault(self._root(root), self._reasons.pop(root))
 
   def freeze(self, labels: np.ndarray, reason: str) -> None:
     """Forbids the removal of these labels' classes; an earlier reason stays."""

@@ -1,6 +1,6 @@
 """Finds the channels of a network from its jaxpr alone: nothing is declared, no model is edited."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ from gatprune_jax.channels.axes import WINDOW, Axes, freeze_axes
 from gatprune_jax.channels.bypass import with_bypass
 from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.function import check_finite, trace_pure
-from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf, leaf_paths
+from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, leaf_paths
+from gatprune_jax.channels.grouping import group_channels
 from gatprune_jax.channels.labelling import Source, Step, label
 from gatprune_jax.channels.layers import consumed, produced, read_layers
 from gatprune_jax.channels.parameters import parameter_flags
@@ -90,7 +91,7 @@ def trace(
   layers = read_layers(program, channel_of, batch, leaves, leaf_axes)
   frozen = _frozen(classes, leaves, leaf_axes)
   from_input = [not source.is_weight for source in sources]
-  groups = _groups(num_channels, layers, leaves)
+  groups = group_channels(num_channels, layers, leaves)
   groups = with_bypass(program, from_input, classes, channel_of, groups)
   return ChannelGraph(num_channels, groups, layers, frozen, leaves, treedef)
 
@@ -142,38 +143,6 @@ def _number_channels(
   id_of_root = np.full(len(classes), FROZEN)
   id_of_root[list(ids.keys())] = list(ids.values())
   return lambda labels: id_of_root[classes.find(labels)], len(ids)
-
-
-def _groups(
-  num_channels: int, layers: tuple[Layer, ...], leaves: tuple[Leaf, ...]
-) -> tuple[Group, ...]:
-  """Collects the channels that live equally often on the same axes, in network order."""
-  on_leaves = _occurrences(num_channels, [(leaf.path, leaf.axes) for leaf in leaves])
-  on_layers = _occurrences(num_channels, [(index, la.axes) for index, la in enumerate(layers)])
-  alike: dict[tuple, list[int]] = {}
-  for channel, places in enumerate(zip(on_leaves, on_layers, strict=True)):
-    alike.setdefault(places, []).append(channel)
-  producer: dict[int, str] = {}
-  for layer in layers:
-    for channel in layer.outputs[layer.outputs != FROZEN].tolist():
-      producer.setdefault(channel, layer.name)
-  return tuple(
-    Group(producer[channels[0]], np.array(channels), tuple(place for place, _ in of_leaves))
-    for (of_leaves, _), channels in alike.items()
-  )
-
-
-def _occurrences(
-  num_channels: int, arrays: Iterable[tuple[Any, tuple[np.ndarray, ...]]]
-) -> list[tuple]:
-  """Of each channel ((name, axis), how often) for every axis of named arrays that it is on."""
-  found: list[list] = [[] for _ in range(num_channels)]
-  for name, axes in arrays:
-    for axis, ids in enumerate(axes):
-      channels, counts = np.unique(ids[ids != FROZEN], return_counts=True)
-      for channel, count in zip(channels.tolist(), counts.tolist(), strict=True):
-        found[channel].append(((name, axis), count))
-  return [tuple(places) for places in found]
 
 
 def _frozen(

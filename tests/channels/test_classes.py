@@ -7,19 +7,31 @@ from gatprune_jax.channels.classes import LabelClasses
 
 def test_classes_agree_with_relabelling():
   rng = np.random.default_rng(0)
-  for _ in range(20):
+  for _ in range(40):
     size = int(rng.integers(2, 60))
-    classes, oracle = LabelClasses(), np.arange(size)
+    classes, oracle, frozen = LabelClasses(), np.arange(size), np.zeros(size, bool)
     labels = classes.fresh(size)
-    for _ in range(int(rng.integers(0, 30))):
-      num = int(rng.integers(1, 5))
-      a, b = rng.integers(0, size, (2, num))
+    for _ in range(int(rng.integers(0, 8))):
+      a, b = rng.integers(0, size, (2, int(rng.integers(0, 12))))
       classes.unify(labels[a], labels[b])
       for i, j in zip(a, b, strict=True):
         oracle[oracle == oracle[j]] = oracle[i]
+      chosen = rng.integers(0, size, int(rng.integers(0, 2)))
+      classes.freeze(labels[chosen], "chosen")
+      frozen[chosen] = True
     roots = classes.find(labels)
-    same = roots[:, None] == roots[None]
-    np.testing.assert_array_equal(same, oracle[:, None] == oracle[None])
+    same = oracle[:, None] == oracle[None]
+    np.testing.assert_array_equal(roots[:, None] == roots[None], same)
+    is_frozen = [classes.reason(label) is not None for label in labels]
+    np.testing.assert_array_equal(is_frozen, (same & frozen).any(1))
+
+
+def test_a_long_chain_is_one_class():
+  classes = LabelClasses()
+  labels = classes.fresh(5000)
+  for step in (4, 2, 1):  # chains beside each other, then between them
+    classes.unify(labels[:-step], labels[step:])
+  assert not classes.find(labels).any()
 
 
 def test_a_class_is_frozen_with_its_first_reason():

@@ -1,0 +1,65 @@
+"""Collects the channels that live equally often on the same axes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gatprune_jax.channels.graph import FROZEN, Group, Layer, Leaf
+
+
+class Partition:
+  """Elements in classes that only ever split.
+
+  Args:
+    classes: int64 `[size]`, each element's class to begin with, not negative.
+
+  Attributes:
+    of: int64 `[size]`, each element's class.
+  """
+
+  def __init__(self, classes: np.ndarray):
+    self.of = classes.copy()
+    self._next = classes.max(initial=0) + 1
+
+  def split(self, found: np.ndarray) -> None:
+    """Splits every class by how often its elements are among those found."""
+    elements, times = np.unique(found, return_counts=True)
+    if elements.size:
+      keys = self.of[elements] * (times.max() + 1) + times
+      parts, part_of = np.unique(keys, return_inverse=True)
+      self.of[elements] = self._next + part_of
+      self._next += len(parts)
+
+
+def group_channels(
+  num_channels: int, layers: tuple[Layer, ...], leaves: tuple[Leaf, ...]
+) -> tuple[Group, ...]:
+  """The groups of a network's channels, in network order, without a bypass."""
+  alike = Partition(np.zeros(num_channels, np.int64))
+  for *_, channels in _axes(leaves):
+    alike.split(channels)
+  for layer in layers:
+    for ids in layer.axes:
+      alike.split(ids[ids != FROZEN])
+  _, first, number = np.unique(alike.of, return_index=True, return_inverse=True)
+  group_of = np.argsort(np.argsort(first))[number]
+
+  members: list[list[tuple[str, int]]] = [[] for _ in first]
+  for path, axis, channels in _axes(leaves):
+    for group in np.unique(group_of[channels]):
+      members[group].append((path, axis))
+  producer: dict[int, str] = {}
+  for layer in layers:
+    for group in np.unique(group_of[layer.outputs[layer.outputs != FROZEN]]).tolist():
+      producer.setdefault(group, layer.name)
+  return tuple(
+    Group(producer[group], np.flatnonzero(group_of == group), tuple(places))
+    for group, places in enumerate(members)
+  )
+
+
+def _axes(leaves: tuple[Leaf, ...]) -> Iterator[tuple[str, int, np.ndarray]]:
+  """Every axis of every variable, with the channels on it."""
+  for leaf in leaves:
+    for axis, ids in enumerate(leaf.axes):
+      yield leaf.path, axis, ids[ids != FROZEN]
