@@ -8,16 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax import compilation, mesh
+from gatprune_jax import mesh
 from gatprune_jax.agent import Policy, observe, with_embedding
-from gatprune_jax.health import is_finite, must_roll_back, roll_back
+from gatprune_jax.health import is_finite, must_roll_back, refuse_if_all_skipped, roll_back
 from gatprune_jax.resume import Nowhere, Store
 from gatprune_jax.search.candidates import candidate_masks, distinct
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.mdp import greedy_logits, make_decisions, make_environment
 from gatprune_jax.search.refinement import neighbours, refine
 from gatprune_jax.search.replay import init_replay, scored_masks
-from gatprune_jax.search.scoring import ScoreFn, Scorer, SearchResult, Task, best_classical
+from gatprune_jax.search.scoring import (
+  ScoreFn,
+  Scorer,
+  SearchResult,
+  Task,
+  best_classical,
+  jit_scoring,
+)
 from gatprune_jax.search.update import (
   Incumbent,
   Problem,
@@ -60,7 +67,7 @@ def search(
     The shortlist; every mask satisfies every budget.
 
   Raises:
-    Diverged: where updates are not finite, again and again.
+    Diverged: where updates are not finite, again and again, or none is.
     Preempted: where the store was asked to stop.
   """
   store = store or Nowhere()
@@ -108,6 +115,7 @@ def learn(
       in_a_row = state.health.in_a_row
       store.offer(step, lambda now=state: now, functools.partial(is_finite, in_a_row))
   store.finish(step, lambda: state)
+  refuse_if_all_skipped("the search", config.updates, state.health.skipped)
   return state
 
 
@@ -184,8 +192,7 @@ def refined_candidates(
 def compile_update(config: SearchConfig, policy: Policy, score_fn: ScoreFn) -> Callable:
   """`update` as one compiled call of (state, problem); the state's memory is re-used."""
   once = functools.partial(update, config, policy, score_fn)
-  shared = not config.adaptation.steps  # else most of it are gradient steps
-  return compilation.jit(once, shared=shared, donate_argnums=0, out_shardings=mesh.everywhere())
+  return jit_scoring(config, once, donate_argnums=0)
 
 
 def final_logits(policy: Policy, state: SearchState, problem: Problem) -> np.ndarray:

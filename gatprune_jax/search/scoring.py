@@ -132,8 +132,7 @@ class Scorer:
     def score_first(masks, count, *same):
       return first_in_chunks(lambda some: share(some, *same), masks, count, at_once)
 
-    shared = not config.adaptation.steps  # else most of it are gradient steps
-    self._score_first = compilation.jit(score_first, shared=shared, out_shardings=mesh.everywhere())
+    self._score_first = jit_scoring(config, score_first)
 
   def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores and accuracies `[C]` of masks `[C, N]` on the reward images."""
@@ -176,6 +175,12 @@ class Scorer:
       filled = some[np.arange(size) % len(some)]
       parts.append(self._score_first(filled, np.int32(len(some)), self.images, x, y))
     return jax.tree.map(lambda *rows: np.concatenate(rows)[: len(masks)], *parts)
+
+
+def jit_scoring(config: SearchConfig, fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+  """`compilation.jit` of what scores masks, on all devices, with options of `jax.jit`."""
+  shared = not config.adaptation.steps  # else most of it are gradient steps
+  return compilation.jit(fn, shared=shared, out_shardings=mesh.everywhere(), **options)
 
 
 def chosen_chunk(config: SearchConfig, task: Task) -> int:

@@ -45,8 +45,9 @@ def test_channels_may_be_renumbered():
   policy = Policy(PolicyConfig(layers=2, heads=2, head_features=4, edge_norms=True), num_groups=2)
   observation = random_observation(rng)
   dynamic = rng.standard_normal((7, 3)).astype(np.float32)
-  variables = randomised(policy.init(jax.random.key(0), observation, dynamic), rng)
-  logits = policy.apply(variables, observation, dynamic)
+  variables = randomised(jax.jit(policy.init)(jax.random.key(0), observation, dynamic), rng)
+  logits_of = jax.jit(policy.apply)
+  logits = logits_of(variables, observation, dynamic)
 
   new_id = rng.permutation(7)  # channel c becomes new_id[c]
   old_of = np.argsort(new_id)
@@ -61,7 +62,7 @@ def test_channels_may_be_renumbered():
     observation.group_of[old_of],
   )
   variables = with_embedding(variables, variables["params"]["embedding"][old_of])
-  moved_logits = policy.apply(variables, moved, dynamic[old_of])
+  moved_logits = logits_of(variables, moved, dynamic[old_of])
   np.testing.assert_allclose(moved_logits[new_id], logits, atol=1e-5)
 
 

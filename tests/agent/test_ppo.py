@@ -75,7 +75,7 @@ def test_leave_one_out_by_hand():
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 0.7, -1.3])
 def test_equal_utilities_give_no_advantage(value):
-  for num in range(2, 65):
+  for num in (2, 3, 5, 7, 13, 24, 49, 64):
     np.testing.assert_array_equal(leave_one_out_advantages(jnp.full(num, value)), np.zeros(num))
 
 

@@ -66,6 +66,12 @@ def test_after_three_skips_it_goes_back_and_after_three_times_it_stops(two_layer
   assert [int(m["rollbacks"]) for m in searching.metrics] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
 
 
+def test_a_search_that_learned_nothing_is_no_result(two_layers):
+  searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=2), nan_likelihood)
+  with pytest.raises(Diverged, match="the search is not finite: all 2 updates gave NaN or infin"):
+    searching.learn(Nowhere())
+
+
 def test_a_skipped_update_changes_nothing_but_the_counts(two_layers):
   searching = Searching(two_layers, spoil=nan_likelihood)
   state, _ = searching.update(searching.state)
