@@ -85,6 +85,7 @@ def align(
 
   def apply(index: Any, variables: Any, *args: Any) -> Any:
     binding = bind(graph, fn, (dense_shapes(graph, variables), *args))
+    binding.refuse_split_outputs()
     mask = jnp.asarray(masks, float)[index]
     interpreter = Interpreter(binding.classes, binding.channel_of, keep, mask, conv, index)
     out = interpreter.run(binding.program, jax.tree.leaves((variables, *args)))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gatprune_jax.channels.axes import Part
 from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph
 from gatprune_jax.channels.labelling import Program, Source, label
@@ -19,6 +20,20 @@ class Binding(NamedTuple):
   classes: LabelClasses
   channel_of: Callable[[np.ndarray], np.ndarray]  # labels [size] -> channel ids [size]
   out_treedef: Any
+
+  def refuse_split_outputs(self) -> None:
+    """For programs whose channels are cut.
+
+    Raises:
+      InputError: where an output has channels on several axes, so that what is left is no array.
+    """
+    for axes in self.program.outputs:
+      for part in axes:
+        if isinstance(part, Part) and (self.channel_of(part.labels.ravel()) != FROZEN).any():
+          raise InputError(
+            "an output has its channels split over several axes, from which none can be cut: "
+            "return them on one axis"
+          )
 
 
 def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:

@@ -14,6 +14,8 @@ from gatprune_jax.channels.graph import ChannelGraph
 from gatprune_jax.channels.resources import RESOURCES, Products
 from gatprune_jax.errors import InputError
 
+_ROUNDING = 1e-6  # of violations in float32; those of ResNet-56 as it is, at budgets of 1, are 4e-8
+
 
 def keep_floors(graph: ChannelGraph, fraction: float, allow_empty: bool = False) -> np.ndarray:
   """The fewest channels each group may keep, max(1, ceil(fraction * width)), int64 `[groups]`.
@@ -105,6 +107,13 @@ class Budgets:
     """v_k = (c_k(mask) / c_k(dense) - d_k) / d_k, `[K]`; feasible where all are <= 0."""
     return (self.ratios(mask) - self.limits) / self.limits
 
+  def met(self, violations: jax.Array) -> jax.Array:
+    """Whether violations `[..., K]` in float32 are none but by rounding, `[...]`.
+
+    A mask that is handed back must be `feasible`.
+    """
+    return (violations <= _ROUNDING).all(-1)
+
   def feasible(self, mask: Any) -> bool:
     """Whether a concrete mask is within every budget, counted exactly."""
     return bool((self.ratios(np.asarray(mask)) <= self.limits).all())
@@ -151,7 +160,7 @@ def make_budgets(graph: ChannelGraph, limits: Mapping[str, float], floors: np.nd
       raise InputError(
         f"budget for {name!r}: unknown resource, choose from {', '.join(sorted(RESOURCES))}"
       )
-    if not 0 < limit <= 1:
+    if not isinstance(limit, (int, float, np.number)) or not 0 < limit <= 1:
       raise InputError(
         f"budget {limit} for {name} is not a share of the dense network: choose one above 0 and "
         "at most 1"
@@ -159,6 +168,9 @@ def make_budgets(graph: ChannelGraph, limits: Mapping[str, float], floors: np.nd
   names = tuple(sorted(limits))
   products = tuple(RESOURCES[name](graph) for name in names)
   dense = np.array([p(np.ones(graph.num_channels)) for p in products])
+  for name, cost in zip(names, dense, strict=True):
+    if cost == 0:
+      raise InputError(f"budget for {name}: the dense network has 0 {name}, so leave it out")
   budgets = Budgets(names, np.array([float(limits[n]) for n in names]), products, dense)
   reachable = budgets.ratios(smallest_mask(graph, floors))
   for name, limit, least in zip(names, budgets.limits, reachable, strict=True):

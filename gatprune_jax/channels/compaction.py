@@ -75,21 +75,27 @@ def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool 
     allow_empty: see `compact`.
 
   Raises:
-    InputError: where an array has the path of a variable, but not its shape.
+    InputError: where an array has the path of a variable, but not its shape, or of several.
   """
   keep = checked_mask(graph, mask, allow_empty)
-  owner: dict[str, Leaf] = {}
-  for leaf in reversed(graph.leaves):
-    owner[leaf.path] = leaf
-    if leaf.is_parameter and "/" in leaf.path:
-      owner[leaf.path.partition("/")[2]] = leaf
+  owners: dict[str, list[Leaf]] = {}
+  for leaf in graph.leaves:
+    if rest := leaf.path.partition("/")[2]:
+      owners.setdefault(rest, []).append(leaf)
+  owners.update({leaf.path: [leaf] for leaf in graph.leaves})
 
   def cut(path: tuple, array: Any) -> Any:
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     ends = [name.split("/", k)[-1] for k in range(name.count("/") + 1)]
-    leaf = next((owner[end] for end in ends if end in owner), None)
-    if leaf is None or not np.shape(array):
+    found = next((owners[end] for end in ends if end in owners), [])
+    if not found or not np.shape(array):
       return array
+    leaf, *others = found
+    if others:
+      raise InputError(
+        f"{name} may belong to {leaf.path} or to {others[0].path}: give it the whole path of its "
+        "variable"
+      )
     if np.shape(array) != leaf.shape:
       raise InputError(
         f"{name} has shape {np.shape(array)}, but variable {leaf.path} has {leaf.shape}: only "
@@ -107,12 +113,27 @@ def compact_function(
   keep = checked_mask(graph, mask, allow_empty)
 
   def small_fn(variables: Any, *args: Any) -> Any:
+    check_cut(graph, variables, keep)
     binding = bind(graph, fn, (dense_shapes(graph, variables), *args))
+    binding.refuse_split_outputs()
     interpreter = Interpreter(binding.classes, binding.channel_of, keep=keep[None])
     out = interpreter.run(binding.program, jax.tree.leaves((variables, *args)))
     return jax.tree.unflatten(binding.out_treedef, out)
 
   return jax.jit(small_fn)
+
+
+def check_cut(graph: ChannelGraph, variables: Any, keep: np.ndarray) -> None:
+  """Raises InputError unless the variables have the shapes that the mask leaves."""
+  if jax.tree.structure(variables) != graph.treedef:
+    graph.check_variables(variables)  # tells how they differ
+  for leaf, array in zip(graph.leaves, jax.tree.leaves(variables), strict=True):
+    shape = tuple(len(kept) for kept in kept_positions(leaf, keep))
+    if np.shape(array) != shape:
+      raise InputError(
+        f"variable {leaf.path} has shape {np.shape(array)}, but under this mask it has {shape}: "
+        "pass the compact network's variables"
+      )
 
 
 def dense_shapes(graph: ChannelGraph, variables: Any) -> Any:

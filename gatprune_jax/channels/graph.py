@@ -135,8 +135,8 @@ class ChannelGraph:
         f"{' and '.join(said) or f'{treedef} instead of {self.treedef}'}"
       )
     for array, leaf in zip(arrays, self.leaves, strict=True):
-      if tuple(array.shape) != leaf.shape:
+      if np.shape(array) != leaf.shape:
         raise InputError(
-          f"variable {leaf.path} has shape {tuple(array.shape)}, but the graph was traced with "
+          f"variable {leaf.path} has shape {np.shape(array)}, but the graph was traced with "
           f"{leaf.shape}"
         )

@@ -125,8 +125,9 @@ def gather(
 def gather_params(eqn, inputs, outputs, kept):
   """Whole axes are taken at their new size; None, at dense shapes, where elements are selected."""
   shape, sizes = eqn.invars[0].aval.shape, list(eqn.params["slice_sizes"])
+  collapsed = eqn.params["dimension_numbers"].collapsed_slice_dims  # of one element, to be there
   for k, labels in enumerate(inputs[0]):
-    if labels is not None and sizes[k] == shape[k]:
+    if labels is not None and sizes[k] == shape[k] and k not in collapsed:
       sizes[k] = int(kept(labels).sum())
     elif labels is not None and not kept(labels).all():
       return None

@@ -11,7 +11,9 @@ import numpy as np
 from gatprune_jax.channels import rules
 from gatprune_jax.channels.axes import Axes, Kept, Part, has_parts, resized
 from gatprune_jax.channels.classes import LabelClasses
+from gatprune_jax.channels.graph import FROZEN
 from gatprune_jax.channels.labelling import Program, Source, Step, label
+from gatprune_jax.errors import InputError
 
 Convolution = Callable[..., jax.Array]  # (lhs, rhs, **conv_general_dilated parameters) -> result
 
@@ -193,13 +195,34 @@ class Interpreter:
     @with_rule.defjvp
     def rule(primals, tangents):
       dense = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in step.eqn.invars]
-      closed = jax.make_jaxpr(lambda p, t: jax.jvp(original, p, t))(tuple(dense), tuple(dense))
-      inputs, sources = step.inputs * 2, [Source(False)] * (2 * len(dense))
-      derivative = label(closed, self._classes, inputs, sources)
-      out = self.run(derivative, [*primals, *tangents])
+      moving = [i for i, v in enumerate(dense) if jnp.issubdtype(v.dtype, jnp.inexact)]
+
+      def jvp(primals, moved):
+        def of_moving(*values):
+          every = dict(enumerate(primals)) | dict(zip(moving, values, strict=True))
+          return original(*every.values())
+
+        return jax.jvp(of_moving, tuple(primals[i] for i in moving), tuple(moved))
+
+      closed = jax.make_jaxpr(jvp)(tuple(dense), [dense[i] for i in moving])
+      inputs = [*step.inputs, *(step.inputs[i] for i in moving)]
+      derivative = self._label_derivative(closed, inputs)
+      out = self.run(derivative, [*primals, *(tangents[i] for i in moving)])
       return out[: len(out) // 2], out[len(out) // 2 :]
 
     return with_rule
+
+  def _label_derivative(self, closed: jex_core.ClosedJaxpr, inputs: list[Axes]) -> Program:
+    """Labels a derivative rule, which may do with channels what the function itself does not."""
+    channels = [labels for axes in inputs for labels in axes if isinstance(labels, np.ndarray)]
+    before = [self._channel_of(labels) for labels in channels]
+    program = label(closed, self._classes, inputs, [Source(False)] * len(inputs))
+    for labels, ids in zip(channels, before, strict=True):
+      reasons = [self._classes.reason(of) for of in labels[ids != FROZEN].tolist()]
+      if (ids != self._channel_of(labels)).any() or any(reasons):
+        why = next(filter(None, reasons), "it ties channels together")
+        raise InputError(f"the derivative rule of a custom_jvp cannot lose channels: {why}")
+    return program
 
 
 def _evaluate_alone(jaxpr: jex_core.Jaxpr, eqn, values: list[Any]) -> list[Any]:

@@ -152,13 +152,20 @@ def _label_equation(
 
 
 def _concrete(const: Any) -> np.ndarray | None:
-  return None if isinstance(const, jax.core.Tracer) else np.asarray(const)
+  is_key = jax.dtypes.issubdtype(getattr(const, "dtype", None), jax.dtypes.prng_key)
+  return None if is_key or isinstance(const, jax.core.Tracer) else np.asarray(const)
 
 
 def _computed(eqn, sources: list[Source]) -> np.ndarray | None:
   """The value of an equation's result, where those of its operands are known."""
   values = [source.value() for source in sources]
-  if any(value is None for value in values):
+  sizes = [size for var in (*eqn.invars, *eqn.outvars) for size in var.aval.shape]
+  is_symbolic = eqn.primitive.name == "dim_as_value" or not all(map(_is_number, sizes))
+  if is_symbolic or any(value is None for value in values):
     return None
   with jax.ensure_compile_time_eval():
-    return np.asarray(eqn.primitive.bind(*values, **eqn.params))
+    return _concrete(eqn.primitive.bind(*values, **eqn.params))
+
+
+def _is_number(size: Any) -> bool:
+  return isinstance(size, int)

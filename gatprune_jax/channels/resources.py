@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph
+from gatprune_jax.errors import InputError
 
 
 class Products(NamedTuple):
@@ -24,7 +25,15 @@ class Products(NamedTuple):
     """Evaluates the sum for one mask `[N]`.
 
     A mask that JAX is tracing gives a float32 scalar; any other is counted exactly in float64.
+
+    Raises:
+      InputError: where the mask has another shape.
     """
+    num_channels = self.counts.shape[-1]
+    if np.shape(mask) != (num_channels,):
+      raise InputError(
+        f"the mask has shape {np.shape(mask)}, but this network has {num_channels} channels"
+      )
     if isinstance(mask, jax.core.Tracer):
       kept = jnp.asarray(self.counts) @ mask.astype(jnp.float32)
       factors = kept + jnp.asarray(self.constant, jnp.float32)
@@ -35,7 +44,7 @@ class Products(NamedTuple):
 
 def _products(num_channels: int, terms: list[tuple[float, list[np.ndarray]]]) -> Products:
   """Builds the sum from (coefficient, channel ids of each axis) terms."""
-  width = max(len(axes) for _, axes in terms)
+  width = max((len(axes) for _, axes in terms), default=0)
   counts = np.zeros((len(terms), width, num_channels + 1), np.float32)
   constant = np.ones((len(terms), width))
   for index, (_, axes) in enumerate(terms):

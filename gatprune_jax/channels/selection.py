@@ -28,7 +28,9 @@ def matching(paths: Sequence[str], patterns: str | Sequence[str], argument: str)
   Raises:
     InputError: naming every pattern that matches nothing.
   """
-  patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+  patterns = [patterns] if isinstance(patterns, str) else patterns
+  if not isinstance(patterns, Sequence) or not all(isinstance(p, str) for p in patterns):
+    raise InputError(f"{argument} is {patterns!r}: give a pattern, or a list of patterns")
   found: set[int] = set()
   unknown = []
   for pattern in patterns:
@@ -64,20 +66,25 @@ def apply_selection(
   for index in matching(paths, freeze, "freeze"):
     freeze_axes(classes, leaf_axes[index], "named by freeze")
 
-  outputs = {step.leaf: produced(step) for step in steps if step.leaf is not None}
+  outputs: dict[int, list[np.ndarray]] = {}  # of a kernel that several layers share: of each
+  for step in steps:
+    if step.leaf is not None and (labels := produced(step)) is not None:
+      outputs.setdefault(step.leaf, []).append(labels)
   for index in matching(paths, keep, "keep"):
-    labels = outputs.get(index)  # what a kernel produces; all of any other variable
-    axes = leaf_axes[index] if labels is None else (labels,)
-    freeze_axes(classes, axes, "named by keep")
+    # What a kernel produces; all of any other variable.
+    freeze_axes(classes, tuple(outputs.get(index, leaf_axes[index])), "named by keep")
 
-  chosen = matching(paths, only, "only")
-  if chosen:
-    allowed = [outputs[index] for index in chosen if outputs.get(index) is not None]
-    if not allowed:
+  allowed = []
+  matching(paths, only, "only")  # tells of all patterns that match nothing
+  for pattern in [only] if isinstance(only, str) else only:
+    chosen = matching(paths, pattern, "only")
+    if not (produces := [labels for index in chosen for labels in outputs.get(index, [])]):
       raise InputError(
         f"only: {', '.join(paths[i] for i in chosen)} are not kernels that produce channels: name "
         "layers"
       )
+    allowed += produces
+  if allowed:
     roots = np.unique(classes.find(np.concatenate(allowed)))
     # Layers whose kernel is no variable produce channels too.
     made = tuple(labels for step in steps if (labels := produced(step)) is not None)

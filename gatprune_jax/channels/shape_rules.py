@@ -91,6 +91,9 @@ def concatenate(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
       out.append(merged)
     elif all(labels is None for labels in parts):
       out.append(None)
+    elif not all(isinstance(var.aval.shape[axis], int) for var in eqn.invars):  # a symbolic batch
+      freeze_axes(classes, tuple(parts), "`concatenate` along the batch")
+      out.append(None)
     else:  # an unlabelled part (an input image, say) keeps all of its elements
       filled = []
       for var, labels in zip(eqn.invars, parts, strict=True):

@@ -37,7 +37,8 @@ def trace(
   operation merges the labels that must go together; a convolution or dot product merges its
   contracted axes and is recorded as a layer. What meets the model's input or output, or an
   operation without a rule, is frozen. A class of labels that is not frozen, is produced by a
-  layer and read by a layer is one channel.
+  layer, read by a layer and on a variable is one channel: what lies on constants that apply_fn
+  captured alone stays whole.
 
   `keep`, `freeze` and `only` are patterns, one or several, of variable paths: runs of whole
   components such as "stem" or "stage1_*/conv1/kernel", with `*`, `?` and `[]` as in a shell.
@@ -75,7 +76,7 @@ def trace(
   steps = program.contractions()
   _check_kernels(steps, paths, arrays)
   apply_selection(classes, steps, paths, leaf_axes, keep, freeze, only)
-  channel_of, num_channels = _number_channels(classes, steps)
+  channel_of, num_channels = _number_channels(classes, steps, leaf_axes)
   if num_channels == 0:
     raise InputError(
       f"no channel of this network can be removed: found {len(steps)} layers, every channel of "
@@ -122,9 +123,11 @@ def _check_kernels(steps: list[Step], paths: list[str], arrays: list[Any]) -> No
 
 
 def _number_channels(
-  classes: LabelClasses, steps: list[Step]
+  classes: LabelClasses, steps: list[Step], leaf_axes: list[Axes]
 ) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
   """Numbers the classes that are channels in the order in which layers produce them."""
+  on_variables = [classes.find(labels) for axes in leaf_axes for labels in axes]
+  can_be_cut = set(np.concatenate([*on_variables, np.empty(0, np.int64)]).tolist())
   read: set[int] = set()
   for step in steps:
     if (labels := consumed(step)) is not None:
@@ -136,7 +139,9 @@ def _number_channels(
     for root in classes.find(labels).tolist():
       if root in ids or classes.reason(root) is not None:
         continue
-      if root in read:
+      if root not in can_be_cut:
+        classes.freeze(np.array([root]), "it is on no variable, only on captured constants")
+      elif root in read:
         ids[root] = len(ids)
       else:
         classes.freeze(np.array([root]), "no layer reads it")

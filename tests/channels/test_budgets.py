@@ -106,3 +106,14 @@ def test_channels_of_a_group_cost_the_same(repeated):
     mask = allocate(graph, budgets, floors, order)
     assert mask.sum() == 2
     assert budgets.feasible(mask)
+
+
+def test_a_resource_that_the_network_does_not_have_is_refused():
+  fn = lambda v, x: jnp.tanh(x @ v["a"]) @ v["b"]
+  variables = {"params": {}, "a": np.ones((3, 6)), "b": np.ones((6, 2))}
+  graph = gp.trace(fn, variables, np.ones((2, 3)))
+  assert gp.params(graph, np.ones(6)) == 0
+  with pytest.raises(gp.InputError, match="the dense network has 0 params, so leave it out"):
+    make_budgets(graph, {"params": 0.5}, keep_floors(graph, 0.0))
+  with pytest.raises(gp.InputError, match=r"the mask has shape \(5,\), but this network has 6 cha"):
+    gp.macs(graph, np.ones(5))

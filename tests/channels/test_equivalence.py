@@ -213,3 +213,51 @@ def test_relu_keeps_its_own_derivative_at_zero():
   small = gp.compact(graph, fn, variables, np.array([1, 0, 1]))
   gradient = jax.grad(lambda v: small.apply(v, x).sum())(small.variables)
   np.testing.assert_array_equal(gradient["a"], np.zeros((2, 2)))
+
+
+def test_a_derivative_rule_with_an_integer_operand_is_kept():
+  @jax.custom_jvp
+  def scale(x, times):
+    return x * times
+
+  scale.defjvp(lambda p, t: (scale(*p), 3 * t[0] * p[1]))  # not its own, so that it is seen
+  fn = lambda v, x: scale(nn.relu(x @ v["a"]), 2) @ v["b"]
+  variables, x = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((1, 2))
+  small = gp.compact(gp.trace(fn, variables, x), fn, variables, np.array([1, 0, 1]))
+  gradient = jax.grad(lambda v: small.apply(v, x).sum())(small.variables)
+  np.testing.assert_array_equal(gradient["a"], np.full((2, 2), 6.0))
+
+
+def test_a_derivative_rule_that_looks_at_all_channels_is_refused():
+  @jax.custom_jvp
+  def own(x):
+    return jnp.maximum(x, 0)
+
+  own.defjvp(lambda p, t: (own(*p), t[0] / (1 + jnp.abs(p[0]).mean(-1, keepdims=True))))
+  fn = lambda v, x: own(x @ v["a"]) @ v["b"]
+  variables, x = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((1, 2))
+  small = gp.compact(gp.trace(fn, variables, x), fn, variables, np.array([1, 0, 1]))
+  assert small.apply(small.variables, x) == 4
+  with pytest.raises(gp.InputError, match="the derivative rule of a custom_jvp cannot lose chann"):
+    jax.grad(lambda v: small.apply(v, x).sum())(small.variables)
+
+
+def test_outputs_split_over_axes_are_refused():
+  features = lambda v, x: nn.relu(x @ v["a"]).reshape(-1, 2, 3)
+  fn = lambda v, x: nn.relu(x @ v["a"]) @ v["b"]
+  variables, x = {"a": jnp.ones((2, 6)), "b": jnp.ones((6, 1))}, jnp.ones((1, 2))
+  graph = gp.trace(fn, variables, x)
+  small = gp.compact(graph, features, variables, np.array([1, 0, 1, 1, 1, 0]))
+  with pytest.raises(gp.InputError, match="channels split over several axes"):
+    small.apply(small.variables, x)
+
+
+def test_the_dense_variables_are_not_taken_for_the_compact_ones(example_b):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  mask = random_mask(graph, np.random.default_rng(10))
+  small = gp.compact(graph, example_b.eval_fn, example_b.variables, mask)
+  with pytest.raises(gp.InputError, match=r"has shape .*, but under this mask it has"):
+    small.apply(example_b.variables, example_b.x)
+  tree = small.variables["params"]
+  with pytest.raises(gp.InputError, match="not the tree that the graph was traced with"):
+    small.apply(tree, example_b.x)

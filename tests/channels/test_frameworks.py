@@ -128,3 +128,30 @@ def test_optimiser_state_of_other_shapes_is_refused(example_b):
   mask = np.ones(graph.num_channels)
   with pytest.raises(gp.InputError, match=r"rows/stem/kernel has shape \(3, 3\), but variable"):
     gp.compact_state(graph, state, mask)
+
+
+def test_state_is_cut_like_the_variable_of_its_whole_path():
+  fn = lambda v, x: jax.nn.relu(jax.nn.relu(x @ v["b"]["w"]) @ v["w"]) @ v["z"]
+  shapes = {"b": {"w": (4, 8)}, "w": (8, 8), "z": (8, 2)}
+  variables = jax.tree.map(np.ones, shapes, is_leaf=lambda node: isinstance(node, tuple))
+  graph = gp.trace(fn, variables, np.ones((1, 4)))
+  mask = np.repeat([1, 0, 1, 0], [3, 5, 6, 2])  # 3 of b's channels, 6 of w's
+  cut = gp.compact_state(graph, {"mu": variables, "ema": {"z": variables["z"]}}, mask)
+  shapes_cut = {"b": {"w": (4, 3)}, "w": (3, 6), "z": (6, 2)}
+  assert jax.tree.map(np.shape, cut) == {"mu": shapes_cut, "ema": {"z": (6, 2)}}
+
+
+def test_batch_statistics_are_cut_without_their_collection(example_b):
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  mask = random_mask(graph, np.random.default_rng(6))
+  small = gp.compact(graph, example_b.eval_fn, example_b.variables, mask)
+  cut = gp.compact_state(graph, {"ema": example_b.variables["batch_stats"]}, mask)
+  jax.tree.map(np.testing.assert_array_equal, cut["ema"], small.variables["batch_stats"])
+
+
+def test_a_path_that_ends_two_variables_is_refused():
+  fn = lambda v, x: jax.nn.relu(x @ v["a"]["w"]) @ v["b"]["w"]
+  variables = {"a": {"w": np.ones((3, 4))}, "b": {"w": np.ones((4, 3))}}
+  graph = gp.trace(fn, variables, np.ones((1, 3)))
+  with pytest.raises(gp.InputError, match="mu/w may belong to a/w or to b/w"):
+    gp.compact_state(graph, {"mu": {"w": np.ones((3, 4))}}, np.ones(4))

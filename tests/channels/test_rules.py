@@ -329,3 +329,47 @@ def test_windows_that_skip_or_add_channels_freeze_them(window):
   graph = check(fn, weights(a=(1, 1, 3, 6), b=(1, 1, 11, 4), c=(4, 2)))
   assert [len(group.channels) for group in graph.groups] == [4]
   assert "over channels" in graph.frozen["a"]
+
+
+@pytest.mark.parametrize("key", [jax.random.key(0), None])
+def test_indices_drawn_at_random_freeze_what_they_select_from(key):
+  def fn(v, x):
+    indices = jax.random.randint(jax.random.key(0) if key is None else key, (6,), 0, 8)
+    y = nn.relu(conv(x, v["a"]))[..., indices]
+    return nn.relu(conv(y, v["b"])).mean((1, 2)) @ v["c"]
+
+  graph = check(fn, weights(a=(1, 1, 3, 8), b=(1, 1, 6, 4), c=(4, 2)))
+  assert [group.name for group in graph.groups] == ["b"]
+
+
+@pytest.mark.parametrize(
+  "along_batch",
+  [
+    lambda y: jnp.concatenate([jnp.zeros((2, *y.shape[1:])), y], 0)[2:],
+    lambda y: jnp.take(y, jnp.arange(y.shape[0]), axis=0),
+  ],
+)
+def test_operations_along_a_symbolic_batch(along_batch, tmp_path):
+  fn = lambda v, x: along_batch(nn.relu(x @ v["a"])) @ v["b"]
+  variables, x = weights(a=(3, 6), b=(6, 2)), X[:, 0, 0]
+  graph = gp.trace(fn, variables, x)
+  small = gp.compact(graph, fn, variables, np.arange(6) < 4)
+  gp.save(tmp_path / "net", small, x)
+  loaded = gp.load(tmp_path / "net")
+  for num in (1, 2):
+    assert_same(loaded.apply(loaded.variables, x[:num]), small.apply(small.variables, x[:num]))
+
+
+def test_one_channel_repeated_in_a_branch_that_is_removed():
+  def fn(v, x):
+    y = nn.relu(conv(x, v["a"]))
+    branch = jnp.take(nn.relu(conv(y, v["b"]))[..., :1], jnp.zeros(8, int), axis=-1)
+    return nn.relu(y + conv(branch, v["c"])).mean((1, 2)) @ v["d"]
+
+  variables = weights(a=(1, 1, 3, 4), b=(1, 1, 4, 1), c=(1, 1, 8, 4), d=(4, 2))
+  graph = gp.trace(fn, variables, X)
+  for group in graph.groups:
+    if group.has_bypass:
+      mask = np.ones(graph.num_channels)
+      mask[group.channels] = 0
+      assert_law(graph, fn, variables, mask, X, allow_empty=True)

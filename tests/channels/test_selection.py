@@ -97,3 +97,35 @@ def test_only_leaves_layers_alone_whose_kernel_is_no_variable():
   fn = lambda v, x: jnp.tanh(jnp.tanh(jnp.tanh(x @ a) @ b) @ v["h"]) @ v["o"]
   graph = gp.trace(fn, {"h": np.ones((5, 6)), "o": np.ones((6, 2))}, np.ones((2, 3)), only="h")
   assert [(group.name, len(group.channels)) for group in graph.groups] == [("h", 6)]
+
+
+def shared_kernel(v, x):
+  y = jnp.tanh(jnp.tanh(x @ v["w"]) @ v["t"])
+  return jnp.tanh(y @ v["t"].T) @ v["h"]
+
+
+@pytest.mark.parametrize(
+  ("selection", "expected"),
+  [({}, [6, 7]), ({"keep": "t"}, []), ({"only": "t"}, [6, 7]), ({"only": "w"}, [6])],
+)
+def test_a_kernel_of_two_layers_stands_for_both(selection, expected):
+  variables = {"w": jnp.ones((3, 6)), "t": jnp.ones((6, 7)), "h": jnp.ones((6, 2))}
+  if expected:
+    graph = gp.trace(shared_kernel, variables, jnp.ones((1, 3)), **selection)
+    assert [len(group.channels) for group in graph.groups] == expected
+  else:
+    with pytest.raises(gp.InputError, match="no channel of this network can be removed"):
+      gp.trace(shared_kernel, variables, jnp.ones((1, 3)), **selection)
+
+
+def test_every_pattern_of_only_names_a_layer():
+  fn = lambda v, x: jnp.tanh(jnp.tanh(x @ v["w"]) @ (v["k"] * 0.5)) @ v["h"]
+  variables = {"w": jnp.ones((3, 6)), "k": jnp.ones((6, 7)), "h": jnp.ones((7, 2))}
+  with pytest.raises(gp.InputError, match="only: k are not kernels that produce channels"):
+    gp.trace(fn, variables, jnp.ones((1, 3)), only=["w", "k"])
+
+
+@pytest.mark.parametrize("patterns", [3, [3], {"w": 1}])
+def test_patterns_are_words(patterns):
+  with pytest.raises(gp.InputError, match=r"keep is .*: give a pattern, or a list of patterns"):
+    matching(PATHS, patterns, "keep")
