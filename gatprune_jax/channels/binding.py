@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend import core as jex_core
 import numpy as np
 
 from gatprune_jax.channels.axes import Part
@@ -36,6 +37,41 @@ class Binding(NamedTuple):
           )
 
 
+class Overlay(NamedTuple):
+  """A program labelled with numbered channels."""
+
+  program: Program
+  classes: LabelClasses
+  ties: dict[int, int]  # {channel: a lower one that this program ties it to}
+  frozen: dict[int, str]  # {channel: why it cannot be removed from this program}
+
+
+def lay_over(
+  closed: jex_core.ClosedJaxpr, leaf_ids: list[tuple[np.ndarray, ...]], num_channels: int
+) -> Overlay:
+  """Labels a program, all elements of one channel alike.
+
+  Args:
+    closed: takes the variables' leaves first.
+    leaf_ids: channel ids of every axis of every leaf; FROZEN where there is none.
+    num_channels: N.
+  """
+  classes = LabelClasses()
+  channels = classes.fresh(num_channels)
+  never = classes.fresh(1)  # the one label of everything frozen: id -1 indexes it
+  classes.freeze(never, "frozen in the graph")
+  seeds = np.append(channels, never)
+  rest = closed.in_avals[len(leaf_ids) :]
+  inputs = [tuple(seeds[ids] for ids in axes) for axes in leaf_ids]
+  inputs += [(None,) * len(value.shape) for value in rest]
+  sources = [Source(True, i) for i in range(len(leaf_ids))] + [Source(False)] * len(rest)
+  program = label(closed, classes, inputs, sources)
+  roots = dict(zip(channels.tolist(), classes.find(channels).tolist(), strict=True))
+  ties = {channel: root for channel, root in roots.items() if root != channel}
+  reasons = {channel: classes.reason(channel) for channel in roots}
+  return Overlay(program, classes, ties, {c: why for c, why in reasons.items() if why is not None})
+
+
 def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
   """Labels `fn(*args)` with the graph's channels; args are avals, at the dense shapes.
 
@@ -50,33 +86,19 @@ def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
   """
   graph.check_variables(args[0])
   closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*args)
-
-  classes = LabelClasses()
-  channels = classes.fresh(graph.num_channels)
-  never = classes.fresh(1)  # the one label of everything frozen: id -1 indexes it
-  classes.freeze(never, "frozen in the graph")
-  seeds = np.append(channels, never)
-  inputs = [tuple(seeds[ids] for ids in leaf.axes) for leaf in graph.leaves]
-  rest = jax.tree.leaves(args[1:])
-  inputs += [(None,) * np.ndim(value) for value in rest]
-  sources = [Source(True, i) for i in range(len(graph.leaves))] + [Source(False)] * len(rest)
-  program = label(closed, classes, inputs, sources)
-
-  roots = classes.find(channels)
-  for channel, root in zip(channels.tolist(), roots.tolist(), strict=True):
-    reason = classes.reason(channel)
-    if root != channel or reason is not None:
-      why = reason or f"it is tied to channel {root}"
-      raise InputError(
-        f"channel {channel} ({_where(graph, channel)}) cannot be removed from this function as it "
-        f"can from the traced one: {why}"
-      )
+  laid = lay_over(closed, [leaf.axes for leaf in graph.leaves], graph.num_channels)
+  for channel in sorted({*laid.ties, *laid.frozen}):
+    why = laid.frozen.get(channel) or f"it is tied to channel {laid.ties[channel]}"
+    raise InputError(
+      f"channel {channel} ({_where(graph, channel)}) cannot be removed from this function as it "
+      f"can from the traced one: {why}"
+    )
 
   def channel_of(labels: np.ndarray) -> np.ndarray:
-    found = classes.find(labels)
+    found = laid.classes.find(labels)
     return np.where(found < graph.num_channels, found, FROZEN)
 
-  return Binding(program, classes, channel_of, jax.tree.structure(out_shape))
+  return Binding(laid.program, laid.classes, channel_of, jax.tree.structure(out_shape))
 
 
 def _where(graph: ChannelGraph, channel: int) -> str:

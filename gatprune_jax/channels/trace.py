@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.extend import core as jex_core
 import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels.axes import WINDOW, Axes, freeze_axes
+from gatprune_jax.channels.binding import lay_over
 from gatprune_jax.channels.bypass import with_bypass
 from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.function import check_finite, trace_pure
@@ -76,13 +78,7 @@ def trace(
   steps = program.contractions()
   _check_kernels(steps, paths, arrays)
   apply_selection(classes, steps, paths, leaf_axes, keep, freeze, only)
-  channel_of, num_channels = _number_channels(classes, steps, leaf_axes)
-  if num_channels == 0:
-    raise InputError(
-      f"no channel of this network can be removed: found {len(steps)} layers, every channel of "
-      "which is tied to the model's input, its output or an operation without a rule, or named by "
-      "keep or freeze"
-    )
+  channel_of, num_channels = _number_channels(closed, classes, steps, leaf_axes)
   leaves = tuple(
     Leaf(path, tuple(array.shape), tuple(channel_of(labels) for labels in axes), is_parameter)
     for path, array, axes, is_parameter in zip(
@@ -123,16 +119,42 @@ def _check_kernels(steps: list[Step], paths: list[str], arrays: list[Any]) -> No
 
 
 def _number_channels(
-  classes: LabelClasses, steps: list[Step], leaf_axes: list[Axes]
+  closed: jex_core.ClosedJaxpr, classes: LabelClasses, steps: list[Step], leaf_axes: list[Axes]
 ) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-  """Numbers the classes that are channels in the order in which layers produce them."""
+  """Numbers the classes that are channels in the order in which layers produce them.
+
+  An operation that looks at labels that were tied only later sees others than when all elements of
+  a channel have one label, as in `bind`. What cannot be removed then is frozen here too.
+  """
+  while True:
+    ids = _channel_classes(classes, steps, leaf_axes)
+    if not ids:
+      raise InputError(
+        f"no channel of this network can be removed: found {len(steps)} layers, every channel of "
+        "which is tied to the model's input, its output or an operation without a rule, or named "
+        "by keep or freeze"
+      )
+    id_of_root = np.full(len(classes), FROZEN)
+    id_of_root[ids] = np.arange(len(ids))
+    channel_of = lambda labels, id_of_root=id_of_root: id_of_root[classes.find(labels)]
+    laid = lay_over(closed, [tuple(map(channel_of, axes)) for axes in leaf_axes], len(ids))
+    for channel, tied in laid.ties.items():
+      classes.unify(np.array([ids[channel]]), np.array([ids[tied]]))
+    for channel, why in laid.frozen.items():
+      classes.freeze(np.array([ids[channel]]), why)
+    if not laid.ties and not laid.frozen:
+      return channel_of, len(ids)
+
+
+def _channel_classes(classes: LabelClasses, steps: list[Step], leaf_axes: list[Axes]) -> list[int]:
+  """The roots of the classes that are channels; the others are frozen, and the reason told."""
   on_variables = [classes.find(labels) for axes in leaf_axes for labels in axes]
   can_be_cut = set(np.concatenate([*on_variables, np.empty(0, np.int64)]).tolist())
   read: set[int] = set()
   for step in steps:
     if (labels := consumed(step)) is not None:
       read.update(classes.find(labels).tolist())
-  ids: dict[int, int] = {}
+  ids: dict[int, None] = {}  # a set in order
   for step in steps:
     if (labels := produced(step)) is None:
       continue
@@ -142,12 +164,10 @@ def _number_channels(
       if root not in can_be_cut:
         classes.freeze(np.array([root]), "it is on no variable, only on captured constants")
       elif root in read:
-        ids[root] = len(ids)
+        ids[root] = None
       else:
         classes.freeze(np.array([root]), "no layer reads it")
-  id_of_root = np.full(len(classes), FROZEN)
-  id_of_root[list(ids.keys())] = list(ids.values())
-  return lambda labels: id_of_root[classes.find(labels)], len(ids)
+  return list(ids)
 
 
 def _frozen(

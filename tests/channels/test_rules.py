@@ -373,3 +373,14 @@ def test_one_channel_repeated_in_a_branch_that_is_removed():
       mask = np.ones(graph.num_channels)
       mask[group.channels] = 0
       assert_law(graph, fn, variables, mask, X, allow_empty=True)
+
+
+def test_what_is_tied_after_a_split_is_tied_before_it():
+  # The 16 outputs of a convolution in 4 groups are 4 channels: its groups lose the same ones. Split
+  # into groups and their channels, the second axis is the one that has labels.
+  def fn(v, x):
+    y = conv(nn.relu(conv(x, v["a"])), v["b"], groups=4)
+    y = (y.reshape(*y.shape[:3], 4, 4) * v["s"][None, None, None]).reshape(*y.shape[:3], 16)
+    return nn.relu(conv(y, v["c"])).mean((1, 2)) @ v["d"]
+
+  check(fn, weights(a=(1, 1, 3, 16), b=(3, 3, 4, 16), s=(4, 1), c=(1, 1, 16, 5), d=(5, 2)))
