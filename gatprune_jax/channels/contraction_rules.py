@@ -73,15 +73,15 @@ def dot_contraction(eqn, inputs: list[Axes], is_weight: tuple[bool, bool]) -> Co
   carried = _carried_side(eqn, inputs)
   if carried is not None:
     labelled = [(side, k) for side, k in labelled if side == carried]
-  out = len(batch[0]) + out_axes.index(labelled[-1]) if labelled else None
-  kernel_out = [k for side, k in labelled if side == kernel]
+  kernel_out = [(side, k) for side, k in labelled if side == kernel]
+  produced = (kernel_out or labelled)[-1:]
   return Contraction(
     operand=other,
     axis=pairs[0][0] if pairs else None,
     kernel=kernel,
     kernel_in=pairs[0][1] if pairs else None,
-    kernel_out=kernel_out[-1] if kernel_out else None,
-    out=out,
+    kernel_out=kernel_out[-1][1] if kernel_out else None,
+    out=len(batch[0]) + out_axes.index(produced[0]) if produced else None,
   )
 
 

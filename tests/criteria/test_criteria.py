@@ -38,6 +38,18 @@ def test_norms_by_hand():
   np.testing.assert_allclose(score_channels("l2", given), np.array([5, 1, 2]) * 3 / 8)
 
 
+def test_a_kernel_on_the_left_does_not_take_the_other_side_for_its_filters():
+  # Positions with an embedding of their own are a free axis too; several of them are all frozen.
+  def fn(v, x):
+    h = jax.nn.relu(x @ v["w"])[:, None] + v["e"][None]
+    return jax.lax.dot_general(v["k"], h, (((1,), (2,)), ((), ()))).mean(2).T @ v["h"]
+
+  kernel = jnp.array([[1.0, -3], [0, 1]])  # filters 1 and 4, over their mean of 5/2
+  variables = {"w": kernel, "e": jnp.ones((3, 2)), "k": jnp.ones((4, 2)), "h": jnp.ones((4, 2))}
+  given = evidence(fn, variables, jnp.ones((2, 2)))
+  np.testing.assert_allclose(score_channels("l1", given), [2 / 5, 8 / 5])
+
+
 def test_geometric_median_by_hand():
   # Filters 0, 3 and 4 on a line: summed distances 7, 4, 5 over mean 16/3; 3 is nearest the median.
   scores = score_channels("fpgm", tiny([[0, 3, 4], [0, 0, 0]]))
