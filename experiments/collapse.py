@@ -26,14 +26,14 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
       raise InputError("name one workdir of a finished experiments.compare")
     runs.read_result(argv[1], "compare")  # refuses what is not finished
-    with open(os.path.join(argv[1], "compare.json")) as file:
-      rows = [CompareRow(**row) for row in json.load(file) if row["method"] == _AGENT]
+    stored = runs.read_json(os.path.join(argv[1], "compare.json"))
+    rows = [CompareRow(**row) for row in stored if row["method"] == _AGENT]
     if len(rows) < 2:
       raise InputError(f"{argv[1]} has {len(rows)} rows of {_AGENT!r}: compare two seeds or more")
+    body = [describe(row, entropies(argv[1], row)) for row in rows]
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
-  body = [describe(row, entropies(argv[1], row)) for row in rows]
   headers = (
     "seed", "budget", "MACs ratio", "keep ratios", "their deviation", "entropy at the budget",
     "entropy at the end",
@@ -51,11 +51,21 @@ def entropies(workdir: str, row: CompareRow) -> tuple[float, float]:
   """Mean entropy, nats, at the first update whose mean cost is within the budget, and at the end.
 
   The first is NaN where no update's is.
+
+  Raises:
+    InputError: where the metrics of the seed cannot be read, or have no such update.
   """
   path = os.path.join(workdir, f"seed{row.seed}", "metrics.jsonl")
-  with open(path) as file:
-    lines = [json.loads(line) for line in file]
+  try:
+    with open(path) as file:
+      lines = [json.loads(line) for line in file]
+  except OSError as error:
+    raise InputError(f"{path} cannot be read: {error.strerror}") from error
+  except ValueError as error:
+    raise InputError(f"{path} is damaged: {error}") from error
   updates = [line for line in lines if line["phase"] == f"{_AGENT} {row.budget}"]
+  if not updates:
+    raise InputError(f"{path} has no update of {_AGENT!r} at budget {row.budget}")
   within = (line["entropy"] for line in updates if max(line["cost"]) <= row.budget)
   return next(within, float("nan")), updates[-1]["entropy"]
 

@@ -2,12 +2,12 @@
 
 Every seed has one dense network. At every budget the classical pruners, the agent in its variants,
 and searches given the agent's number of scored masks get the same data and the same fine-tuning.
-Each seed and budget leaves a file in `rows/`, so that the same command continues after
-an interruption, and beside it the masks that each method found. At the end it writes `compare.json`
-(all rows), `compare.md` (mean and standard deviation) and `compare.png`.
+Each seed and budget leaves a file in `rows/`, and beside it, from the end of each method on, the
+masks that it found, so that the same command continues after an interruption. At the end it writes
+`compare.json` (all rows), `compare.md` (mean and standard deviation) and `compare.png`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import os
 
@@ -22,9 +22,11 @@ from experiments.settings import Settings
 from experiments.starting import start
 from experiments.task import Prepared, make_task, prepare
 import gatprune_jax as gp
+from gatprune_jax import InputError
 from gatprune_jax import workdir as runs
 from gatprune_jax.evaluation import steps_per_epoch
 from gatprune_jax.plot import plot_comparison
+from gatprune_jax.preemption import Preempted
 from gatprune_jax.processes import from_first, is_first
 from gatprune_jax.report import CompareRow, comparison_over_seeds
 from gatprune_jax.search import SEARCHES, SearchConfig, SearchResult, Task, search
@@ -33,6 +35,11 @@ from gatprune_jax.search import SEARCHES, SearchConfig, SearchResult, Task, sear
 def main(settings: Settings, run: Run) -> None:
   """Makes the rows that are missing, and the tables."""
   dense.refuse_checkpoint(settings)
+  if "ratio_agent" in settings.compare.searches and "l1" not in settings.criteria:
+    raise InputError(
+      "compare searches have ratio_agent, which needs l1, and criteria are "
+      f"{', '.join(settings.criteria)}: add l1, or leave ratio_agent out"
+    )
   plans = []
   for seed in settings.compare.seeds:  # refuse what cannot run before anything is written
     for budget in settings.compare.budgets:
@@ -65,8 +72,7 @@ def make_tables(
     if not from_first(lambda path=path: os.path.exists(f"{path}.json")):
       if is_first():
         os.makedirs(os.path.dirname(path), exist_ok=True)
-      made = compare_once(plan, budget, prepared, run, f"{path}-masks.npz")
-      runs.write_json(f"{path}.json", [row._asdict() for row in made])
+      compare_once(plan, budget, prepared, run, path)
     stored = from_first(lambda path=path: runs.read_json(f"{path}.json"))
     rows += [CompareRow(**row) for row in stored]
   table = comparison_over_seeds(rows, settings.compare.finetune)
@@ -81,17 +87,17 @@ def make_tables(
 
 
 def compare_once(
-  settings: Settings, budget: float, prepared: Prepared, run: Run, masks_path: str
-) -> list[CompareRow]:
-  """All methods on one seed's network at one budget; masks found before are not searched again."""
+  settings: Settings, budget: float, prepared: Prepared, run: Run, path: str
+) -> None:
+  """All methods on one seed's network at one budget: their rows, and masks, beside the path.
+
+  Masks found before are not searched again.
+  """
   journal = Journal(run, settings.checkpoints, os.path.join(run.workdir, f"seed{settings.seed}"))
   data, network, graph = prepared.data, prepared.network, prepared.graph
   variables = dense.train_dense(settings, network, data, journal)
   task = make_task(settings, prepared, variables)
-  if (found := from_first(lambda: load_found(masks_path))) is None:
-    found = find_masks(settings, task, journal, budget)
-    save_found(masks_path, found)
-
+  found = find_masks(settings, task, journal, budget, run.should_stop, f"{path}-masks.npz")
   masks = np.concatenate([method.masks for method in found])
   judge = Judge(settings, network, graph, variables, data.train, masks)
   before = judge.before(data.select)
@@ -123,22 +129,38 @@ def compare_once(
       )
     )
     first = last
+  runs.write_json(f"{path}.json", [row._asdict() for row in rows])
   journal.forget(phase)
-  return rows
 
 
-def find_masks(settings: Settings, task: Task, journal: Journal, budget: float) -> list[Found]:
-  """Runs every method, the classical ones first, then the agent's variants."""
-  found = [Found(pruner.name, pruner.mask[None], 0, 0.0) for pruner in task.pruners]
-  variants = {
-    name: _run_variant(name, config, settings.seed, task, journal, budget)
-    for name, config in settings.compare.variants.items()
-  }
-  found += [as_found(name, result) for name, result in variants.items()]
-  first = next(iter(variants.values()))
-  for name in settings.compare.searches:
-    result = SEARCHES[name](task, settings.search, first.evaluations, settings.seed)
-    found.append(as_found(name, result))
+def find_masks(
+  settings: Settings,
+  task: Task,
+  journal: Journal,
+  budget: float,
+  should_stop: Callable[[int], bool],
+  path: str,
+) -> list[Found]:
+  """Runs the classical methods, then the agent's variants, then the searches.
+
+  Those whose masks are in the file at the path are not run again.
+
+  Raises:
+    Preempted: after a method, where the process was asked to stop; its masks are in the file.
+  """
+  classical = [Found(pruner.name, pruner.mask[None], 0, 0.0) for pruner in task.pruners]
+  found = from_first(lambda: load_found(path)) or classical
+  variants = settings.compare.variants
+  for name in [*variants, *settings.compare.searches][len(found) - len(classical) :]:
+    if name in variants:
+      result = _run_variant(name, variants[name], settings.seed, task, journal, budget)
+    else:
+      evaluations = found[len(classical)].evaluations  # the first variant's
+      result = SEARCHES[name](task, settings.search, evaluations, settings.seed)
+    found = [*found, as_found(name, result)]
+    save_found(path, found)
+    if should_stop(len(found)):
+      raise Preempted(f"stopped after {name}, whose masks are saved in {path}")
   return found
 
 

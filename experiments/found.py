@@ -2,14 +2,22 @@
 
 from collections.abc import Sequence
 import os
+import struct
 from typing import NamedTuple
 import zipfile
+import zlib
 
 from absl import logging
 import numpy as np
 
 from gatprune_jax.search import SearchResult
 from gatprune_jax.workdir import whole_file
+
+# What NumPy and zipfile raise on damaged bytes.
+_DAMAGE = (
+  OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error,
+  struct.error,
+)  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -39,7 +47,7 @@ def save_found(path: str, found: Sequence[Found]) -> None:
 
 
 def load_found(path: str) -> list[Found] | None:
-  """Reads what `save_found` wrote; None, with a warning, where a checksum of the file fails."""
+  """Reads what `save_found` wrote; None, with a warning, where the file is damaged."""
   if not os.path.exists(path):
     return None
   try:
@@ -50,6 +58,6 @@ def load_found(path: str) -> list[Found] | None:
         Found(method, some, evaluations, seconds)
         for some, method, evaluations, seconds in zip(masks, *plain, strict=True)
       ]
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+  except _DAMAGE as error:
     logging.warning("%s is damaged (%s): the masks are searched again", path, error)
     return None

@@ -18,6 +18,7 @@ from experiments.journal import Journal, Run
 from experiments.settings import Settings
 from experiments.starting import start
 from experiments.task import Prepared, make_task, prepare
+from gatprune_jax import InputError
 from gatprune_jax import workdir as runs
 from gatprune_jax.agent import (
   Surrogate,
@@ -37,6 +38,8 @@ _BATCHES = 16
 def main(settings: Settings, run: Run) -> None:
   """Scores the masks, and prints the cosines."""
   dense.refuse_checkpoint(settings)
+  if "macs" not in settings.budgets:
+    raise InputError("budgets has no macs, at which the first policy is: add budgets.macs")
   prepared = prepare(settings, {"macs": settings.budgets["macs"]})
   if runs.inspect(run.workdir, "gradient", run.config) is runs.Status.FINISHED:
     cosines = runs.read_result(run.workdir, "gradient")["cosines"]
@@ -62,9 +65,10 @@ def measure(settings: Settings, prepared: Prepared, journal: Journal) -> dict[st
   batch = settings.search.samples
   num = _FRESH + max(_EARLIER) + _BATCHES * batch
   masks = rng.random((num, graph.num_channels)) < np.asarray(probabilities)
-  line = ProgressLine("masks", num // batch)
+  parts = np.split(masks, range(batch, num, batch))
+  line = ProgressLine("masks", len(parts))
   scores = []
-  for some in np.split(masks, num // batch):
+  for some in parts:
     scores.append(scorer(some)[0])
     line.advance()
   line.close()

@@ -21,9 +21,14 @@ class Run(NamedTuple):
   should_stop: Callable[[int], bool]  # step -> whether the process was asked to end
 
 
+def path_name(name: str) -> str:
+  """The name of a loop in paths."""
+  return name.replace(" ", "-")
+
+
 def place_of(folder: str, name: str) -> str:
   """Path of the checkpoints in a folder by their name."""
-  return os.path.join(folder, "checkpoints", name.replace(" ", "-"))
+  return os.path.join(folder, "checkpoints", path_name(name))
 
 
 class Journal:

@@ -138,7 +138,7 @@ def main(argv: list[str]) -> None:
   problem = None
   if len(argv) > 1:
     problem = f"argument {argv[1]!r} is not a flag: use --devices=N,N or --serial_share=X"
-  elif not all(text.isdigit() and int(text) for text in _DEVICES.value):
+  elif not all(text.isdecimal() and int(text) for text in _DEVICES.value):
     problem = f"--devices={','.join(_DEVICES.value)}: give positive whole numbers"
   elif not 0 <= _SERIAL.value < 1:
     problem = f"--serial_share={_SERIAL.value}: it must be at least 0 and below 1"

@@ -1,17 +1,23 @@
 """From a config tree to frozen settings: every field is checked here, before anything is done."""
 
+from collections.abc import Iterable
 import dataclasses
+import itertools
 import math
+import re
 from typing import Any
 
+from experiments.journal import path_name
 from gatprune_jax import InputError
 from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
-from gatprune_jax.criteria import check_criteria
+from gatprune_jax.criteria import CRITERIA, SCOPES, check_criteria
 from gatprune_jax.data import DataConfig, Sizes
 from gatprune_jax.evaluation import AdaptationConfig, Recipe
 from gatprune_jax.models import DTYPES
 from gatprune_jax.resume import CheckpointConfig
 from gatprune_jax.search import SEARCHES, SearchConfig
+
+_VARIANT = re.compile("[A-Za-z0-9][A-Za-z0-9 ,.+=_-]{0,99}")  # names become those of directories
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +29,11 @@ class ModelConfig:
   options: dict[str, Any]  # of the network's constructor
 
   def __post_init__(self):
-    """Refuses a dtype that there is not."""
+    """Refuses a dtype that there is not, and dropout, to which training gives no key."""
     if self.dtype not in DTYPES:
       raise InputError(f"model dtype {self.dtype!r} is unknown: choose from {', '.join(DTYPES)}")
+    if (dropout := self.options.get("dropout", 0)) != 0:
+      raise InputError(f"model dropout is {dropout}: experiments train without any, set it to 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +53,25 @@ class CompareConfig:
         f"compare seeds {self.seeds}, budgets {self.budgets} and variants "
         f"{tuple(self.variants)}: name one of each at least"
       )
-    valid = all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in self.seeds)
+    valid = all(type(seed) is int and 0 <= seed < 2**32 for seed in self.seeds)  # no bool
     if not valid or len(set(self.seeds)) < len(self.seeds):
       raise InputError(
         f"compare seeds {self.seeds} must be distinct whole numbers, at least 0 and below 2**32"
       )
+    is_share = lambda b: isinstance(b, (int, float)) and type(b) is not bool and 0 < b <= 1
+    valid = all(map(is_share, self.budgets))
+    if not valid or len(set(self.budgets)) < len(self.budgets):
+      raise InputError(
+        f"compare budgets {self.budgets} must be distinct numbers above 0, at most 1"
+      )
     for name in self.searches:
-      if name not in SEARCHES:
+      if name not in tuple(SEARCHES):
         raise InputError(
           f"compare searches: {name!r} is unknown, choose from {', '.join(SEARCHES)}"
         )
+    if len(set(self.searches)) < len(self.searches):
+      raise InputError(f"compare searches {self.searches} must be distinct")
+    _check_variants(self.variants)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +146,25 @@ def make_search_config(tree: dict[str, Any]) -> SearchConfig:
     "critic": CriticConfig,
   }
   return SearchConfig(**{**tree, **{name: make(**tree[name]) for name, make in parts.items()}})
+
+
+def _check_variants(names: Iterable[Any]) -> None:
+  """Refuses names that are those of other methods or phases, or would share their places."""
+  pruners = map(" ".join, itertools.product(CRITERIA, SCOPES))
+  others = ("dense", "training", "finetune", *SEARCHES, *pruners)
+  taken = {path_name(name): name for name in others}
+  for name in names:
+    if not (isinstance(name, str) and _VARIANT.fullmatch(name)):
+      raise InputError(
+        f"compare variant {name!r} is no name: begin with a letter or digit, and have at most 100 "
+        "of these, spaces, and , . + = _ -"
+      )
+    if (other := taken.get(path_name(name))) is not None:
+      raise InputError(
+        f"compare variant {name!r} has the name of another method, variant or phase, {other!r}: "
+        "take one that differs by more than spaces"
+      )
+    taken[path_name(name)] = name
 
 
 def _check_numbers(tree: dict[str, Any], where: str = "config") -> None:

@@ -42,20 +42,23 @@ class MetricsFile:
   def rewind(self, phase: str, step: int) -> None:
     """Drops what a phase wrote after a step, which it is about to do again.
 
-    A last line that a killed process left incomplete goes too.
+    What a killed process or a failing disk left of a line goes too.
     """
     if not is_first() or not os.path.exists(self._path):
       return
     with open(self._path, "rb") as file:
-      lines = [line for line in file if line.endswith(b"\n")]
-    keys = (json.loads(line) for line in lines)
-    kept = [
-      line
-      for line, key in zip(lines, keys, strict=True)
-      if key["phase"] != phase or key["step"] <= step
-    ]
+      kept = [line for line in file if _remains(line, phase, step)]
     with whole_file(self._path) as file:
       file.writelines(kept)
+
+
+def _remains(line: bytes, phase: str, step: int) -> bool:
+  """Whether a line is whole, and not of the phase's later steps."""
+  try:
+    content = json.loads(line)
+    return line.endswith(b"\n") and (content["phase"] != phase or content["step"] <= step)
+  except (ValueError, TypeError, KeyError):
+    return False
 
 
 def _plain(value: Any) -> Any:

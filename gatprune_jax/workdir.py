@@ -177,11 +177,13 @@ def read_json(path: str) -> Any:
   """What `write_json` wrote.
 
   Raises:
-    InputError: where it is not JSON any more.
+    InputError: where it cannot be read, or is not JSON any more.
   """
   try:
     with open(path) as file:
       return json.load(file)
+  except OSError as error:
+    raise InputError(f"{path} cannot be read: {error.strerror}") from error
   except ValueError as error:
     raise InputError(f"{path} is damaged ({error}): remove it and give the same command") from error
 

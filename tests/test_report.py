@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import bench as bench_main
+from experiments import collapse as collapse_main
 from experiments import summary as summary_main
 from experiments.benchmarks import overview
 import gatprune_jax as gp
@@ -83,11 +84,36 @@ def test_the_summary_main_reads_workdirs(tmp_path, capsys):
   assert "seed 1: before fine-tuning the agent has 60.0, the best classical pruner 30.0" in out
   with workdir.claim(str(tmp_path / "other"), "train", {}):
     workdir.write_result(str(tmp_path / "other"), {})
-  for arguments in ([], [str(tmp_path / "none")], [str(tmp_path / "other")]):
+  with workdir.claim(str(tmp_path / "odd"), "prune", {}):
+    (tmp_path / "odd" / "result.json").mkdir()
+  for arguments in ([], *([str(tmp_path / name)] for name in ("none", "other", "odd"))):
     with pytest.raises(SystemExit) as stop:
       summary_main.main(["summary", *arguments])
     assert stop.value.code == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_the_collapse_main_refuses_what_has_no_metrics(tmp_path, capsys):
+  path, rows = str(tmp_path / "run"), [compare_row("agent", seed, 0.5, 0.9) for seed in (0, 1)]
+  metrics = tmp_path / "run" / "seed0" / "metrics.jsonl"
+
+  def refusal():
+    with pytest.raises(SystemExit) as stop:
+      collapse_main.main(["collapse", path])
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+  with workdir.claim(path, "compare", {}):
+    workdir.write_result(path, {})
+  assert "compare.json cannot be read: No such file or directory" in refusal()
+  workdir.write_json(os.path.join(path, "compare.json"), [row._asdict() for row in rows])
+  assert f"error: {metrics} cannot be read: No such file or directory" == refusal()
+  metrics.parent.mkdir()
+  metrics.write_text('{"phase": "dense", "step": 1}\n')
+  assert f"error: {metrics} has no update of 'agent' at budget 0.2" == refusal()
+  metrics.write_text("{\n")
+  assert f"error: {metrics} is damaged: " in refusal()
 
 
 def test_a_network_described_by_hand():

@@ -1,6 +1,6 @@
 """ResNet-20 on CIFAR-10, pruned to half of its MACs.
 
-Reference: He et al. 2016, arXiv 1512.03385, section 4.2: option A, 272,474 parameters, 40.8 M MACs,
+Reference: He et al. 2016, arXiv 1512.03385, section 4.2: option A, 269,722 parameters, 40.6 M MACs,
   91.25 % on the test images.
 Command: python -m experiments.train --workdir=/tmp/dense --config.data_dir=TFDS \\
   --config=experiments/configs/cifar10_resnet20.py

@@ -1,6 +1,6 @@
 """ResNet-56 on CIFAR-10, pruned to half of its MACs: the network that most pruning papers report.
 
-Reference: He et al. 2016, arXiv 1512.03385, section 4.2: option A, 855,770 parameters, 125.7 M
+Reference: He et al. 2016, arXiv 1512.03385, section 4.2: option A, 853,018 parameters, 125.5 M
   MACs, 93.03 % on the test images.
 Command: as cifar10_resnet20.py, with --config=experiments/configs/cifar10_resnet56.py
 Hardware: one accelerator. Time and numbers: not measured yet.

@@ -23,7 +23,8 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data_dir = ""
   config.image_size = 0  # side that photographs are cropped to when they are read; 0: as they are
   config.unreadable_images = 0  # damaged files that are left out before the run is refused
-  config.images = ConfigDict()  # of each part; 0: all that are left
+  # Of each part. Train 0: all that are left; test 0: all test images, where the data set has some.
+  config.images = ConfigDict()
   config.images.train = 0
   config.images.reward = 400
   config.images.select = 300

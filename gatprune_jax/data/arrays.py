@@ -33,12 +33,15 @@ def npz(config: DataConfig, seed: int) -> Dataset:
   except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
     raise InputError(f"data_dir {path!r} is not a readable npz file: {error}") from error
   images = _checked(stored, "x", "y", path)
-  num_classes = int(images.y.max()) + 1
-  if len(absent := np.setdiff1d(np.arange(num_classes), images.y)):
+  labels = np.unique(images.y)
+  num_classes = len(labels)
+  if len(gaps := np.flatnonzero(labels != np.arange(num_classes))):
     raise InputError(
-      f"y in {path} has no image of class {absent[0]}, but one of class {num_classes - 1}: number "
-      "the classes 0, 1, 2, ..."
+      f"y in {path} has no image of class {gaps[0]}, but one of class {labels[-1]}: number the "
+      "classes 0, 1, 2, ..."
     )
+  if num_classes < 2:
+    raise InputError(f"y in {path} has one class: it needs two or more")
   test = None
   if "x_test" in stored or "y_test" in stored:
     test = _checked(stored, "x_test", "y_test", path)

@@ -8,6 +8,7 @@ from PIL import Image
 # What Pillow raises on files that are damaged, cut short, or no images at all.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")  # 8 bits
 _CENTRE_SHARE = 0.875  # of the shorter side, kept by the crop for evaluation
 _ASPECT = 4 / 3  # largest aspect ratio of a random crop, either way
 
@@ -48,7 +49,13 @@ def random_crop(file: bytes, side: int, area: float, rng: np.random.Generator) -
 
 
 def _open(file: bytes) -> Image.Image:
-  return Image.open(io.BytesIO(file)).convert("RGB")
+  image = Image.open(io.BytesIO(file))
+  # What has more than 8 bits a channel, `convert` would clip instead of scale.
+  if image.mode.startswith("I;16"):
+    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+  elif image.mode not in _MODES:
+    raise ValueError(f"its pixels have mode {image.mode}: save it with 8 bits a channel")
+  return image.convert("RGB")
 
 
 def _resized(image: Image.Image, side: int, box: tuple[float, ...]) -> np.ndarray:

@@ -81,6 +81,8 @@ def folder(config: DataConfig, seed: int) -> Dataset:
       images for the parts.
   """
   directory = config.data_dir
+  if os.path.isfile(directory):
+    raise InputError(f"data_dir {directory!r} is a file: give a directory with a folder a class")
   if not os.path.isdir(directory):
     raise InputError(f"data directory {directory!r} is missing: it holds a folder for each class")
   inside = _folders(directory)
@@ -109,5 +111,6 @@ def folder(config: DataConfig, seed: int) -> Dataset:
 
 
 def _folders(directory: str) -> list[str]:
+  """Names of the folders in it, but of hidden ones, which programs leave there."""
   with os.scandir(directory) as entries:
-    return sorted(entry.name for entry in entries if entry.is_dir())
+    return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))

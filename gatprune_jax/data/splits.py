@@ -82,7 +82,7 @@ class Dataset(NamedTuple):
 
 
 class Sizes(NamedTuple):
-  """Images of each part; 0: all that are left."""
+  """Images of each part; train 0: all that are left, test 0: all of a test split of its own."""
 
   train: int
   reward: int
@@ -133,7 +133,7 @@ def cut_in_four(
 
   Raises:
     InputError: where a class has fewer images than there are parts to cut, or a part would have
-      none.
+      none, or has not as many.
   """
   cut_parts = ["train", "reward", "select"] + ["test"] * (test is None)
   labels, counts = np.unique(images.y, return_counts=True)
@@ -144,12 +144,21 @@ def cut_in_four(
       f"class {name} has {fewest} images: {', '.join(cut_parts)} are cut from them, and each "
       "needs one"
     )
+
+  def cut_off(split, part, seed):
+    try:
+      return cut(split, getattr(sizes, part), seed)
+    except InputError as error:
+      raise InputError(f"images.{part} is {getattr(sizes, part)}: {error}") from error
+
+  def reduced(split, part, seed):
+    whole = getattr(sizes, part) in (0, len(split.y))
+    return split if whole else cut_off(split, part, seed)[0]
+
   if test is None:
-    test, images = cut(images, sizes.test, seed)
-  elif sizes.test:
-    test, _ = cut(test, sizes.test, 0)
-  select, images = cut(images, sizes.select, seed)
-  reward, train = cut(images, sizes.reward, seed)
-  if sizes.train:
-    train, _ = cut(train, sizes.train, seed)
-  return train, reward, select, test
+    test, images = cut_off(images, "test", seed)
+  else:
+    test = reduced(test, "test", 0)
+  select, images = cut_off(images, "select", seed)
+  reward, train = cut_off(images, "reward", seed)
+  return reduced(train, "train", seed), reward, select, test

@@ -112,8 +112,7 @@ def imagenet(config: DataConfig, seed: int) -> Dataset:
 
 def _labels(files: TfdsFiles, path: str, num_classes: int, unreadable: Unreadable) -> np.ndarray:
   """Labels int32 of all records, `_NO_LABEL` of those that cannot be read."""
-  labels = np.load(path) if os.path.exists(path) else np.empty(0, np.int32)
-  if len(labels) == len(files):
+  if (labels := _kept_labels(path, len(files), num_classes)) is not None:
     for index in np.flatnonzero(labels == _NO_LABEL):
       unreadable.report(files.name(index), "the record is damaged")
     return labels
@@ -132,6 +131,23 @@ def _labels(files: TfdsFiles, path: str, num_classes: int, unreadable: Unreadabl
       np.save(file, labels)
   except OSError as error:
     logging.warning("%s cannot be written (%s): they will be read again", path, error.strerror)
+  return labels
+
+
+def _kept_labels(path: str, num: int, num_classes: int) -> np.ndarray | None:
+  """What `_labels` wrote; None where there is nothing, or it does not fit."""
+  if not os.path.exists(path):
+    return None
+  try:
+    with open(path, "rb") as file:
+      labels = np.lib.format.read_array(file, allow_pickle=False)
+  except Exception as error:  # damaged bytes can raise anything at all
+    logging.warning("%s cannot be read: %s", path, error)
+    return None
+  fits = labels.shape == (num,) and labels.dtype == np.int32
+  if not fits or np.any((labels < _NO_LABEL) | (labels >= num_classes)):
+    logging.warning("%s does not hold the labels of %d records", path, num)
+    return None
   return labels
 
 

@@ -214,9 +214,15 @@ class _Unpickler(pickle.Unpickler):
 
 def _allowed_globals() -> dict[tuple[str, str], Any]:
   """What a pickle may name. New functions for each file, since a pickle may set attributes."""
-  tensor = lambda storage, offset, shape, strides, *_: _Tensor(
-    _Storage(*storage), offset, tuple(shape), tuple(strides)
-  )
+
+  def tensor(storage, offset, shape, strides, requires_grad=False, hooks=None, flags=None):
+    if flags and any(flags.values()):  # "neg" or "conj": the storage has other numbers
+      raise InputError(
+        "has tensors whose negation or conjugation is still to be done: save what their "
+        "resolve_neg().resolve_conj() returns"
+      )
+    return _Tensor(_Storage(*storage), offset, tuple(shape), tuple(strides))
+
   return {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch", "Size"): lambda shape: tuple(shape),

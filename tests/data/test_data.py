@@ -51,6 +51,15 @@ def test_bad_requests_are_refused():
       cut(split, first, 0)
 
 
+def test_a_part_of_all_that_are_left_is_all_of_them():
+  sized = lambda **sizes: dataclasses.replace(DIGITS, images=DIGITS.images._replace(**sizes))
+  whole, same = load_dataset(), load_dataset(sized(train=697))
+  np.testing.assert_array_equal(same.train.x, whole.train.x)
+  for part, size in {"train": 698, "reward": 1097, "select": 0, "test": 1797}.items():
+    with pytest.raises(gp.InputError, match=rf"images\.{part} is {size}: cannot cut {size} of"):
+      load_dataset(sized(**{part: size}))
+
+
 def test_parts_smaller_than_the_number_of_classes_are_drawn_without_regard_to_them():
   split = Split(np.arange(20.0).reshape(20, 1, 1, 1), np.arange(20) % 4)
   small, rest = cut(split, 3, 0)

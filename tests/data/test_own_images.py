@@ -60,6 +60,11 @@ REFUSED = {
   "negative label": (arrays(y=np.arange(30) % 3 - 1), "label -1: labels are 0, 1, 2"),
   "large label": (arrays(y=np.arange(30) % 3 + 2**32), "label 4294967296: labels are 0, 1, 2"),
   "gap": (arrays(y=np.arange(30) % 2 * 2), "no image of class 1, but one of class 2"),
+  "gap as wide as memory": (
+    arrays(y=np.arange(30) % 2 * (2**31 - 1)),
+    "no image of class 1, but one of class 2147483647",
+  ),
+  "one class": (arrays(y=np.zeros(30, int)), "has one class: it needs two or more"),
   "rare class": (
     arrays(y=np.arange(30) // 29),
     "class 1 has 1 images: train, reward, select, test",
@@ -122,6 +127,12 @@ def test_a_folder_of_one_size_is_held_in_memory(tmp_path):
     assert [labels[image.tobytes()] for image in part.x] == part.y.tolist()
 
 
+def test_hidden_folders_are_no_classes(tmp_path):
+  write_folder(tmp_path, (8, 6))
+  (tmp_path / ".ipynb_checkpoints").mkdir()
+  assert load_dataset(folder(tmp_path)).num_classes == 2
+
+
 def test_a_folder_of_photographs_is_read_when_needed(tmp_path):
   write_folder(tmp_path / "train", None)
   write_folder(tmp_path / "val", None, per_class=2)
@@ -132,6 +143,9 @@ def test_a_folder_of_photographs_is_read_when_needed(tmp_path):
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(gp.InputError, match="file' is a file: give a directory with a folder a cla"):
+    load_dataset(folder(tmp_path / "file"))
   with pytest.raises(gp.InputError, match="is missing: it holds a folder for each class"):
     load_dataset(folder(tmp_path / "nowhere"))
   with pytest.raises(gp.InputError, match="has 0 folders: it needs one for each of two or more"):

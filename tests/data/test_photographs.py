@@ -7,7 +7,7 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.data import Photographs, Split, make_feed
-from gatprune_jax.data.decoding import centre_crop, random_crop
+from gatprune_jax.data.decoding import centre_crop, decode, random_crop
 from gatprune_jax.data.files import Unreadable, read_all
 from tests.data.directories import encoded, photograph
 
@@ -42,6 +42,26 @@ def make_photographs(num=12, allowed=0, broken=()):
   for index in broken:
     contents[index] = contents[index][:200]
   return Photographs(Listed(contents), np.arange(num) % 2, SIDE, Unreadable(allowed))
+
+
+def test_grey_of_16_bits_loses_the_lower_8():
+  grey = np.arange(0, 2**16, 257).reshape(16, 16).astype(np.uint16)  # 0x0000, 0x0101, 0x0202, ...
+  for file_format in ("PNG", "TIFF"):
+    image = decode(encoded(Image.fromarray(grey), file_format))
+    np.testing.assert_array_equal(image, np.arange(256).reshape(16, 16, 1).repeat(3, 2))
+
+
+@pytest.mark.parametrize(("mode", "value"), [("I", 70_000), ("F", 0.5)])
+def test_pixels_of_other_ranges_are_refused(mode, value):
+  files = Listed([encoded(Image.new(mode, (4, 4), value), "TIFF")])
+  with pytest.raises(gp.InputError, match=f"cannot be read: its pixels have mode {mode}: save it"):
+    read_all(files, 1, Unreadable(0))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_pixels_of_8_bits_become_colours(mode):
+  white = Image.new("RGB", (4, 4), "white").convert(mode)
+  np.testing.assert_array_equal(decode(encoded(white, "TIFF")), np.full((4, 4, 3), 255))
 
 
 def test_the_centre_crop_by_hand():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+import io
 import os
 import shutil
 
@@ -77,6 +78,13 @@ def test_smaller_parts(directory):
   np.testing.assert_array_equal(one.test.x, other.test.x)
 
 
+def test_a_part_of_all_test_images_is_all_of_them(directory):
+  whole, same = (load_dataset(cifar10(directory, test=size)) for size in (0, 30))
+  np.testing.assert_array_equal(same.test.x, whole.test.x)
+  with pytest.raises(gp.InputError, match=r"images\.test is 31: cannot cut 31 of 30 images off"):
+    load_dataset(cifar10(directory, test=31))
+
+
 def test_pixels_are_scaled_as_the_published_networks_expect(directory):
   data = load_dataset(cifar10(directory))
   x = data.test.x[:2]
@@ -116,6 +124,25 @@ def test_labels_of_imagenet_are_read_once(copy):
   stored = {centre_crop(file(i), 24).tobytes(): i % 2 for i in range(30)}
   for data, sign in ((first, 0), (second, 1)):
     assert [stored[x.tobytes()] ^ sign for x in data.reward.x] == data.reward.y.tolist()
+
+
+def test_kept_labels_that_do_not_fit_are_read_anew(copy):
+  first = load_dataset(imagenet(copy))
+  (path,) = glob.glob(os.path.join(copy, "imagenet2012", "*", "labels-train.npy"))
+  with open(path, "rb") as file:
+    whole = file.read()
+  labels = np.load(path)
+  broken = [b"", b"text\n", whole[:20], whole[:-4]]
+  for other in (labels[:-1], labels[:, None], labels.astype(float), labels - 2, labels + 999):
+    file = io.BytesIO()
+    np.save(file, other)
+    broken.append(file.getvalue())
+  for content in broken:
+    with open(path, "wb") as file:
+      file.write(content)
+    np.testing.assert_array_equal(load_dataset(imagenet(copy)).train.y, first.train.y)
+    with open(path, "rb") as file:
+      assert file.read() == whole
 
 
 @pytest.mark.parametrize(("make", "name"), [(cifar10, "cifar10"), (imagenet, "imagenet2012")])
@@ -165,7 +192,7 @@ def test_an_image_of_another_shape_is_named(tmp_path):
 def test_what_is_not_there_or_cannot_be_read_is_refused(copy, directory):
   with pytest.raises(gp.InputError, match="has no folder 'cifar100': prepare it with"):
     load_dataset(dataclasses.replace(cifar10(directory), dataset="cifar100"))
-  with pytest.raises(gp.InputError, match="cannot cut 120 of 120 images off"):
+  with pytest.raises(gp.InputError, match=r"images\.select is 120: cannot cut 120 of 120"):
     load_dataset(cifar10(directory, select=120))
   with pytest.raises(gp.InputError, match="image_size is 64: images of cifar10 have 32"):
     load_dataset(dataclasses.replace(cifar10(directory), image_size=64))

@@ -1,21 +1,23 @@
 """The measurement of the gradient estimate, on few masks of a small network."""
 
 import numpy as np
+import pytest
 
 from experiments import gradient
 from experiments.configs import digits_resnet8
 from experiments.journal import Run
 from experiments.settings import make_settings
+import gatprune_jax as gp
 from gatprune_jax import workdir as runs
 
 
 def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys):
   for name, value in (("_FRESH", 96), ("_EARLIER", (48, 64)), ("_BATCHES", 3)):
     monkeypatch.setattr(gradient, name, value)
-  config = digits_resnet8.get_config()
+  config = digits_resnet8.get_config()  # 7 masks at once, of 96 + 64 + 3 * 7
   config.model.widths = (4, 6, 8)
   config.dense.recipe.update({"epochs": 1, "warmup_epochs": 0.0})
-  config.search.update({"samples": 8, "calibration_images": 64})
+  config.search.update({"samples": 7, "calibration_images": 64})
   config.criteria = ("l1",)
   settings, workdir = make_settings(config), str(tmp_path / "run")
   gradient.main(settings, Run(workdir, config.to_dict(), lambda step: False))
@@ -32,3 +34,12 @@ def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys)
     assert name in printed
   gradient.main(settings, Run(workdir, config.to_dict(), lambda step: False))
   assert capsys.readouterr().out == printed
+
+
+def test_budgets_without_macs_are_refused(tmp_path):
+  config = digits_resnet8.get_config()
+  del config.budgets.macs
+  run = Run(str(tmp_path / "run"), config.to_dict(), lambda step: False)
+  with pytest.raises(gp.InputError, match="budgets has no macs"):
+    gradient.main(make_settings(config), run)
+  assert not (tmp_path / "run").exists()

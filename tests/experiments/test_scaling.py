@@ -54,6 +54,7 @@ def test_the_main_prints_its_tables_and_refuses_bad_flags():
   assert f"{32 * 2012 * 2 * 40551040:.3g}" in done.stdout
   assert "| resnet50  | 4,089,184,256 |   25,557,032 |" in done.stdout
   for flag, words in {
+    "--devices=²": "--devices=²: give positive whole numbers",
     "--devices=4,0": "--devices=4,0: give positive whole numbers",
     "--serial_share=1": "--serial_share=1.0: it must be",
     "more": "argument 'more' is not a flag",

@@ -23,10 +23,10 @@ def storage(dtype, key, num_elements):
   return b"(%btQ" % b"".join(fields)
 
 
-def tensor(place, offset, shape, strides):
+def tensor(place, offset, shape, strides, *flags):
   numbers = [opcodes(number) for number in (offset, shape, strides, False)]
   hooks = call("collections.OrderedDict")
-  return call("torch._utils._rebuild_tensor_v2", place, *numbers, hooks)
+  return call("torch._utils._rebuild_tensor_v2", place, *numbers, hooks, *map(opcodes, flags))
 
 
 def dictionary(**entries):

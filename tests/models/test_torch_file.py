@@ -173,6 +173,16 @@ def test_impossible_tensors_are_refused(offset, shape, strides, path):
     read_torch(path)
 
 
+def test_tensors_with_pending_signs_are_refused(path):
+  for flags in ({"neg": True}, {"conj": True, "neg": False}):
+    write_zip(path, dictionary(x=tensor(PLACE, 0, (12,), (1,), flags)), {"7": TWELVE.tobytes()})
+    with pytest.raises(gp.InputError, match="whose negation or conjugation is still to be done"):
+      read_torch(path)
+  for flags in (None, {}, {"neg": False}):
+    write_zip(path, dictionary(x=tensor(PLACE, 0, (12,), (1,), flags)), {"7": TWELVE.tobytes()})
+    np.testing.assert_array_equal(read_torch(path)["x"], TWELVE)
+
+
 def test_big_endian_is_refused(path):
   content = dictionary(x=tensor(PLACE, 0, (12,), (1,)))
   write_zip(path, content, {"7": TWELVE.tobytes()}, byteorder=b"big")

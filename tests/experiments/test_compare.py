@@ -1,0 +1,73 @@
+"""The comparison in this process, with methods that find something at once."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import compare
+from experiments.configs import digits_resnet8
+from experiments.journal import Journal, Run
+from experiments.settings import make_settings
+import gatprune_jax as gp
+from gatprune_jax.preemption import Preempted
+from gatprune_jax.search import SearchResult
+
+BUDGET = 0.5
+
+
+@pytest.fixture
+def methods(monkeypatch):
+  """What is called, in order; an agent scores 11 masks, a search as many as it may."""
+  calls = []
+
+  def result(name, task, evaluations):
+    calls.append((name, evaluations))
+    return SearchResult(task.pruners[-1].mask[None], np.zeros(1), evaluations, 0.0, None)
+
+  agent = lambda task, *_: result("agent", task, 11)
+  one_search = lambda name: lambda task, config, num, seed: result(name, task, num)
+  monkeypatch.setattr(compare, "search", agent)
+  monkeypatch.setattr(compare, "SEARCHES", {name: one_search(name) for name in compare.SEARCHES})
+  return calls
+
+
+def small_config():
+  config = digits_resnet8.get_config("runlocal")
+  config.model.widths = (4, 6, 8)
+  config.compare.update({"seeds": (0,), "budgets": (BUDGET,), "finetune": False})
+  config.compare.searches = ("random_ratios", "evolve_bits")
+  return config
+
+
+def run_in(workdir, config, should_stop=lambda step: False):
+  compare.main(make_settings(config), Run(str(workdir), config.to_dict(), should_stop))
+
+
+def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(methods, tmp_path, monkeypatch):
+  forget, config = Journal.forget, small_config()
+
+  def forget_after_the_row(journal, phase):
+    assert next((tmp_path / "run" / "rows").glob("*.json")).exists()
+    forget(journal, phase)
+
+  run_in(tmp_path / "whole", config)
+  every = [("agent", 11), ("random_ratios", 11), ("evolve_bits", 11)]
+  assert methods == every
+  monkeypatch.setattr(Journal, "forget", forget_after_the_row)
+  for done, stopped in enumerate(("agent", "random_ratios", "evolve_bits"), start=1):
+    with pytest.raises(Preempted, match=f"stopped after {stopped}, whose masks are saved in"):
+      run_in(tmp_path / "run", config, lambda step, done=done: len(methods) == 3 + done)
+    assert methods[3:] == every[:done]
+  run_in(tmp_path / "run", config)
+  assert methods[3:] == every
+  rows = [json.loads((tmp_path / name / "compare.json").read_text()) for name in ("whole", "run")]
+  assert rows[0] == rows[1]
+
+
+def test_a_search_without_its_criterion_is_refused_before_anything_is_written(tmp_path):
+  config = small_config()
+  config.criteria, config.compare.searches = ("l2",), ("ratio_agent",)
+  with pytest.raises(gp.InputError, match="have ratio_agent, which needs l1, and criteria are l2"):
+    run_in(tmp_path / "run", config)
+  assert not (tmp_path / "run").exists()
