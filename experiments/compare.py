@@ -40,6 +40,11 @@ def main(settings: Settings, run: Run) -> None:
       "compare searches have ratio_agent, which needs l1, and criteria are "
       f"{', '.join(settings.criteria)}: add l1, or leave ratio_agent out"
     )
+  if runs.inspect(run.workdir, "compare", run.config) is runs.Status.FINISHED:
+    path = os.path.join(run.workdir, "compare.json")
+    rows = [CompareRow(**row) for row in from_first(lambda: runs.read_json(path))]
+    print(comparison_over_seeds(rows, settings.compare.finetune))
+    return
   plans = []
   for seed in settings.compare.seeds:  # refuse what cannot run before anything is written
     for budget in settings.compare.budgets:
@@ -47,11 +52,6 @@ def main(settings: Settings, run: Run) -> None:
       plans.append((plan, budget, prepare(plan, {"macs": budget})))
       if plan.compare.finetune:
         steps_per_epoch(plan.finetune, plans[-1][-1].data.train)
-  if runs.inspect(run.workdir, "compare", run.config) is runs.Status.FINISHED:
-    path = os.path.join(run.workdir, "compare.json")
-    rows = [CompareRow(**row) for row in from_first(lambda: runs.read_json(path))]
-    print(comparison_over_seeds(rows, settings.compare.finetune))
-    return
   with runs.claim(run.workdir, "compare", run.config):
     table = make_tables(settings, run, plans)
   print(table)

@@ -40,10 +40,10 @@ def main(settings: Settings, run: Run) -> None:
   dense.refuse_checkpoint(settings)
   if "macs" not in settings.budgets:
     raise InputError("budgets has no macs, at which the first policy is: add budgets.macs")
-  prepared = prepare(settings, {"macs": settings.budgets["macs"]})
   if runs.inspect(run.workdir, "gradient", run.config) is runs.Status.FINISHED:
     cosines = runs.read_result(run.workdir, "gradient")["cosines"]
   else:
+    prepared = prepare(settings, {"macs": settings.budgets["macs"]})
     with runs.claim(run.workdir, "gradient", run.config):
       journal = Journal(run, settings.checkpoints, run.workdir)
       cosines = measure(settings, prepared, journal)

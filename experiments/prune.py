@@ -32,16 +32,16 @@ from gatprune_jax.search import Task, search
 
 def main(settings: Settings, run: Run) -> None:
   """Runs the whole job, or says what a finished workdir holds."""
+  if runs.inspect(run.workdir, "prune", run.config) is runs.Status.FINISHED:
+    methods = runs.read_result(run.workdir, "prune")["methods"]
+    print(f"{run.workdir} is finished:\n{comparison([Row(**row) for row in methods])}")
+    return
   # --- Everything that can be refused is refused before anything is written.
   prepared = prepare(settings, settings.budgets)
   network = prepared.network
   variables = dense.restore_dense(settings, network) if settings.checkpoint else None
   check_finite(variables)
   steps_per_epoch(settings.finetune, prepared.data.train)
-  if runs.inspect(run.workdir, "prune", run.config) is runs.Status.FINISHED:
-    methods = runs.read_result(run.workdir, "prune")["methods"]
-    print(f"{run.workdir} is finished:\n{comparison([Row(**row) for row in methods])}")
-    return
   with runs.claim(run.workdir, "prune", run.config):
     rows = prune(settings, run, prepared, variables)
   print(comparison(rows))

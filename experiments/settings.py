@@ -1,7 +1,8 @@
 """From a config tree to frozen settings: every field is checked here, before anything is done."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 import dataclasses
+import inspect
 import itertools
 import math
 import re
@@ -17,6 +18,11 @@ from gatprune_jax.models import DTYPES
 from gatprune_jax.resume import CheckpointConfig
 from gatprune_jax.search import SEARCHES, SearchConfig
 
+_SECTIONS = (
+  "seed", "dataset", "data_dir", "image_size", "unreadable_images", "images", "model", "dense",
+  "budgets", "criteria", "search", "finetune", "finetune_side_by_side", "compare", "checkpoints",
+)  # fmt: skip
+_PLAIN = (bool, int, float, str)
 _VARIANT = re.compile("[A-Za-z0-9][A-Za-z0-9 ,.+=_-]{0,99}")  # names become those of directories
 
 
@@ -100,6 +106,14 @@ def make_settings(config: Any) -> Settings:
     InputError: a value that no experiment can use.
   """
   tree = config.to_dict()
+  _check_names(tree, _SECTIONS, "config")
+  for name in ("images", "model", "dense", "search", "compare"):
+    if not isinstance(tree[name], dict):
+      raise InputError(f"config.{name} is {tree[name]!r}: it must have fields of its own")
+  for name in ("name", "dtype"):
+    if name not in tree["model"]:
+      raise InputError(f"config.model has no {name}: set it, as in configs/digits_resnet8.py")
+  _check_names(tree["dense"], ("recipe", "checkpoint", "weights"), "config.dense")
   _check_numbers(tree)
   compare = tree["compare"]
   compare["variants"] = {
@@ -118,21 +132,21 @@ def make_settings(config: Any) -> Settings:
     data=DataConfig(
       tree["dataset"],
       tree["data_dir"],
-      Sizes(**tree["images"]),
+      _made(Sizes, tree["images"], "config.images"),
       tree["image_size"],
       tree["unreadable_images"],
     ),
     model=ModelConfig(tree["model"].pop("name"), tree["model"].pop("dtype"), tree["model"]),
     checkpoint=tree["dense"]["checkpoint"],
     weights=tree["dense"]["weights"],
-    dense_recipe=Recipe(**tree["dense"]["recipe"]),
+    dense_recipe=_made(Recipe, tree["dense"]["recipe"], "config.dense.recipe"),
     budgets=tree["budgets"],
     criteria=tuple(tree["criteria"]),
     search=make_search_config(tree["search"]),
-    finetune=Recipe(**tree["finetune"]),
+    finetune=_made(Recipe, tree["finetune"], "config.finetune"),
     finetune_side_by_side=tree["finetune_side_by_side"],
-    compare=CompareConfig(**compare),
-    checkpoints=CheckpointConfig(**tree["checkpoints"]),
+    compare=_made(CompareConfig, compare, "config.compare"),
+    checkpoints=_made(CheckpointConfig, tree["checkpoints"], "config.checkpoints"),
   )
 
 
@@ -145,7 +159,32 @@ def make_search_config(tree: dict[str, Any]) -> SearchConfig:
     "dual": DualConfig,
     "critic": CriticConfig,
   }
-  return SearchConfig(**{**tree, **{name: make(**tree[name]) for name, make in parts.items()}})
+  _check_names(tree, inspect.get_annotations(SearchConfig), "config.search")
+  made = {name: _made(part, tree[name], f"config.search.{name}") for name, part in parts.items()}
+  return _made(SearchConfig, {**tree, **made}, "config.search")
+
+
+def _made(cls: Callable[..., Any], tree: Any, where: str) -> Any:
+  """`cls(**tree)`, whose fields and their plain types are checked."""
+  fields = inspect.get_annotations(cls)
+  if not isinstance(tree, dict):
+    raise InputError(f"{where} is {tree!r}: it must have fields of its own")
+  _check_names(tree, fields, where)
+  for name, kind in fields.items():
+    plain = {float: (int, float)}.get(kind, (kind,)) if kind in _PLAIN else None
+    if plain is not None and type(tree[name]) not in plain:
+      raise InputError(f"{where}.{name} is {tree[name]!r}: it must be of type {kind.__name__}")
+  return cls(**tree)
+
+
+def _check_names(tree: dict[str, Any], names: Collection[str], where: str) -> None:
+  """Refuses fields that are missing, or that there are not."""
+  for name in names:
+    if name not in tree:
+      raise InputError(f"{where} has no {name}: set it, as in configs/digits_resnet8.py")
+  for name in tree:
+    if name not in names:
+      raise InputError(f"{where} has {name}, which no experiment knows: take it out")
 
 
 def _check_variants(names: Iterable[Any]) -> None:
@@ -178,6 +217,8 @@ def _check_numbers(tree: dict[str, Any], where: str = "config") -> None:
 
 def _changed(tree: dict[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:
   """A nested dict with some of its values replaced."""
+  if not isinstance(changes, dict):
+    raise InputError(f"{where} is {changes!r}: it must be fields of a search, with their values")
   if unknown := set(changes) - set(tree):
     raise InputError(f"{where} changes {sorted(unknown)[0]!r}, which a search does not have")
   return {

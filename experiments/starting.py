@@ -86,7 +86,15 @@ def _together() -> contextlib.AbstractContextManager:
   return contextlib.nullcontext()
 
 
+def last_of_each(arguments: list[str]) -> list[str]:
+  """Of arguments that set one field of the config, the last: those of tuples would add up."""
+  is_field = lambda argument: argument.startswith("--config.") and "=" in argument
+  key = lambda place, argument: argument.partition("=")[0] if is_field(argument) else place
+  return list({key(place, each): each for place, each in enumerate(arguments)}.values())
+
+
 def _parse(argv: list[str]) -> list[str]:
+  argv = last_of_each(argv)
   if not any(argument.lstrip("-").split("=")[0] == "config" for argument in argv):
     # Not the flag's default: fields set on the command line would be looked up in it even
     # where another config is given.

@@ -16,11 +16,11 @@ from gatprune_jax import workdir as runs
 def main(settings: Settings, run: Run) -> None:
   """Trains, or says what a finished workdir holds."""
   dense.refuse_checkpoint(settings)
-  data = dense.load_data(settings)
-  network = dense.make_network(settings, data)
   if runs.inspect(run.workdir, "train", run.config) is runs.Status.FINISHED:
     print(f"{run.workdir} is finished: {runs.read_result(run.workdir, 'train')}")
     return
+  data = dense.load_data(settings)
+  network = dense.make_network(settings, data)
   with runs.claim(run.workdir, "train", run.config):
     since = time.monotonic()
     journal = Journal(run, settings.checkpoints, run.workdir)

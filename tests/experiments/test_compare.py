@@ -44,7 +44,9 @@ def run_in(workdir, config, should_stop=lambda step: False):
   compare.main(make_settings(config), Run(str(workdir), config.to_dict(), should_stop))
 
 
-def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(methods, tmp_path, monkeypatch):
+def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
+  methods, tmp_path, monkeypatch, capsys
+):
   forget, config = Journal.forget, small_config()
 
   def forget_after_the_row(journal, phase):
@@ -63,6 +65,10 @@ def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(methods, tmp_p
   assert methods[3:] == every
   rows = [json.loads((tmp_path / name / "compare.json").read_text()) for name in ("whole", "run")]
   assert rows[0] == rows[1]
+  monkeypatch.setattr(compare, "prepare", None)  # what is finished needs no data
+  capsys.readouterr()
+  run_in(tmp_path / "run", config)
+  assert "| evolve_bits " in capsys.readouterr().out
 
 
 def test_a_search_without_its_criterion_is_refused_before_anything_is_written(tmp_path):

@@ -1,9 +1,12 @@
 """Values that no comparison can use, refused before anything is done."""
 
+import functools
+
 import pytest
 
 from experiments.configs import digits_resnet8
 from experiments.settings import make_settings
+from experiments.starting import last_of_each
 import gatprune_jax as gp
 
 TAKEN = "has the name of another method, variant or phase"
@@ -42,8 +45,47 @@ def test_bad_comparisons_are_refused(case):
     make_settings(Tree(tree))
 
 
+# {path of a field: (its new value, None to remove it; words of the sentence)}
+MISMADE = {
+  "checkpoints": (None, "config has no checkpoints: set it, as in"),
+  "finetune.mixup": (None, r"config\.finetune has no mixup: set it"),
+  "model.name": (None, r"config\.model has no name: set it"),
+  "images.val": (3, r"config\.images has val, which no experiment knows: take it out"),
+  "search.extra": (1, r"config\.search has extra, which no experiment knows"),
+  "search.policy.extra": (1, r"config\.search\.policy has extra, which no"),
+  "search.samples": (1.5, r"config\.search\.samples is 1\.5: it must be of type int"),
+  "search.critic": (3, r"config\.search\.critic is 3: it must have fields of its own"),
+  "finetune.epochs": (True, r"config\.finetune\.epochs is True: it must be of type int"),
+  "dense": ("x", r"config\.dense is 'x': it must have fields of its own"),
+  "compare.variants.agent": (3, "compare variant 'agent' is 3: it must be fields of a search"),
+}
+
+
+@pytest.mark.parametrize("path", MISMADE)
+def test_a_config_of_other_fields_is_refused(path):
+  value, words = MISMADE[path]
+  tree = digits_resnet8.get_config().to_dict()
+  *sections, name = path.split(".")
+  inner = functools.reduce(dict.__getitem__, sections, tree)
+  if value is None:
+    del inner[name]
+  else:
+    inner[name] = value
+  with pytest.raises(gp.InputError, match=words):
+    make_settings(Tree(tree))
+
+
 class Tree(dict):
   """A config as far as settings are made of it, with values that flags would not let through."""
 
   def to_dict(self):
     return self
+
+
+def test_the_last_of_two_arguments_for_a_field_counts():
+  given = ["prune", "--workdir=a", "--config.criteria=('l1','l2')", "--workdir=a", "--config=x",
+           "--config.seed=1", "--config.criteria=('l1',)"]  # fmt: skip
+  assert last_of_each(given) == [
+    "prune", "--workdir=a", "--config.criteria=('l1',)", "--workdir=a", "--config=x",
+    "--config.seed=1",
+  ]  # fmt: skip
