@@ -1,5 +1,6 @@
 """What a loop does where numbers stop being finite: skip the update, then go back and go slower."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import flax.struct
@@ -25,6 +26,9 @@ class Health:
   skipped: jax.Array  # updates that were not finite, int32
   in_a_row: jax.Array  # the last ones of them, int32
   rollbacks: jax.Array  # int32
+  # Updates that were finite on the way to this state: a roll-back forgets those it takes back,
+  # which `skipped` goes on counting. int32
+  finite: jax.Array
 
 
 State = TypeVar("State")  # a flax dataclass with a field `health`
@@ -33,7 +37,7 @@ State = TypeVar("State")  # a flax dataclass with a field `health`
 def healthy() -> Health:
   """Before the first update."""
   zero = lambda: jnp.zeros((), jnp.int32)
-  return Health(jnp.ones(()), zero(), zero(), zero())
+  return Health(jnp.ones(()), zero(), zero(), zero(), zero())
 
 
 def all_finite(tree: Any) -> jax.Array:
@@ -53,6 +57,7 @@ def take_if_finite(finite: jax.Array, new: State, old: State) -> State:
   health = old.health.replace(
     skipped=old.health.skipped + ~finite,
     in_a_row=jnp.where(finite, 0, old.health.in_a_row + 1),
+    finite=old.health.finite + finite,
   )
   return kept.replace(health=health)
 
@@ -67,13 +72,18 @@ def must_roll_back(in_a_row: jax.Array | np.ndarray) -> bool:
   return bool((np.asarray(in_a_row) >= IN_A_ROW).any())
 
 
-def refuse_if_all_skipped(what: str, num_updates: int, skipped: jax.Array | np.ndarray) -> None:
+def refuse_if_all_skipped(what: str, num_updates: int, finite: jax.Array | np.ndarray) -> None:
   """Refuses the end of a loop that has changed nothing.
+
+  Args:
+    what: the loop, for the report.
+    num_updates: how many led to its end.
+    finite: how many of them were; of loops side by side, `[C]`.
 
   Raises:
     Diverged: where no update of the loop, or of one of the loops side by side, was finite.
   """
-  if (np.asarray(skipped) >= num_updates).any():
+  if (np.asarray(finite) == 0).any():
     raise Diverged(
       f"{what} is not finite: all {num_updates} updates gave NaN or infinity: look at the images "
       "and at the weights, and configure lower learning rates"
@@ -81,7 +91,7 @@ def refuse_if_all_skipped(what: str, num_updates: int, skipped: jax.Array | np.n
 
 
 def roll_back(
-  what: str, step: int, health: Health, like: Any, store: Store
+  what: str, step: int, state: Any, health_of: Callable[[Any], Health], store: Store
 ) -> tuple[int, Any, Health]:
   """Where the loop goes on: from the last state saved, at half the learning rates.
 
@@ -90,8 +100,8 @@ def roll_back(
   Args:
     what: the loop, for the report.
     step: how many it has done.
-    health: now.
-    like: what it saves; where nothing is saved, it goes on from this.
+    state: what it saves, as it is now; where nothing is saved, it goes on from this.
+    health_of: finds the health in it.
     store: where it is saved.
 
   Returns:
@@ -100,6 +110,7 @@ def roll_back(
   Raises:
     Diverged: where it went back three times already.
   """
+  health = health_of(state)
   bad = np.asarray(health.in_a_row) >= IN_A_ROW
   if (np.asarray(health.rollbacks)[bad] >= ROLLBACKS).any():
     raise Diverged(
@@ -108,10 +119,11 @@ def roll_back(
       f"{np.asarray(health.rate)[bad].min():g} of those configured): look at the metrics before "
       "it, at the images and at the weights, and configure lower learning rates"
     )
-  step, saved = store.restore(like, step) or (step, like)
+  step, saved = store.restore(state, step) or (step, state)
   health = health.replace(
     rate=jnp.where(bad, health.rate / 2, health.rate),
     in_a_row=jnp.zeros_like(health.in_a_row),
     rollbacks=health.rollbacks + bad,
+    finite=health_of(saved).finite,
   )
   return step, saved, health

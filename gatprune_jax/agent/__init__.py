@@ -22,6 +22,7 @@ from gatprune_jax.agent.lagrangian import (
   utility,
 )
 from gatprune_jax.agent.policy import (
+  MAX_LOGIT,
   Policy,
   PolicyConfig,
   bounded,
@@ -41,6 +42,7 @@ from gatprune_jax.agent.self_competition import MODES, PastScores, compete, init
 from gatprune_jax.agent.tiles import Tiles, tile_sets
 
 __all__ = [
+  "MAX_LOGIT",
   "MODES",
   "Bipartite",
   "Block",

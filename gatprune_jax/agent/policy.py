@@ -12,7 +12,7 @@ from gatprune_jax.agent.features import Observation
 from gatprune_jax.agent.gat import GraphAttention
 from gatprune_jax.errors import InputError
 
-_MAX_LOGIT = 8.0  # a bit that is never sampled again has no gradient
+MAX_LOGIT = 8.0  # a bit that is never sampled again has no gradient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def bounded(logits: jax.Array) -> jax.Array:
   Descent along it moves a logit that is outside towards the bounds as the loss asks, and no further
   away: the derivative of a clip, zero outside, would keep it there for good.
   """
-  return jnp.clip(logits, -_MAX_LOGIT, _MAX_LOGIT)
+  return jnp.clip(logits, -MAX_LOGIT, MAX_LOGIT)
 
 
 def _bounded_forward(logits):
@@ -99,7 +99,7 @@ def _bounded_forward(logits):
 
 def _bounded_backward(logits, gradient):
   # Descent moves against the gradient.
-  outward = jnp.where(logits > _MAX_LOGIT, gradient < 0, (logits < -_MAX_LOGIT) & (gradient > 0))
+  outward = jnp.where(logits > MAX_LOGIT, gradient < 0, (logits < -MAX_LOGIT) & (gradient > 0))
   return (jnp.where(outward, 0.0, gradient),)
 
 

@@ -43,6 +43,8 @@ def kernel_gradient(
     dilations: of the kernel, d and e.
     precision: of the product.
   """
+  if g.size == 0:
+    return jnp.zeros((*size, x.shape[-1], g.shape[-1]), g.dtype)
   edges = [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)]
   x = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
   height, width = size

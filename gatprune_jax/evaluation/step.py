@@ -1,9 +1,11 @@
 """One gradient step on a network's weights."""
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import optax
 
 from gatprune_jax.evaluation.recalibration import TrainFunction
@@ -91,9 +93,13 @@ def train_step(
   updates, opt_state = optimizer.update(grads, state.opt_state, params)
   updates = jax.tree.map(lambda leaf: state.health.rate * leaf, updates)
   variables = {**state.variables, **updated, "params": optax.apply_updates(params, updates)}
-  d = recipe.average
-  average = jax.tree.map(lambda old, new: d * old + (1 - d) * new, state.average, variables)
+  average = jax.tree.map(functools.partial(_averaged, recipe.average), state.average, variables)
   metrics = {"loss": loss, "accuracy": score_logits(logits, batch.y).correct.mean()}
   finite = all_finite((loss, grads, variables))
   new = TrainState(variables, average, opt_state, state.health)
   return take_if_finite(finite, new, state), metrics
+
+
+def _averaged(d: float, old: jax.Array, new: jax.Array) -> jax.Array:
+  """d old + (1 - d) new; of what is counted, the new value."""
+  return d * old + (1 - d) * new if jnp.issubdtype(new.dtype, jnp.inexact) else new

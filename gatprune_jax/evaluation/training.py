@@ -198,8 +198,8 @@ def _loop(
       means = {name: float(np.mean(rows)) for name, rows in carry.history.items()}
       on_epoch(done // per_epoch, means, placement.fetch_state(carry.state.average))
     if done == total:
-      skipped = placement.fetch_state(carry.state.health.skipped)
-      refuse_if_all_skipped("training", total, skipped)
+      finite = placement.fetch_state(carry.state.health.finite)
+      refuse_if_all_skipped("training", total, finite)
       return placement.fetch_state(carry.state.average)
     epoch, first = divmod(done, per_epoch)
     epoch_key = jax.random.fold_in(key, epoch)
@@ -207,7 +207,9 @@ def _loop(
       # Of the step before: this one is not waited for.
       if must_roll_back(in_a_row):
         carry = placement.fetch(carry)
-        done, carry, health = roll_back("training", done, carry.state.health, carry, store)
+        done, carry, health = roll_back(
+          "training", done, carry, lambda saved: saved.state.health, store
+        )
         carry = carry.replace(state=carry.state.replace(health=health))
         in_a_row = health.in_a_row
         store.save(done, carry)

@@ -31,8 +31,8 @@ class SearchConfig:
     arena_share: share of the reward split held out for the incumbent's second split.
     refinement: masks scored at the end for exchanges of two channels around the best one, and as
       many more as samples were known already.
-    elites: best feasible masks among the candidates.
-    shortlist: candidates returned for fine-tuning.
+    elites: best feasible masks on the reward images, from which the shortlist is chosen.
+    shortlist: masks returned for fine-tuning, the best on reward and arena images together.
     chunk: masks that a device scores at once; bounds memory. 0: chosen by `masks_at_once`.
     policy: the encoder.
     ppo: the policy update.

@@ -123,7 +123,7 @@ def search_without_learning(
     strategy: a key of `STRATEGIES`.
     terms: the network, its budgets, and the best classical pruner.
     score: called with `[generation, N]` masks each time, the last time with what is left.
-    num_masks: how many to score, at least one.
+    num_masks: how many to score.
     generation: masks scored together.
     parents: of how many of the best masks children are made.
     seed: of everything random.
@@ -184,17 +184,17 @@ def search_equal_budget(
     seed: of everything random.
 
   Raises:
-    InputError: an unknown strategy, or too few evaluations.
+    InputError: an unknown strategy, or fewer evaluations than there are classical masks.
   """
   start = time.monotonic()
   scorer = Scorer(task, config)
   best = best_classical(task, scorer)
   score = float(scorer(best.mask[None])[0][0])
   terms = Terms(task.graph, task.budgets, task.floors, best, score)
-  if (num_masks := evaluations - len(scorer.known)) < 1:
+  if (num_masks := evaluations - len(scorer.known)) < 0:
     raise InputError(
-      f"{evaluations} evaluations are too few: {len(scorer.known)} classical masks leave none to "
-      "search with"
+      f"{evaluations} evaluations are too few: every search scores the {len(scorer.known)} "
+      "classical masks first, so give at least as many"
     )
   search_without_learning(
     strategy, terms, lambda masks: scorer(masks)[0], num_masks, config.samples,

@@ -81,13 +81,13 @@ def search(
   # Samples that were known cost nothing: what they leave is spent on exchanges. Those of updates
   # that were skipped were scored, and forgotten.
   num_sampled = len(scored[0]) - num_classical
-  num_updates = config.updates - int(state.health.skipped)
-  unspent = max(0, num_updates * config.samples - num_sampled)
+  unspent = int(state.health.finite) * config.samples - num_sampled
   # A sample counted feasible in float32 may exceed a budget by a rounding: count exactly.
   incumbents = list(filter(task.budgets.feasible, [np.asarray(state.incumbent.mask)]))
   logits = final_logits(policy, state, problem)
-  finalists = refined_candidates(task, config, scorer, logits, incumbents, unspent)
-  masks, scores = scorer.shortlist(finalists)
+  score_candidates(task, config, scorer, logits, incumbents, unspent)
+  # As many as the searches without an agent may put before the arena.
+  masks, scores = scorer.shortlist(scorer.best(config.elites))
   return SearchResult(masks, scores, len(scorer.known), store.seconds, state)
 
 
@@ -108,14 +108,14 @@ def learn(
     step += 1
     on_update(Progress(step, jax.device_get(metrics)))
     if must_roll_back(state.health.in_a_row):
-      step, state, health = roll_back("the search", step, state.health, state, store)
+      step, state, health = roll_back("the search", step, state, lambda saved: saved.health, store)
       state = state.replace(health=health)
       store.save(step, state)
     else:
       in_a_row = state.health.in_a_row
       store.offer(step, lambda now=state: now, functools.partial(is_finite, in_a_row))
   store.finish(step, lambda: state)
-  refuse_if_all_skipped("the search", config.updates, state.health.skipped)
+  refuse_if_all_skipped("the search", config.updates, state.health.finite)
   return state
 
 
@@ -151,15 +151,15 @@ def prepare(
   return policy, mesh.replicate(problem), jax.tree.map(jnp.array, state)
 
 
-def refined_candidates(
+def score_candidates(
   task: Task,
   config: SearchConfig,
   scorer: Scorer,
   logits: np.ndarray,
   incumbents: Sequence[np.ndarray],
   unspent: int,
-) -> np.ndarray:
-  """The masks to choose from: the policy's, the best scored, and the best one's best neighbour.
+) -> None:
+  """Scores what the policy ends with, and the neighbours of the best mask then known.
 
   Args:
     task: what is pruned.
@@ -168,16 +168,12 @@ def refined_candidates(
     logits: the policy's, `[N]`.
     incumbents: further feasible masks.
     unspent: masks to score beyond the configured refinement.
-
-  Returns:
-    Distinct feasible masks, bool `[C, N]`.
   """
   graph, budgets, floors = task.graph, task.budgets, task.floors
   elites = scorer.best(config.elites)
-  candidates = candidate_masks(graph, budgets, floors, logits, [*incumbents, *elites])
-  scorer(candidates)
+  scorer(candidate_masks(graph, budgets, floors, logits, [*incumbents, *elites]))
   best = scorer.best(1)
-  refined = refine(
+  refine(
     lambda mask: neighbours(graph, budgets, floors, mask, logits),
     lambda masks: scorer(masks)[0],
     best[0],
@@ -186,7 +182,6 @@ def refined_candidates(
     config.refinement + unspent,
     config.samples,
   )
-  return distinct([*candidates, refined, *scorer.best(config.elites)])
 
 
 def compile_update(config: SearchConfig, policy: Policy, score_fn: ScoreFn) -> Callable:

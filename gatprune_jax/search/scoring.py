@@ -49,9 +49,14 @@ def hold_out_arena(config: SearchConfig, reward: Split, seed: int) -> tuple[Spli
   """Cuts the reward split into the images that score masks, and the arena; see `cut`.
 
   Raises:
-    InputError: where one of them would have no images.
+    InputError: where there would be no image that scores masks, or less than two in the arena.
   """
   arena, scored = cut(reward, round(config.arena_share * len(reward.y)), seed)
+  if len(arena.y) < 2:  # has no standard error
+    raise InputError(
+      f"arena_share {config.arena_share} of {len(reward.y)} reward images is an arena of one: "
+      "make it so large that there are two at least, or give more reward images"
+    )
   return scored, arena
 
 

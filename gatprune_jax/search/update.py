@@ -37,6 +37,8 @@ from gatprune_jax.search.mdp import Environment, LogitsFn, decision_logits, roll
 from gatprune_jax.search.replay import Replay, score_new
 from gatprune_jax.search.scoring import Images, ScoreFn, image_scores
 
+_AFTER_ROLLBACK = 2**29  # steps; the largest power of two of which three roll-backs fit an int32
+
 
 class Problem(NamedTuple):
   """Everything an update reads and does not change; arrays only, an argument under jit."""
@@ -126,7 +128,9 @@ def update(
     The next state, and scalars (or `[K]`, per constraint) to log.
   """
   env, images = problem.environment, problem.images
-  key = jax.random.fold_in(problem.key, state.step)
+  # Steps that a roll-back repeats draw other samples: the same ones would fail again.
+  draw = state.step + _AFTER_ROLLBACK * state.health.rollbacks
+  key = jax.random.fold_in(problem.key, draw)
   bits, logits = rollout(env, policy_logits(policy, state.params, problem), config.samples, key)
   masks = jax.vmap(lambda b: transition(env, b))(bits)
 
@@ -141,7 +145,7 @@ def update(
     state.replay, masks, lambda masks: on_reward(masks, images), at_once
   )
   violation = jax.vmap(env.budgets.violations)(masks)  # [B, K]
-  feasible = (violation <= 0).all(-1)
+  feasible = env.budgets.met(violation)
 
   multipliers = update_multipliers(config.dual, state.multipliers, violation.mean(0))
   reward = compete(config.self_competition, scores, state.past)
@@ -195,11 +199,12 @@ def challenge(incumbent: Incumbent, challenger: Incumbent) -> Incumbent:
   """The challenger where it wins on the reward split and, by a standard error, in the arena.
 
   The largest of many noisy scores is too high by construction; the arena's paired difference is
-  on images that did not choose the challenger.
+  on images that did not choose the challenger. Who is not finite in the arena loses to who is.
   """
   difference = challenger.arena - incumbent.arena
   standard_error = difference.std(ddof=1) / jnp.sqrt(difference.shape[0])
-  wins = (challenger.score > incumbent.score) & (difference.mean() > standard_error)
+  better = (challenger.score > incumbent.score) & (difference.mean() > standard_error)
+  wins = all_finite((challenger.score, challenger.arena)) & (better | ~all_finite(incumbent.arena))
   return jax.tree.map(lambda new, old: jnp.where(wins, new, old), challenger, incumbent)
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.agent import bounded, rank_among_all
+from gatprune_jax.agent import MAX_LOGIT, bounded, rank_among_all
 from gatprune_jax.channels import Budgets
 
 
@@ -24,7 +24,8 @@ def warm_logits(order: np.ndarray, half_range: float, budgets: Budgets) -> jax.A
   ranked = half_range * jnp.asarray(rank_among_all(-order), jnp.float32)
   logits_at = lambda shift: bounded(ranked + shift)
   over = jax.jit(lambda shift: budgets.violations(jax.nn.sigmoid(logits_at(shift))).max())
-  low, high = -20.0, 20.0
+  reach = max(20.0, half_range + MAX_LOGIT)  # every logit at one of its bounds
+  low, high = -reach, reach
   for _ in range(40):
     middle = (low + high) / 2
     low, high = (low, middle) if over(middle) > 0 else (middle, high)

@@ -16,6 +16,7 @@ from gatprune_jax.evaluation import (
   merged_convolution,
   scoring_convolution,
 )
+from gatprune_jax.evaluation.kernel_gradient import kernel_gradient
 from gatprune_jax.evaluation.window import Window, spread
 
 CASES = {
@@ -209,6 +210,14 @@ def test_kernel_gradients_of_any_number_of_images(num_images):
   assert_same_values_and_gradients(
     lambda x, w: canonical_convolution(x, w, **params), xla, operands
   )
+
+
+def test_the_kernel_gradient_of_no_outputs_is_zero():
+  # A window of three does not fit into two rows.
+  for strides, outputs in (((1, 1), (1, 0, 2, 5)), ((2, 2), (1, 0, 1, 5)), ((1, 1), (0, 2, 2, 5))):
+    x, g = jnp.ones((outputs[0], 2, 4, 3)), jnp.ones(outputs)
+    dw = kernel_gradient(x, g, (3, 3), strides, ((0, 0), (0, 0)), (1, 1), None)
+    np.testing.assert_array_equal(dw, np.zeros((3, 3, 3, 5)))
 
 
 @pytest.mark.parametrize("case", ["same", "strided"])

@@ -99,6 +99,25 @@ def test_it_goes_back_and_learns_more_slowly(tmp_path):
   np.testing.assert_allclose([finally_told[epoch] for epoch in range(1, 11)], expected, rtol=1e-5)
 
 
+def test_steps_that_were_taken_back_do_not_count_at_the_end(tmp_path):
+  # As above, on the way to six steps: of the first, saved, and those after it, as many fail in all.
+  def train_fn(variables, x):
+    w = jnp.broadcast_to(variables["params"]["w"], (x.shape[0],))
+    return jnp.stack([jnp.where(w > 0.24, jnp.nan, w), jnp.zeros_like(w)], axis=1), {}
+
+  recipe = dataclasses.replace(
+    RECIPE, epochs=6, batch_size=2, learning_rate=0.3, warmup_epochs=0.0, momentum=0.0,
+    weight_decay=0.0, label_smoothing=0.0, shift=0, flip=False,
+  )  # fmt: skip
+  split = Split(np.ones((2, 1, 1, 1), np.float32), np.zeros(2, np.int32))
+  run = lambda store: train(
+    train_fn, {"params": {"w": jnp.zeros(1)}}, split, recipe, KEY, store=store
+  )
+  with pytest.raises(Preempted):
+    run(store_in(tmp_path, 100, 1))
+  assert 0.1 < run(store_in(tmp_path, 100))["params"]["w"][0] < 0.3
+
+
 @pytest.mark.parametrize("stop", [1, 3, 4, 9])
 def test_it_goes_on_from_any_step_bit_for_bit(two_layers, tmp_path, stop):
   # Three epochs of three steps; the steps at the ends of epochs are among those it stops at.

@@ -1,5 +1,6 @@
 """Recalibration and scoring against NumPy."""
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from gatprune_jax.evaluation import (
   score_logits,
   score_mask,
 )
+from tests.conftest import Example
 
 
 def test_score_logits_by_hand():
@@ -66,6 +68,45 @@ def test_collections_that_training_does_not_update_stay(example_b):
   new = recalibrate(train_fn, momentum, variables, x[None])
   np.testing.assert_allclose(new["batch_stats"]["mean"], 2 * x.mean((0, 1, 2)), rtol=1e-4)
   assert new["constants"]["scale"] == 2
+
+
+class FrozenFirst(nn.Module):
+  """A batch norm that train mode does not update, in front of one that it does."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.Dense(4)(nn.BatchNorm(use_running_average=True, name="frozen")(x))
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, name="live")(x)
+
+
+def test_frozen_statistics_stay_and_disturb_no_others():
+  e = Example(FrozenFirst(), shape=(3,))
+  momentum = running_momentum(e.train_fn, e.variables, e.x)["batch_stats"]
+  assert momentum["frozen"] == {"mean": None, "var": None}
+  np.testing.assert_allclose(jax.tree.leaves(momentum["live"]), 0.9, atol=1e-5)
+  batches = e.x.reshape(2, 6, 3)
+  new = recalibrate(e.train_fn, {"batch_stats": momentum}, e.variables, batches)["batch_stats"]
+  own = jax.tree.map(np.asarray, e.variables)
+  frozen, params = own["batch_stats"]["frozen"], own["params"]
+  jax.tree.map(np.testing.assert_array_equal, new["frozen"], frozen)
+  out = (batches - frozen["mean"]) / np.sqrt(frozen["var"] + 1e-5)
+  out = out * params["frozen"]["scale"] + params["frozen"]["bias"]
+  out = out @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+  np.testing.assert_allclose(new["live"]["mean"], out.mean(1).mean(0), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(new["live"]["var"], out.var(1).mean(0), rtol=1e-4)
+
+
+def test_a_counter_is_no_mean_of_batches():
+  def train_fn(variables, x):
+    stats = variables["batch_stats"]
+    mean = 0.75 * stats["mean"] + 0.25 * x.mean()
+    return x, {"batch_stats": {"mean": mean, "count": stats["count"] + 1}}
+
+  variables = {"params": {}, "batch_stats": {"mean": jnp.ones(()), "count": jnp.array(7)}}
+  x = jnp.arange(4.0)[:, None]
+  momentum = running_momentum(train_fn, variables, x)
+  new = recalibrate(train_fn, momentum, variables, x[None])["batch_stats"]
+  assert (new["mean"], new["count"]) == (1.5, 7)
 
 
 def test_a_recalibrated_network_evaluates_as_it_trains(example_b):

@@ -60,6 +60,20 @@ def test_one_step_by_hand():
   assert new.average["params"]["w"] == new.variables["params"]["w"]
 
 
+def test_counters_are_not_averaged():
+  def train_fn(variables, x):
+    logits = jnp.broadcast_to(variables["params"]["w"], (x.shape[0], 2))
+    return logits, {"batch_stats": {"count": variables["batch_stats"]["count"] + 1}}
+
+  recipe = dataclasses.replace(RECIPE, average=0.9)
+  optimizer = make_optimizer(recipe, 10)
+  variables = {"params": {"w": jnp.zeros(1)}, "batch_stats": {"count": jnp.array(4)}}
+  batch = Batch(jnp.ones((2, 1)), jnp.zeros(2, jnp.int32), jnp.zeros((2, 1)))
+  state, _ = train_step(train_fn, optimizer, recipe, init_train_state(optimizer, variables), batch)
+  count = state.average["batch_stats"]["count"]
+  assert (int(count), count.dtype) == (5, jnp.int32)
+
+
 def test_distillation_by_hand():
   # Student (0, 0), teacher (2 log 3, 0), T = 2: the teacher's softmax is (3, 1) / 4, and the
   # cross-entropy of the even student log 2, times T^2 = 4. Both labels cost log 2 too.

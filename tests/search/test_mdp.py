@@ -1,5 +1,7 @@
 """The environment's states and transitions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import gatprune_jax as gp
 from gatprune_jax.channels import keep_floors, make_budgets
 from gatprune_jax.search import SCHEDULES, make_decisions
 from gatprune_jax.search.mdp import (
+  CONSTRAINTS,
   decision_logits,
   greedy_logits,
   make_environment,
@@ -76,6 +79,18 @@ def test_projection_keeps_the_longest_prefix_that_fits(graph):
       if env.budgets.feasible(prefix):
         fitting.append(prefix)
     np.testing.assert_array_equal(mask, fitting[-1])
+
+
+def test_projection_is_not_stopped_by_rounding(graph):
+  free, env = (environment(graph, "one_shot", constraint=name) for name in CONSTRAINTS)
+  lead_to = jax.jit(transition)
+  for seed in range(4):
+    bits = np.random.default_rng(seed).random(graph.num_channels) < 0.7
+    mask = np.asarray(lead_to(free, jnp.asarray(bits)))
+    # By so much may a sum in float32 exceed a budget of exactly what the mask costs.
+    limits = env.budgets.ratios(mask) / (1 + 3e-7)
+    tight = env.replace(budgets=dataclasses.replace(env.budgets, limits=limits))
+    np.testing.assert_array_equal(lead_to(tight, jnp.asarray(mask)), mask)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

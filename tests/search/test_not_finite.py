@@ -119,12 +119,13 @@ def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
     state, _ = searching.update(state)
     assert int(state.health.in_a_row) == step - 1
   assert must_roll_back(state.health.in_a_row)
-  step, back, health = roll_back("the search", 4, state.health, state, store)
+  step, back, health = roll_back("the search", 4, state, lambda saved: saved.health, store)
   assert step == 1
   for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(good), strict=True):
     np.testing.assert_array_equal(a, b)
   assert float(health.rate) == 0.5
   assert (int(health.skipped), int(health.in_a_row), int(health.rollbacks)) == (3, 0, 1)
+  assert int(health.finite) == 1  # of the way to here
   # An earlier step is saved after a later one, and the search goes on from it at half the rate.
   back = back.replace(health=health)
   store.save(step, back)
@@ -138,6 +139,13 @@ def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
     for a, b in zip(jax.tree.leaves(new.params), jax.tree.leaves(good.params), strict=True)
   ]
   assert sum(moved(slow)) < 0.9 * sum(moved(fast))
+
+
+def test_what_is_done_again_after_a_roll_back_has_other_samples(two_layers):
+  searching = Searching(two_layers)
+  sampled = lambda state: np.asarray(searching.update(state)[0].replay.masks)
+  health = searching.state.health.replace(rollbacks=jnp.ones((), jnp.int32))
+  assert (sampled(searching.state) != sampled(searching.state.replace(health=health))).any()
 
 
 def test_a_network_that_is_not_finite_is_refused(two_layers):

@@ -87,6 +87,21 @@ def test_it_improves_on_equal_shares_with_the_masks_it_is_given():
   assert accuracy(result.masks[0]) > accuracy(task.pruners[0].mask)
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_where_the_agent_found_nothing_the_classical_masks_are_left(name):
+  task = make_task()
+  result = SEARCHES[name](task, CONFIG, 1, seed=0)
+  np.testing.assert_array_equal(result.masks, [task.pruners[0].mask])
+  assert result.evaluations == 1
+
+
+def test_less_than_the_classical_masks_is_refused():
+  with pytest.raises(
+    gp.InputError, match="0 evaluations are too few: every search scores the 1 cl"
+  ):
+    SEARCHES["evolve_bits"](make_task(), CONFIG, 0, seed=0)
+
+
 def test_orders_follow_ratios_by_hand():
   graph = make_task().graph  # two groups of twelve
   order = order_by_ratios(graph, np.arange(24), np.array([1.0, 0.5]))

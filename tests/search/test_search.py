@@ -16,7 +16,7 @@ from gatprune_jax.evaluation import AdaptationConfig, Score
 from gatprune_jax.resume import Nowhere
 from gatprune_jax.search import Scorer, SearchConfig, Task, hold_out_arena, search, warm_logits
 from gatprune_jax.search import loop as loop_module
-from gatprune_jax.search.loop import final_logits, learn, prepare
+from gatprune_jax.search.loop import compile_update, final_logits, learn, prepare
 from gatprune_jax.search.scoring import image_scores
 from gatprune_jax.search.update import Incumbent, challenge
 from tests.search.test_equal_budget import make_terms
@@ -121,6 +121,32 @@ def test_the_state_is_finite_and_counts(two_layers):
   assert 4 < int(result.state.replay.size) < result.evaluations <= 4 + 16 + 5 + 4
 
 
+def test_the_shortlist_is_chosen_from_the_elites(two_layers, monkeypatch):
+  asked, shortlist = [], Scorer.shortlist
+
+  def kept(scorer, masks):
+    asked.append((masks, scorer.best(CONFIG.elites)))
+    return shortlist(scorer, masks)
+
+  monkeypatch.setattr(Scorer, "shortlist", kept)
+  run(two_layers, {"macs": 0.3})
+  ((masks, elites),) = asked
+  np.testing.assert_array_equal(masks, elites)
+
+
+def test_a_budget_of_everything_is_met_up_to_rounding(two_layers):
+  task = make_task(two_layers, {"macs": 1.0})
+  scorer = Scorer(task, CONFIG)
+  policy, problem, state = prepare(task, CONFIG, scorer, 0)
+  # The largest share below 1 in float32, as a sum that is rounded down would leave it.
+  limits = np.nextafter(np.ones(1, np.float32), 0)
+  budgets = dataclasses.replace(problem.environment.budgets, limits=limits)
+  problem = problem._replace(environment=problem.environment.replace(budgets=budgets))
+  _, metrics = compile_update(scorer.config, policy, scorer.score_fn)(state, problem)
+  assert metrics["cost"] > 0.9
+  assert metrics["feasible_share"] == 1
+
+
 def test_the_policy_learns_the_channels_that_matter():
   # A network that copies its two features to two logits through the first two of eight hidden
   # channels; the other six only add noise. The budget keeps two. The classical order given, in
@@ -174,6 +200,10 @@ def test_the_first_policy_is_at_the_budget_in_the_order_given():
   p = 1 / (1 + np.exp(-logits))
   a, b, c = p[:5].sum(), p[5:9].sum(), p[9:].sum()  # expected widths, independent of each other
   assert 3 * a + a * b + b * c + c * 2 == pytest.approx(0.5 * (15 + 20 + 12 + 6), rel=1e-4)
+  # Neighbours 10 apart, of which a quarter are kept: the shift is more than 20.
+  least = make_budgets(terms.graph, {"macs": 0.14}, terms.floors)
+  logits = warm_logits(terms.best.order, 60.0, least)
+  assert least.violations(np.asarray(jax.nn.sigmoid(logits))) == pytest.approx(0, abs=1e-3)
   everything = make_budgets(terms.graph, {"macs": 1.0}, terms.floors)
   np.testing.assert_array_equal(warm_logits(terms.best.order, 2.0, everything), np.full(12, 8.0))
 
@@ -193,6 +223,25 @@ def test_a_challenger_must_win_both_splits():
   assert challenge(holder, incumbent(0.6, [0, 0, 1, 1])).score == 0.5  # a tie keeps the holder
   kept = challenge(holder, incumbent(0.6, [1, 1, 1, 1]))
   assert kept.mask.tolist() == [True] * 3
+
+
+def test_who_is_not_finite_in_the_arena_loses():
+  holder, spoilt = incumbent(0.5, [0, 0, 1, 1]), incumbent(0.9, [1, 1, np.nan, 1])
+  assert challenge(holder, spoilt).score == 0.5
+  assert challenge(spoilt, holder).score == 0.5
+  assert challenge(spoilt, incumbent(-np.inf, [0, 0, 1, 1])).score == np.float32(0.9)  # infeasible
+  assert challenge(incumbent(0.5, [0, 0]), incumbent(0.9, [np.inf, np.inf])).score == 0.5
+
+
+def test_an_arena_has_two_images_at_least():
+  split = Split(np.zeros((8, 1, 1, 1), np.float32), np.arange(8) % 2)
+  config = dataclasses.replace(CONFIG, arena_share=0.25)
+  assert len(hold_out_arena(config, split, 0)[1].y) == 2
+  config = dataclasses.replace(CONFIG, arena_share=0.1)
+  with pytest.raises(
+    gp.InputError, match=r"arena_share 0\.1 of 8 reward images is an arena of one"
+  ):
+    hold_out_arena(config, split, 0)
 
 
 @pytest.mark.parametrize(
