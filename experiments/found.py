@@ -51,7 +51,7 @@ def load_found(path: str) -> list[Found] | None:
   if not os.path.exists(path):
     return None
   try:
-    with np.load(path) as columns:
+    with open(path, "rb") as file, np.load(file) as columns:
       masks = np.split(columns["masks"], np.cumsum(columns["count"])[:-1])
       plain = (columns[name].tolist() for name in ("method", "evaluations", "seconds"))
       return [

@@ -28,10 +28,10 @@ def command(main, *arguments):
   return [sys.executable, "-m", f"experiments.{main}", *arguments]
 
 
-def run(main, *arguments):
+def run(main, *arguments, devices=None):
   return subprocess.run(
-    command(main, *arguments), env=environment(), capture_output=True, text=True, timeout=600,
-    check=False,
+    command(main, *arguments), env=environment(devices), capture_output=True, text=True,
+    timeout=600, check=False,
   )  # fmt: skip
 
 
