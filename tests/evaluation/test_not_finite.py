@@ -69,53 +69,46 @@ def test_going_back_to_nothing_saved_takes_nothing_back(two_layers, tmp_path):
   assert told[:2] == [0, 3]  # at the beginning, and after three steps
 
 
-def test_it_goes_back_and_learns_more_slowly(tmp_path):
-  # One weight that every step raises, and a network that fails where it exceeds 0.62. Logits (w, 0)
-  # and label 0: the gradient is sigmoid(w) - 1, and a step at the rate 0.3 without momentum
-  # raises w to 0.15, 0.285, 0.402, 0.497, 0.572, 0.626: it fails after the sixth.
+def train_one_weight(limit, epochs, store, on_epoch=lambda *told: None):
+  """Trains the weight of a network that fails where it exceeds a limit; a step an epoch.
+
+  Logits (w, 0) and label 0: the gradient is sigmoid(w) - 1, so that every step raises w.
+  """
+
   def train_fn(variables, x):
     w = jnp.broadcast_to(variables["params"]["w"], (x.shape[0],))
-    return jnp.stack([jnp.where(w > 0.62, jnp.nan, w), jnp.zeros_like(w)], axis=1), {}
+    return jnp.stack([jnp.where(w > limit, jnp.nan, w), jnp.zeros_like(w)], axis=1), {}
 
   recipe = dataclasses.replace(
-    RECIPE, epochs=10, batch_size=2, learning_rate=0.3, warmup_epochs=0.0, momentum=0.0,
+    RECIPE, epochs=epochs, batch_size=2, learning_rate=0.3, warmup_epochs=0.0, momentum=0.0,
     weight_decay=0.0, label_smoothing=0.0, shift=0, flip=False,
   )  # fmt: skip
   split = Split(np.ones((2, 1, 1, 1), np.float32), np.zeros(2, np.int32))
-  store = store_in(tmp_path, every=4)
-  losses = []
-  trained = train(
-    train_fn, {"params": {"w": jnp.zeros(1)}}, split, recipe, KEY,
-    lambda epoch, metrics, variables: losses.append((epoch, metrics["loss"])), store=store,
-  )  # fmt: skip
+  variables = {"params": {"w": jnp.zeros(1)}}
+  return train(train_fn, variables, split, recipe, KEY, on_epoch, store=store)["params"]["w"][0]
+
+
+def test_it_goes_back_and_learns_more_slowly(tmp_path):
+  # A step at the rate 0.3 without momentum raises w to 0.15, 0.285, 0.402, 0.497, 0.572, 0.626: it
+  # fails after the sixth.
+  losses = {}
+  told = lambda epoch, metrics, variables: losses.update({epoch: metrics["loss"]})
+  trained = train_one_weight(0.62, 10, store_in(tmp_path, every=4), told)
   w, rate, expected = 0.0, 1.0, []
   for step in range(10):  # by hand, in the way that it goes in the end
     rate = 1.0 if step < 4 else 0.5
     expected.append(np.log1p(np.exp(-w)))
     w += rate * 0.15 * (1 + np.cos(np.pi * step / 10)) / (1 + np.exp(w))
-  np.testing.assert_allclose(trained["params"]["w"], w, rtol=1e-5)
+  np.testing.assert_allclose(trained, w, rtol=1e-5)
   assert w < 0.62
-  finally_told = dict(losses)
-  np.testing.assert_allclose([finally_told[epoch] for epoch in range(1, 11)], expected, rtol=1e-5)
+  np.testing.assert_allclose([losses[epoch] for epoch in range(1, 11)], expected, rtol=1e-5)
 
 
 def test_steps_that_were_taken_back_do_not_count_at_the_end(tmp_path):
-  # As above, on the way to six steps: of the first, saved, and those after it, as many fail in all.
-  def train_fn(variables, x):
-    w = jnp.broadcast_to(variables["params"]["w"], (x.shape[0],))
-    return jnp.stack([jnp.where(w > 0.24, jnp.nan, w), jnp.zeros_like(w)], axis=1), {}
-
-  recipe = dataclasses.replace(
-    RECIPE, epochs=6, batch_size=2, learning_rate=0.3, warmup_epochs=0.0, momentum=0.0,
-    weight_decay=0.0, label_smoothing=0.0, shift=0, flip=False,
-  )  # fmt: skip
-  split = Split(np.ones((2, 1, 1, 1), np.float32), np.zeros(2, np.int32))
-  run = lambda store: train(
-    train_fn, {"params": {"w": jnp.zeros(1)}}, split, recipe, KEY, store=store
-  )
+  # On the way to six steps: of the first, saved, and those after it, as many fail in all.
   with pytest.raises(Preempted):
-    run(store_in(tmp_path, 100, 1))
-  assert 0.1 < run(store_in(tmp_path, 100))["params"]["w"][0] < 0.3
+    train_one_weight(0.24, 6, store_in(tmp_path, 100, 1))
+  assert 0.1 < train_one_weight(0.24, 6, store_in(tmp_path, 100)) < 0.3
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 9])
