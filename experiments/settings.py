@@ -10,10 +10,9 @@ from typing import Any
 
 from experiments.journal import path_name
 from gatprune_jax import InputError
-from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.criteria import CRITERIA, SCOPES, check_criteria
 from gatprune_jax.data import DataConfig, Sizes
-from gatprune_jax.evaluation import AdaptationConfig, Recipe
+from gatprune_jax.evaluation import Recipe
 from gatprune_jax.models import DTYPES
 from gatprune_jax.resume import CheckpointConfig
 from gatprune_jax.search import SEARCHES, SearchConfig
@@ -22,7 +21,7 @@ _SECTIONS = (
   "seed", "dataset", "data_dir", "image_size", "unreadable_images", "images", "model", "dense",
   "budgets", "criteria", "search", "finetune", "finetune_side_by_side", "compare", "checkpoints",
 )  # fmt: skip
-_PLAIN = (bool, int, float, str)
+_PLAIN = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
 _VARIANT = re.compile("[A-Za-z0-9][A-Za-z0-9 ,.+=_-]{0,99}")  # names become those of directories
 
 
@@ -152,29 +151,23 @@ def make_settings(config: Any) -> Settings:
 
 def make_search_config(tree: dict[str, Any]) -> SearchConfig:
   """The search section of a config as settings."""
-  parts = {
-    "adaptation": AdaptationConfig,
-    "policy": PolicyConfig,
-    "ppo": PPOConfig,
-    "dual": DualConfig,
-    "critic": CriticConfig,
-  }
-  _check_names(tree, inspect.get_annotations(SearchConfig), "config.search")
-  made = {name: _made(part, tree[name], f"config.search.{name}") for name, part in parts.items()}
-  return _made(SearchConfig, {**tree, **made}, "config.search")
+  return _made(SearchConfig, tree, "config.search")
 
 
 def _made(cls: Callable[..., Any], tree: Any, where: str) -> Any:
-  """`cls(**tree)`, whose fields and their plain types are checked."""
+  """`cls(**tree)`, whose fields and their plain types are checked; sections are made likewise."""
   fields = inspect.get_annotations(cls)
   if not isinstance(tree, dict):
     raise InputError(f"{where} is {tree!r}: it must have fields of its own")
   _check_names(tree, fields, where)
+  made = {}
   for name, kind in fields.items():
-    plain = {float: (int, float)}.get(kind, (kind,)) if kind in _PLAIN else None
-    if plain is not None and type(tree[name]) not in plain:
-      raise InputError(f"{where}.{name} is {tree[name]!r}: it must be of type {kind.__name__}")
-  return cls(**tree)
+    value = tree[name]
+    if kind in _PLAIN and type(value) not in _PLAIN[kind]:
+      raise InputError(f"{where}.{name} is {value!r}: it must be of type {kind.__name__}")
+    is_section = dataclasses.is_dataclass(kind)
+    made[name] = _made(kind, value, f"{where}.{name}") if is_section else value
+  return cls(**made)
 
 
 def _check_names(tree: dict[str, Any], names: Collection[str], where: str) -> None:

@@ -21,6 +21,7 @@ from gatprune_jax.channels.compaction import (
   kept_positions,
 )
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph
+from gatprune_jax.channels.grouping import Partition
 from gatprune_jax.channels.interpreter import Convolution, Interpreter
 from gatprune_jax.channels.labelling import Program
 
@@ -112,14 +113,10 @@ def _kinds(binding: Binding, num_channels: int) -> np.ndarray:
   or a slice takes from it. So networks that hold as many channels of every kind have the same
   shapes, and pad and slice at the same places.
   """
-  kinds = np.zeros(num_channels, np.int64)
-  seen = set()
+  kinds = Partition(np.zeros(num_channels, np.int64))
   for ids in _axes_and_runs(binding.program, binding.channel_of):
-    count = np.bincount(ids[ids != FROZEN], minlength=num_channels)
-    if (key := count.tobytes()) not in seen:
-      seen.add(key)
-      _, kinds = np.unique(kinds * (count.max() + 1) + count, return_inverse=True)
-  return kinds
+    kinds.split(ids[ids != FROZEN])
+  return kinds.of
 
 
 def _axes_and_runs(program: Program, channel_of: Callable) -> Iterator[np.ndarray]:

@@ -87,7 +87,8 @@ def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
   graph.check_variables(args[0])
   closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*args)
   laid = lay_over(closed, [leaf.axes for leaf in graph.leaves], graph.num_channels)
-  for channel in sorted({*laid.ties, *laid.frozen}):
+  if refused := {*laid.ties, *laid.frozen}:
+    channel = min(refused)
     why = laid.frozen.get(channel) or f"it is tied to channel {laid.ties[channel]}"
     raise InputError(
       f"channel {channel} ({_where(graph, channel)}) cannot be removed from this function as it "

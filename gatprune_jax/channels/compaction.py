@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from gatprune_jax.channels.binding import bind
-from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf
+from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, check_mask_shape
 from gatprune_jax.channels.interpreter import Interpreter
 from gatprune_jax.errors import InputError
 
@@ -113,7 +113,7 @@ def compact_function(
   keep = checked_mask(graph, mask, allow_empty)
 
   def small_fn(variables: Any, *args: Any) -> Any:
-    check_cut(graph, variables, keep)
+    _check_cut(graph, variables, keep)
     binding = bind(graph, fn, (dense_shapes(graph, variables), *args))
     binding.refuse_split_outputs()
     interpreter = Interpreter(binding.classes, binding.channel_of, keep=keep[None])
@@ -123,7 +123,7 @@ def compact_function(
   return jax.jit(small_fn)
 
 
-def check_cut(graph: ChannelGraph, variables: Any, keep: np.ndarray) -> None:
+def _check_cut(graph: ChannelGraph, variables: Any, keep: np.ndarray) -> None:
   """Raises InputError unless the variables have the shapes that the mask leaves."""
   if jax.tree.structure(variables) != graph.treedef:
     graph.check_variables(variables)  # tells how they differ
@@ -166,10 +166,7 @@ def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
 def checked_mask(graph: ChannelGraph, mask: Any, allow_empty: bool) -> np.ndarray:
   """The mask as bool `[num_channels]`."""
   mask = np.asarray(mask)
-  if mask.shape != (graph.num_channels,):
-    raise InputError(
-      f"the mask has shape {mask.shape}, but this network has {graph.num_channels} channels"
-    )
+  check_mask_shape(mask, graph.num_channels)
   if not np.isin(mask, (0, 1)).all():
     raise InputError(
       f"the mask holds {mask[~np.isin(mask, (0, 1))][0]}: a channel is kept (1) or removed (0)"

@@ -15,6 +15,15 @@ def leaf_paths(variables: Any) -> list[str]:
   return [jax.tree_util.keystr(path, simple=True, separator="/") for path in keys]
 
 
+def check_mask_shape(mask: Any, num_channels: int) -> None:
+  """Raises InputError unless the mask has one entry for each channel."""
+  if np.shape(mask) != (num_channels,):
+    raise InputError(
+      f"the mask has shape {np.shape(mask)}, but this network has {num_channels} channels: pass "
+      f"one of shape ({num_channels},)"
+    )
+
+
 FROZEN = -1  # channel id of an element that is never removed
 
 

@@ -160,12 +160,8 @@ def _computed(eqn, sources: list[Source]) -> np.ndarray | None:
   """The value of an equation's result, where those of its operands are known."""
   values = [source.value() for source in sources]
   sizes = [size for var in (*eqn.invars, *eqn.outvars) for size in var.aval.shape]
-  is_symbolic = eqn.primitive.name == "dim_as_value" or not all(map(_is_number, sizes))
+  is_symbolic = eqn.primitive.name == "dim_as_value" or not all(isinstance(n, int) for n in sizes)
   if is_symbolic or any(value is None for value in values):
     return None
   with jax.ensure_compile_time_eval():
     return _concrete(eqn.primitive.bind(*values, **eqn.params))
-
-
-def _is_number(size: Any) -> bool:
-  return isinstance(size, int)

@@ -6,9 +6,8 @@ from typing import Any
 import jax
 
 from gatprune_jax.channels.binding import bind
-from gatprune_jax.channels.graph import ChannelGraph
+from gatprune_jax.channels.graph import ChannelGraph, check_mask_shape
 from gatprune_jax.channels.interpreter import Convolution, Interpreter
-from gatprune_jax.errors import InputError
 
 
 def masked(
@@ -37,11 +36,7 @@ def masked(
   """
 
   def masked_fn(variables: Any, mask: jax.Array, *args: Any) -> Any:
-    if jax.numpy.shape(mask) != (graph.num_channels,):
-      raise InputError(
-        f"the mask has shape {jax.numpy.shape(mask)}, but this network has {graph.num_channels} "
-        f"channels: pass one of shape ({graph.num_channels},)"
-      )
+    check_mask_shape(mask, graph.num_channels)
     binding = bind(graph, fn, (variables, *args))
     interpreter = Interpreter(
       binding.classes, binding.channel_of, mask=jax.numpy.asarray(mask, float), conv=conv

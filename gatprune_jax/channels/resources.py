@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.channels.graph import FROZEN, ChannelGraph
-from gatprune_jax.errors import InputError
+from gatprune_jax.channels.graph import FROZEN, ChannelGraph, check_mask_shape
 
 
 class Products(NamedTuple):
@@ -29,11 +28,7 @@ class Products(NamedTuple):
     Raises:
       InputError: where the mask has another shape.
     """
-    num_channels = self.counts.shape[-1]
-    if np.shape(mask) != (num_channels,):
-      raise InputError(
-        f"the mask has shape {np.shape(mask)}, but this network has {num_channels} channels"
-      )
+    check_mask_shape(mask, self.counts.shape[-1])
     if isinstance(mask, jax.core.Tracer):
       kept = jnp.asarray(self.counts) @ mask.astype(jnp.float32)
       factors = kept + jnp.asarray(self.constant, jnp.float32)
