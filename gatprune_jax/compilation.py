@@ -42,12 +42,18 @@ def _compiler_options(backend: str, on_single_threads: bool) -> dict[str, str] |
   if backend != "cpu":
     return None
   library = {_LIBRARY: f"{_PRODUCTS},{_CONVOLUTIONS}"} if on_single_threads else {}
-  options = _CPU_OPTIONS | library
+  return known(**(_CPU_OPTIONS | library))
+
+
+def known(**options: Any) -> dict[str, Any]:
+  """Those options, of `jax.jit`'s `compiler_options`, that this version of XLA takes.
+
+  Many are experimental: another version may not have them, or not with these values.
+  """
   return {name: value for name, value in options.items() if _is_known(name, value)}
 
 
-def _is_known(name: str, value: str) -> bool:
-  """Whether XLA takes it; it is experimental, and another version may not."""
+def _is_known(name: str, value: Any) -> bool:
   try:
     jax.jit(lambda x: x, compiler_options={name: value}).lower(0.0).compile()
   except jax.errors.JaxRuntimeError:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
+from gatprune_jax import compilation
 from gatprune_jax.channels import compact_function, compact_variables
 from gatprune_jax.channels.graph import FROZEN
 from tests.channels.counting import count_macs
@@ -19,12 +20,13 @@ NUM_NETWORKS = 208
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 
 # Programs run once, so what they cost is compiling: faster without optimisation and
-# without the emitters of fused kernels. XLA's options of single programs, not of the process.
-FAST_TO_COMPILE = {
-  "xla_backend_optimization_level": 0,
-  "xla_cpu_use_fusion_emitters": False,
-  "xla_cpu_parallel_codegen_split_count": 1,
-}
+# without the emitters of fused kernels, in versions of XLA that can do without them.
+# XLA's options of single programs, not of the process.
+FAST_TO_COMPILE = compilation.known(
+  xla_backend_optimization_level=0,
+  xla_cpu_use_fusion_emitters=False,
+  xla_cpu_parallel_codegen_split_count=1,
+)
 
 
 def evaluate(fn, *args):
