@@ -33,12 +33,17 @@ def export_stablehlo(
   if batch is not None and batch < 1:
     raise InputError(f"batch {batch}: an exported program needs a positive one, or None")
   size = export.symbolic_shape("batch")[0] if batch is None else batch
-  x_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), x)
   exported = export.export(
     jax.jit(lambda x: small.apply(small.variables, x)),
     platforms=("cpu",),
-  )(x_spec)
+  )(input_spec(x, size))
   partial = f"{os.fspath(path)}.partial"
   with open(partial, "wb") as file:
     file.write(exported.mlir_module_serialized)
   os.rename(partial, path)
+
+
+def input_spec(x: Any, size: Any) -> Any:
+  """The input of a program for batches of a size, like x; in the types that JAX computes with."""
+  shapes = jax.eval_shape(lambda x: x, x)  # NumPy's float64 is float32 here, unless JAX keeps it
+  return jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), shapes)

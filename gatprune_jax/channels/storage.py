@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels.compaction import Compact
+from gatprune_jax.channels.export import input_spec
 from gatprune_jax.channels.graph import leaf_paths
 from gatprune_jax.errors import InputError, first_line
 
@@ -55,11 +56,10 @@ def save(path: str | os.PathLike, small: Compact, x: Any) -> None:
   if os.path.exists(path):
     raise InputError(f"{path} exists: choose another path, or remove it first")
   (batch,) = export.symbolic_shape("batch")
-  x_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype), x)
   variables, undo = _as_plain(small.variables)
   variables_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), variables)
   apply = jax.jit(lambda variables, x: small.apply(undo(variables), x))
-  exported = export.export(apply, platforms=_PLATFORMS)(variables_spec, x_spec)
+  exported = export.export(apply, platforms=_PLATFORMS)(variables_spec, input_spec(x, batch))
   try:
     network = exported.serialize(vjp_order=1)
   except ValueError as error:

@@ -33,8 +33,9 @@ def test_a_fixed_batch_runs_on_xla_alone(small, example_b, tmp_path):
   assert_same(logits, small.apply(small.variables, example_b.x[:4]))
 
 
-def test_the_batch_is_dynamic_unless_given(small, example_b, tmp_path):
-  gp.export_stablehlo(tmp_path / "net.mlirbc", small, example_b.x)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])  # JAX computes with 32 bits of either
+def test_the_batch_is_dynamic_unless_given(dtype, small, example_b, tmp_path):
+  gp.export_stablehlo(tmp_path / "net.mlirbc", small, example_b.x.astype(dtype))
   text = read(tmp_path / "net.mlirbc")
   assert "@main(%arg0: tensor<?x8x8x2xf32>) -> (tensor<?x5xf32>" in text
   calls = [line for line in text.splitlines() if "custom_call" in line]
