@@ -108,6 +108,7 @@ def _prune(arguments, out, err):
   """The main of `experiments.prune`, in a process whose output goes to two files."""
   for stream, path in ((1, out), (2, err)):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+  sys.dont_write_bytecode = True  # or Python itself would keep the compiled config beside it
   from experiments import prune
   from experiments.starting import start
 
