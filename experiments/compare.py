@@ -94,7 +94,7 @@ def compare_once(
   Masks found before are not searched again.
   """
   journal = Journal(run, settings.checkpoints, os.path.join(run.workdir, f"seed{settings.seed}"))
-  data, network, graph = prepared.data, prepared.network, prepared.graph
+  data, network, graph = prepared.data, prepared.network, prepared.constraints.graph
   variables = dense.train_dense(settings, network, data, journal)
   task = make_task(settings, prepared, variables)
   found = find_masks(settings, task, journal, budget, run.should_stop, f"{path}-masks.npz")

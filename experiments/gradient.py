@@ -53,7 +53,7 @@ def main(settings: Settings, run: Run) -> None:
 
 def measure(settings: Settings, prepared: Prepared, journal: Journal) -> dict[str, list[float]]:
   """Cosines of each estimator's batches with the reference."""
-  graph, budgets = prepared.graph, prepared.budgets
+  graph, budgets = prepared.constraints.graph, prepared.constraints.budgets
   variables = dense.train_dense(settings, prepared.network, prepared.data, journal)
   task = make_task(settings, prepared, variables)
   scorer = Scorer(task, settings.search)

@@ -23,7 +23,7 @@ from experiments.starting import start
 from experiments.task import Prepared, make_task, prepare
 import gatprune_jax as gp
 from gatprune_jax import workdir as runs
-from gatprune_jax.channels import Budgets, check_finite
+from gatprune_jax.channels import Constraints, check_finite
 from gatprune_jax.evaluation import steps_per_epoch
 from gatprune_jax.processes import from_first, is_first
 from gatprune_jax.report import Row, comparison
@@ -51,9 +51,8 @@ def main(settings: Settings, run: Run) -> None:
 
 def prune(settings: Settings, run: Run, prepared: Prepared, variables: Any) -> list[Row]:
   """Does the job in the workdir; variables of None are trained first."""
-  data, network, graph, budgets = (
-    prepared.data, prepared.network, prepared.graph, prepared.budgets
-  )  # fmt: skip
+  data, network, constraints = prepared.data, prepared.network, prepared.constraints
+  graph = constraints.graph
   workdir = run.workdir
   journal = Journal(run, settings.checkpoints, workdir)
   if variables is None:
@@ -123,7 +122,7 @@ def prune(settings: Settings, run: Run, prepared: Prepared, variables: Any) -> l
         "test_accuracy_before_finetune": agent.test_before,
         "widths": {group.name: int(mask[group.channels].sum()) for group in graph.groups},
       },
-      "feasible": budgets.feasible(mask),
+      "feasible": constraints.feasible(mask),
       "search": {
         "evaluations": found.evaluations,
         "updates": settings.search.updates,
@@ -145,15 +144,18 @@ def find(settings: Settings, task: Task, journal: Journal) -> Found:
     def on_update(progress):
       nonlocal best
       best = max(best, float(progress.metrics["best_feasible_accuracy"]))
-      loop.record(progress.update, progress.metrics, shown(task.budgets, progress.metrics, best))
+      line = shown(task.constraints, progress.metrics, best)
+      loop.record(progress.update, progress.metrics, line)
 
     store = loop.store(journal.every.updates, lambda step: step)
     return as_found("agent", search(task, settings.search, settings.seed, on_update, store))
 
 
-def shown(budgets: Budgets, metrics: Mapping[str, np.ndarray], best: float) -> dict[str, str]:
+def shown(
+  constraints: Constraints, metrics: Mapping[str, np.ndarray], best: float
+) -> dict[str, str]:
   """What the search's progress line shows of an update, beside the best accuracy so far."""
-  costs = zip(budgets.names, metrics["cost"], budgets.limits, strict=True)
+  costs = zip(constraints.names, metrics["cost"], constraints.limits, strict=True)
   return {
     **{name: f"{metrics[name]:.3f}" for name in ("reward", "accuracy")},
     "cost": " ".join(f"{name} {ratio:.3f}/{limit:g}" for name, ratio, limit in costs),

@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments import dense
 from experiments.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax import InputError
-from gatprune_jax.channels import Budgets, ChannelGraph, keep_floors, make_budgets
+from gatprune_jax.channels import Constraints, make_constraints
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Dataset, Split
 from gatprune_jax.evaluation import make_lesson
@@ -26,9 +25,7 @@ class Prepared(NamedTuple):
 
   data: Dataset
   network: dense.Network
-  graph: ChannelGraph
-  floors: np.ndarray  # [groups] fewest channels
-  budgets: Budgets
+  constraints: Constraints  # the graph of its channels, budgets and floors
   reward: Split  # what scores masks
   arena: Split
 
@@ -46,29 +43,30 @@ def prepare(settings: Settings, limits: Mapping[str, float]) -> Prepared:
   data = dense.load_data(settings)
   network = dense.make_network(settings, data)
   graph = gp.trace(network.eval_fn, network.shapes, jnp.asarray(data.train.x[:1]))
-  floors = keep_floors(graph, settings.search.keep_floor, settings.search.allow_empty)
-  budgets = make_budgets(graph, limits, floors)
+  constraints = make_constraints(
+    graph, limits, settings.search.keep_floor, settings.search.allow_empty
+  )
   if (num := settings.search.calibration_images) > len(data.train.y):
     raise InputError(
       f"search calibration_images is {num}: there are {len(data.train.y)} training images"
     )
   make_lesson(settings.search.adaptation, data.train)  # refuses one that does not fit
   splits = hold_out_arena(settings.search, data.reward, settings.seed)
-  return Prepared(data, network, graph, floors, budgets, *splits)
+  return Prepared(data, network, constraints, *splits)
 
 
 def make_task(settings: Settings, prepared: Prepared, variables: Any) -> Task:
   """Scores the channels by every criterion and brings every classical pruner to the budgets."""
-  data, network, graph, floors, budgets, reward, arena = prepared
+  data, network, constraints, reward, arena = prepared
   x, y = data.train.x[:_EVIDENCE_IMAGES], data.train.y[:_EVIDENCE_IMAGES]
   evidence = Evidence(
-    graph, variables, network.eval_fn, jnp.asarray(x), jnp.asarray(y),
+    constraints.graph, variables, network.eval_fn, jnp.asarray(x), jnp.asarray(y),
     jax.random.key(settings.seed),
   )  # fmt: skip
   scores = from_first(lambda: {name: score_channels(name, evidence) for name in settings.criteria})
-  pruners = classical_pruners(graph, budgets, floors, scores)
+  pruners = classical_pruners(constraints, scores)
   saliency = {name: values for name, values in scores.items() if name != "random"}
   return Task(
-    graph, network.eval_fn, network.train_fn, variables, data.train, reward, arena, budgets,
-    floors, pruners, saliency,
+    constraints, network.eval_fn, network.train_fn, variables, data.train, reward, arena,
+    pruners, saliency,
   )  # fmt: skip

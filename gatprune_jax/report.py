@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tabulate import tabulate
 
-from gatprune_jax.channels import ChannelGraph, macs_products, params_products
+from gatprune_jax.channels import RESOURCES, ChannelGraph
 from gatprune_jax.errors import InputError
 
 
@@ -155,12 +155,12 @@ def describe(graph: ChannelGraph) -> str:
   whether `compact` may remove the whole group with `allow_empty=True`.
   """
   dense = np.ones(graph.num_channels)
-  macs, params = macs_products(graph), params_products(graph)
+  macs, params = RESOURCES["macs"](graph), RESOURCES["params"](graph)
   body = []
   for group in graph.groups:
     without = dense.copy()
     without[group.channels] = 0
-    shares = [f"{100 * (1 - count(without) / count(dense)):.1f} %" for count in (macs, params)]
+    shares = [f"{100 * (1 - r.cost(without) / r.cost(dense)):.1f} %" for r in (macs, params)]
     members = "\n".join(f"{path} axis {axis}" for path, axis in group.members)
     bypass = "yes" if group.has_bypass else "no"
     body.append([group.name, len(group.channels), *shares, bypass, members])
@@ -174,7 +174,8 @@ def describe(graph: ChannelGraph) -> str:
   )
   return (
     f"{graph.num_channels} channels in {len(graph.groups)} groups; "
-    f"{macs(dense):,.0f} MACs an example, {params(dense):,.0f} parameters\n\n{groups}\n\n{frozen}"
+    f"{macs.cost(dense):,.0f} {macs.unit} an example, {params.cost(dense):,.0f} {params.unit}\n\n"
+    f"{groups}\n\n{frozen}"
   )
 
 

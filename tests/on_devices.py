@@ -44,7 +44,15 @@ def main(path):
   trained = {
     "dense": train(e.train_fn, e.variables, split, RECIPE, key, log, teacher),
     "candidates": train_candidates(
-      task.graph, e.train_fn, e.variables, found.masks, split, RECIPE, key, log, teacher
+      task.constraints.graph,
+      e.train_fn,
+      e.variables,
+      found.masks,
+      split,
+      RECIPE,
+      key,
+      log,
+      teacher,
     ),
   }
   out["losses"] = np.array(lines)

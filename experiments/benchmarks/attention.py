@@ -28,7 +28,7 @@ from gatprune_jax.agent import (
 )
 from gatprune_jax.agent.blocks import EDGE_FEATURES
 from gatprune_jax.agent.gat import Attention
-from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.channels import make_budgets
 
 _HEADS, _FEATURES, _NODE_FEATURES = 4, 16, 64
 _RESNET50_WIDTHS = (64, 128, 256, 512)
@@ -65,7 +65,7 @@ def channel_graph(
   normal = lambda *shape: rng.standard_normal(shape, np.float32)
   variables = jax.tree.map(lambda s: normal(*s.shape), shapes)
   graph = gp.trace(fn, variables, x)
-  budgets = make_budgets(graph, {"macs": 0.5}, keep_floors(graph, 0.1))
+  budgets = make_budgets(graph, {"macs": 0.5})
   index = {"index": np.arange(graph.num_channels)}
   blocks = observe(graph, variables, index, budgets, edge_norms).blocks
   params = Attention(

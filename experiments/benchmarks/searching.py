@@ -14,7 +14,7 @@ from experiments.benchmarks.measuring import Row, dtypes, timed
 from experiments.configs import cifar10_resnet20
 from experiments.settings import make_settings
 from gatprune_jax import compilation, mesh
-from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
 from gatprune_jax.search import Scorer, Task
@@ -98,15 +98,14 @@ def _prepared(
 
 def _task(p: Problem, num_images: int) -> Task:
   """Half of the MACs, from one classical order."""
-  floors = keep_floors(p.graph, 0.05)
-  budgets = make_budgets(p.graph, {"macs": 0.5}, floors)
+  constraints = make_constraints(p.graph, {"macs": 0.5})
   few = jnp.asarray(p.x[:64]), jnp.asarray(p.y[:64])
   evidence = Evidence(p.graph, p.variables, p.eval_fn, *few, jax.random.key(0))
   saliency = {"l1": score_channels("l1", evidence)}
-  pruners = classical_pruners(p.graph, budgets, floors, saliency)
+  pruners = classical_pruners(constraints, saliency)
   y = np.arange(len(p.y), dtype=np.int32) % 10
   split = lambda number: Split(np.asarray(p.x[:number]), y[:number])
   return Task(
-    p.graph, p.eval_fn, p.train_fn, p.variables, Split(np.asarray(p.calibration), y),
-    split(num_images), split(_ARENA), budgets, floors, pruners, saliency,
+    constraints, p.eval_fn, p.train_fn, p.variables, Split(np.asarray(p.calibration), y),
+    split(num_images), split(_ARENA), pruners, saliency,
   )  # fmt: skip

@@ -84,8 +84,8 @@ def observe(
     (layer.outputs, np.full(len(layer.outputs), np.log(layer.positions))) for layer in graph.layers
   ]
   columns += [mean_by_channel(num, depth), mean_by_channel(num, positions)]
-  for product, dense in zip(budgets.products, budgets.dense, strict=True):
-    columns.append(np.asarray(jax.jit(jax.grad(product))(np.ones(num, np.float32))) / dense * num)
+  for resource, dense in zip(budgets.resources, budgets.dense, strict=True):
+    columns.append(np.asarray(resource.gradient(np.ones(num))) / dense * num)
 
   return Observation(
     channels=_standardised(np.stack(columns, axis=1)),

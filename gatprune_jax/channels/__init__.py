@@ -1,16 +1,6 @@
 """What can be removed from a network, and removing it. Knows nothing of learning."""
 
 from gatprune_jax.channels.alignment import Aligned, align
-from gatprune_jax.channels.budgets import (
-  Budgets,
-  group_starts,
-  keep_floors,
-  make_budgets,
-  raise_to_floors,
-  rank_in_group,
-  ranks,
-  smallest_mask,
-)
 from gatprune_jax.channels.compaction import (
   Compact,
   compact,
@@ -18,18 +8,27 @@ from gatprune_jax.channels.compaction import (
   compact_state,
   compact_variables,
 )
+from gatprune_jax.channels.costs import (
+  RESOURCES,
+  Budgets,
+  Constraints,
+  Resource,
+  SumOfProducts,
+  group_starts,
+  keep_floors,
+  macs,
+  make_budgets,
+  make_constraints,
+  params,
+  raise_to_floors,
+  rank_in_group,
+  ranks,
+  smallest_mask,
+)
 from gatprune_jax.channels.export import export_stablehlo
 from gatprune_jax.channels.function import check_finite
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf
 from gatprune_jax.channels.masking import masked
-from gatprune_jax.channels.resources import (
-  RESOURCES,
-  Products,
-  macs,
-  macs_products,
-  params,
-  params_products,
-)
 from gatprune_jax.channels.storage import Loaded, load, save
 from gatprune_jax.channels.trace import trace
 
@@ -40,11 +39,13 @@ __all__ = [
   "Budgets",
   "ChannelGraph",
   "Compact",
+  "Constraints",
   "Group",
   "Layer",
   "Leaf",
   "Loaded",
-  "Products",
+  "Resource",
+  "SumOfProducts",
   "align",
   "check_finite",
   "compact",
@@ -56,11 +57,10 @@ __all__ = [
   "keep_floors",
   "load",
   "macs",
-  "macs_products",
   "make_budgets",
+  "make_constraints",
   "masked",
   "params",
-  "params_products",
   "raise_to_floors",
   "rank_in_group",
   "ranks",

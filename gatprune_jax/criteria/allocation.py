@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gatprune_jax.channels import Budgets, ChannelGraph, group_starts, rank_in_group, ranks
+from gatprune_jax.channels import ChannelGraph, Constraints, group_starts, rank_in_group, ranks
 from gatprune_jax.errors import InputError
 
 SCOPES = ("uniform", "global")
@@ -57,28 +57,25 @@ def order_by_ratios(graph: ChannelGraph, order: np.ndarray, ratios: np.ndarray) 
   return ranks(-(rank + 0.5) / (widths * ratios)[group_of])
 
 
-def allocate(
-  graph: ChannelGraph, budgets: Budgets, floors: np.ndarray, order: np.ndarray
-) -> np.ndarray:
+def allocate(constraints: Constraints, order: np.ndarray) -> np.ndarray:
   """Keeps the longest prefix of an order that fits the budgets, found by bisection.
 
   What is left of the budget is spent on the next channels in the order that still fit, so that
   all methods end equally close to the budget.
 
   Args:
-    graph: the network's channels.
-    budgets: the constraints; the floors are within them.
-    floors: fewest channels of each group `[groups]`.
+    constraints: the budgets and floors.
     order: the place of each channel `[N]`, 0 first.
 
   Returns:
     A feasible mask, bool `[N]`, with every group at or above its floor.
   """
+  graph, floors = constraints.graph, constraints.floors
   group_of = graph.group_of
   rank = np.asarray(rank_in_group(-order.astype(np.float32), group_of, group_starts(graph)))
   at_floor = rank < floors[group_of]
-  mask = _largest_feasible(lambda size: at_floor | (order < size), len(order), budgets)
-  return budgets.top_up(mask, -order)
+  mask = _largest_feasible(lambda size: at_floor | (order < size), len(order), constraints)
+  return constraints.top_up(mask, -order)
 
 
 class Classical(NamedTuple):
@@ -90,32 +87,30 @@ class Classical(NamedTuple):
 
 
 def classical_pruners(
-  graph: ChannelGraph, budgets: Budgets, floors: np.ndarray, scores: Mapping[str, np.ndarray]
+  constraints: Constraints, scores: Mapping[str, np.ndarray]
 ) -> list[Classical]:
   """Every criterion in every scope, brought to the budgets.
 
   Args:
-    graph: the network's channels.
-    budgets: the constraints.
-    floors: fewest channels of each group `[groups]`.
+    constraints: the budgets and floors.
     scores: {criterion: scores `[N]`}.
   """
   pruners = []
   for name, values in scores.items():
     for scope in SCOPES:
-      order = channel_order(graph, values, scope)
-      pruners.append(Classical(f"{name} {scope}", order, allocate(graph, budgets, floors, order)))
+      order = channel_order(constraints.graph, values, scope)
+      pruners.append(Classical(f"{name} {scope}", order, allocate(constraints, order)))
   return pruners
 
 
 def _largest_feasible(
-  keep: Callable[[int], np.ndarray], largest: int, budgets: Budgets
+  keep: Callable[[int], np.ndarray], largest: int, constraints: Constraints
 ) -> np.ndarray:
   """Bisects the size in [0, largest] for the largest feasible `keep(size)`; keep(0) is feasible."""
   low, high = 0, largest
   for _ in range(math.ceil(math.log2(largest + 1))):
     middle = (low + high + 1) // 2
-    if budgets.feasible(keep(middle)):
+    if constraints.feasible(keep(middle)):
       low = middle
     else:
       high = middle - 1

@@ -4,16 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gatprune_jax.channels import Budgets, ChannelGraph, ranks
+from gatprune_jax.channels import Constraints, ranks
 from gatprune_jax.criteria import allocate
 
 
 def candidate_masks(
-  graph: ChannelGraph,
-  budgets: Budgets,
-  floors: np.ndarray,
-  logits: np.ndarray,
-  masks: Sequence[np.ndarray],
+  constraints: Constraints, logits: np.ndarray, masks: Sequence[np.ndarray]
 ) -> np.ndarray:
   """Distinct feasible masks, bool `[C, N]`, at least one.
 
@@ -23,14 +19,12 @@ def candidate_masks(
   the budget spent on the channels the policy likes best.
 
   Args:
-    graph: the network's channels.
-    budgets: the constraints; the floors are within them.
-    floors: fewest channels of each group.
+    constraints: the budgets and floors.
     logits: the policy's, `[N]`.
     masks: feasible, bool `[N]`.
   """
-  threshold = allocate(graph, budgets, floors, ranks(logits))
-  return distinct([threshold, *(budgets.top_up(mask, logits) for mask in masks)])
+  threshold = allocate(constraints, ranks(logits))
+  return distinct([threshold, *(constraints.top_up(mask, logits) for mask in masks)])
 
 
 def distinct(masks: Sequence[np.ndarray]) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gatprune_jax.channels import Budgets, ChannelGraph, ranks
+from gatprune_jax.channels import Constraints, ranks
 from gatprune_jax.criteria import Classical, allocate, order_by_ratios
 from gatprune_jax.errors import InputError
 from gatprune_jax.search.config import SearchConfig
@@ -27,9 +27,7 @@ ScoreMasks = Callable[[np.ndarray], np.ndarray]  # masks [B, N] -> scores [B], h
 class Terms(NamedTuple):
   """What every search starts from."""
 
-  graph: ChannelGraph
-  budgets: Budgets
-  floors: np.ndarray  # [groups] fewest channels
+  constraints: Constraints
   best: Classical  # the best classical pruner: its order ranks channels, its mask starts the bits
   score: float  # of its mask
 
@@ -62,7 +60,7 @@ def _best_classical_bits(terms: Terms) -> list[Genome]:
 
 def _draw_ratios(rng: np.random.Generator, terms: Terms, parent: Genome | None) -> Genome:
   """A keep ratio for each group, log-uniform in [0.1, 1]: only their proportions matter."""
-  return 0.1 ** rng.random(len(terms.graph.groups))
+  return 0.1 ** rng.random(len(terms.constraints.graph.groups))
 
 
 def _change_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome | None) -> Genome:
@@ -75,7 +73,7 @@ def _change_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome | None
 
 def _order_of_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome) -> np.ndarray:
   """The ratios of each group, filled in the best classical order."""
-  return order_by_ratios(terms.graph, terms.best.order, ratios)
+  return order_by_ratios(terms.constraints.graph, terms.best.order, ratios)
 
 
 def _change_bits(rng: np.random.Generator, terms: Terms, mask: Genome) -> Genome:
@@ -121,7 +119,7 @@ def search_without_learning(
 
   Args:
     strategy: a key of `STRATEGIES`.
-    terms: the network, its budgets, and the best classical pruner.
+    terms: the network's constraints, and the best classical pruner.
     score: called with `[generation, N]` masks each time, the last time with what is left.
     num_masks: how many to score.
     generation: masks scored together.
@@ -144,7 +142,7 @@ def search_without_learning(
   def draw(best: list[int]) -> tuple[Genome, np.ndarray] | None:
     for _ in range(_DRAWS):
       genome = child(rng, terms, genomes[rng.choice(best)] if best else None)
-      mask = allocate(terms.graph, terms.budgets, terms.floors, order(rng, terms, genome))
+      mask = allocate(terms.constraints, order(rng, terms, genome))
       if mask.tobytes() not in seen:
         seen.add(mask.tobytes())
         # Bits are inherited as they were repaired, ratios as they were drawn.
@@ -162,7 +160,7 @@ def search_without_learning(
     scores += np.asarray(score(np.stack(new))).tolist()
     genomes += [genome for genome, _ in drawn]
     masks += new
-  found = np.array(masks[num_given:], bool).reshape(-1, terms.graph.num_channels)
+  found = np.array(masks[num_given:], bool).reshape(-1, terms.constraints.graph.num_channels)
   scores = np.array(scores[num_given:])
   ranking = np.argsort(-scores, kind="stable")
   return Scored(found[ranking], scores[ranking])
@@ -190,7 +188,7 @@ def search_equal_budget(
   scorer = Scorer(task, config)
   best = best_classical(task, scorer)
   score = float(scorer(best.mask[None])[0][0])
-  terms = Terms(task.graph, task.budgets, task.floors, best, score)
+  terms = Terms(task.constraints, best, score)
   if (num_masks := evaluations - len(scorer.known)) < 0:
     raise InputError(
       f"{evaluations} evaluations are too few: every search scores the {len(scorer.known)} "

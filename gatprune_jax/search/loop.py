@@ -83,7 +83,7 @@ def search(
   num_sampled = len(scored[0]) - num_classical
   unspent = int(state.health.finite) * config.samples - num_sampled
   # A sample counted feasible in float32 may exceed a budget by a rounding: count exactly.
-  incumbents = list(filter(task.budgets.feasible, [np.asarray(state.incumbent.mask)]))
+  incumbents = list(filter(task.constraints.feasible, [np.asarray(state.incumbent.mask)]))
   logits = final_logits(policy, state, problem)
   score_candidates(task, config, scorer, logits, incumbents, unspent)
   # As many as the searches without an agent may put before the arena.
@@ -123,7 +123,7 @@ def prepare(
   task: Task, config: SearchConfig, scorer: Scorer, seed: int
 ) -> tuple[Policy, Problem, SearchState]:
   """Scores the classical masks; makes the policy and the state before the first update."""
-  graph, budgets, floors = task.graph, task.budgets, task.floors
+  graph, budgets = task.constraints.graph, task.constraints.budgets
   best = best_classical(task, scorer)
   incumbent = Incumbent(
     jnp.asarray(best.mask),
@@ -132,7 +132,7 @@ def prepare(
   )
   observation = observe(graph, task.variables, task.saliency, budgets, config.policy.edge_norms)
   decisions = make_decisions(graph, config.schedule)
-  environment = make_environment(graph, decisions, budgets, floors, -best.order, config.constraint)
+  environment = make_environment(task.constraints, decisions, -best.order, config.constraint)
   policy_key, sample_key = jax.random.split(jax.random.key(seed))
   policy = Policy(config.policy, len(graph.groups))
   dynamic = jnp.zeros((graph.num_channels, 2 + len(budgets.names)))
@@ -169,12 +169,11 @@ def score_candidates(
     incumbents: further feasible masks.
     unspent: masks to score beyond the configured refinement.
   """
-  graph, budgets, floors = task.graph, task.budgets, task.floors
   elites = scorer.best(config.elites)
-  scorer(candidate_masks(graph, budgets, floors, logits, [*incumbents, *elites]))
+  scorer(candidate_masks(task.constraints, logits, [*incumbents, *elites]))
   best = scorer.best(1)
   refine(
-    lambda mask: neighbours(graph, budgets, floors, mask, logits),
+    lambda mask: neighbours(task.constraints, mask, logits),
     lambda masks: scorer(masks)[0],
     best[0],
     scorer(best)[0][0],

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.agent import sample
-from gatprune_jax.channels import Budgets, ChannelGraph, group_starts, raise_to_floors
+from gatprune_jax.channels import (
+  Budgets,
+  ChannelGraph,
+  Constraints,
+  group_starts,
+  raise_to_floors,
+)
 from gatprune_jax.errors import InputError
 
 # logits_fn(mask [N], decided [N]) -> logits [N]: the policy in one state.
@@ -60,29 +66,25 @@ class Environment:
 
 
 def make_environment(
-  graph: ChannelGraph,
+  constraints: Constraints,
   decisions: np.ndarray,
-  budgets: Budgets,
-  floors: np.ndarray,
   priority: np.ndarray,
   constraint: str = "lagrangian",
 ) -> Environment:
   """Collects the arrays.
 
   Args:
-    graph: the network's channels.
+    constraints: the budgets and floors.
     decisions: from `make_decisions`.
-    budgets: the constraints.
-    floors: fewest channels of each group.
     priority: `[N]`, orders the channels that a floor or a projection keeps.
     constraint: one of `CONSTRAINTS`.
   """
   return Environment(
     jnp.asarray(decisions),
-    budgets,
-    jnp.asarray(floors),
-    jnp.asarray(graph.group_of),
-    jnp.asarray(group_starts(graph)),
+    constraints.budgets,
+    jnp.asarray(constraints.floors),
+    jnp.asarray(constraints.graph.group_of),
+    jnp.asarray(group_starts(constraints.graph)),
     jnp.asarray(priority, jnp.float32),
     projected=constraint == "projection",
   )

@@ -75,10 +75,13 @@ def search_ratios(task: Task, config: SearchConfig, evaluations: int, seed: int)
       f"{', '.join(task.saliency)}: add it"
     )
   start = time.monotonic()
-  graph, scorer = task.graph, Scorer(task, config)
+  constraints, scorer = task.constraints, Scorer(task, config)
+  graph = constraints.graph
   best_classical(task, scorer)
   within = channel_order(graph, task.saliency[_CRITERION], "global")
-  channels = observe(graph, task.variables, task.saliency, task.budgets, edge_norms=False).channels
+  channels = observe(
+    graph, task.variables, task.saliency, constraints.budgets, edge_norms=False
+  ).channels
   groups = jnp.asarray(np.stack([channels[group.channels].mean(0) for group in graph.groups]))
 
   policy = RatioPolicy(config.policy.heads * config.policy.head_features)
@@ -92,7 +95,7 @@ def search_ratios(task: Task, config: SearchConfig, evaluations: int, seed: int)
     noise = jax.random.normal(jax.random.fold_in(key, update), (config.samples, len(graph.groups)))
     actions = mean[None] + jnp.exp(log_std)[None] * noise
     orders = [order_by_ratios(graph, within, ratios) for ratios in np.exp(actions)]
-    masks = [allocate(graph, task.budgets, task.floors, order) for order in orders]
+    masks = [allocate(constraints, order) for order in orders]
     new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in scorer.known}
     if len(new) > left:
       scorer(np.stack(list(new.values())[:left]))

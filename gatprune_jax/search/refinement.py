@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
-from gatprune_jax.channels import Budgets, ChannelGraph, ranks
+from gatprune_jax.channels import Constraints, ranks
 from gatprune_jax.criteria import allocate
 
 
 def neighbours(
-  graph: ChannelGraph, budgets: Budgets, floors: np.ndarray, mask: np.ndarray, logits: np.ndarray
+  constraints: Constraints, mask: np.ndarray, logits: np.ndarray
 ) -> Iterator[np.ndarray]:
   """The masks with one removed channel in and one kept channel out, likeliest exchange first.
 
@@ -17,9 +17,7 @@ def neighbours(
   lowest logits make room; what is left of the budget goes to the removed ones with the highest.
 
   Args:
-    graph: the network's channels.
-    budgets: the constraints.
-    floors: fewest channels of each group.
+    constraints: the budgets and floors.
     mask: feasible, bool `[N]`.
     logits: the policy's, `[N]`.
   """
@@ -31,7 +29,7 @@ def neighbours(
     out, into = np.unravel_index(pair, gain.shape)
     changed = priority.copy()
     changed[removed[into]], changed[kept[out]] = 2 * len(mask), -2 * len(mask)
-    yield allocate(graph, budgets, floors, ranks(changed))
+    yield allocate(constraints, ranks(changed))
 
 
 def refine(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax import compilation, mesh
-from gatprune_jax.channels import Budgets, ChannelGraph
+from gatprune_jax.channels import Constraints
 from gatprune_jax.criteria import Classical
 from gatprune_jax.data import Split, cut
 from gatprune_jax.errors import InputError
@@ -32,15 +32,13 @@ from gatprune_jax.search.config import SearchConfig
 class Task(NamedTuple):
   """What is to be pruned, on which data, to which budgets."""
 
-  graph: ChannelGraph
+  constraints: Constraints  # the graph of its channels, budgets and floors
   eval_fn: Callable[[Any, jax.Array], jax.Array]  # (variables, x) -> logits
   train_fn: TrainFunction  # (variables, x) -> (logits, updated collections)
   variables: Any  # the trained weights; not changed
   train: Split  # training images, for the batch-norm statistics and steps before scoring
   reward: Split  # images that the weights were not trained on; every mask is scored on them
   arena: Split  # more such images, on which a new incumbent must win; see `hold_out_arena`
-  budgets: Budgets
-  floors: np.ndarray  # [groups] fewest channels
   pruners: Sequence[Classical]  # classical masks within the budgets, at least one
   saliency: dict[str, np.ndarray]  # {criterion: scores [N]}, the agent's features
 
@@ -121,14 +119,15 @@ class Scorer:
 
     def score_fn(images, mask, x, y):
       return score_mask(
-        task.graph, task.eval_fn, task.train_fn, images.momentum, images.variables, mask,
-        images.calibration, x, y, images.lesson,
+        task.constraints.graph, task.eval_fn, task.train_fn, images.momentum, images.variables,
+        mask, images.calibration, x, y, images.lesson,
       )  # fmt: skip
 
     self.score_fn: ScoreFn = score_fn
     self.known: dict[bytes, tuple[float, float]] = {}
     chunk = config.chunk or chosen_chunk(config, task)
-    self.config, self._budgets = dataclasses.replace(config, chunk=chunk), task.budgets
+    self.config = dataclasses.replace(config, chunk=chunk)
+    self._constraints = task.constraints
     score_masks = jax.vmap(score_fn, (None, 0, None, None))
     share = mesh.over_devices(lambda masks, images, x, y: score_masks(images, masks, x, y))
     at_once = chunk * mesh.num_devices()
@@ -163,7 +162,7 @@ class Scorer:
     """At most `num` of the masks known, feasible by exact count, best score first `[C, N]`."""
     order = sorted(self.known, key=lambda mask: -self.known[mask][0])
     masks = (np.frombuffer(mask, bool) for mask in order)
-    return np.stack(list(itertools.islice(filter(self._budgets.feasible, masks), num)))
+    return np.stack(list(itertools.islice(filter(self._constraints.feasible, masks), num)))
 
   def shortlist(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The configured number of best masks, and their scores on reward and arena together."""

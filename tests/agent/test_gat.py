@@ -15,7 +15,7 @@ from gatprune_jax.agent.gat import (
   attend_edges,
   to_graphs_tuple,
 )
-from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.channels import make_budgets
 
 CPU = tiling_for("cpu")
 attend = jax.jit(attend_blocks)
@@ -70,7 +70,7 @@ def assert_equal_to_jraph(params, nodes, blocks):
 def observed(example, edge_norms):
   """The channel graph of an example network, and its edges as a search has them."""
   graph = gp.trace(example.eval_fn, example.variables, example.x)
-  budgets = make_budgets(graph, {"macs": 0.5}, keep_floors(graph, 0.1))
+  budgets = make_budgets(graph, {"macs": 0.5})
   saliency = {"index": np.arange(graph.num_channels)}
   return graph, observe(graph, example.variables, saliency, budgets, edge_norms).blocks
 

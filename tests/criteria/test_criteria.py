@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import (
   CRITERIA,
   Evidence,
@@ -169,26 +169,24 @@ def test_every_pruner_meets_every_budget_closely(example_b, limits):
   e = example_b
   given = evidence(e.eval_fn, e.variables, jnp.asarray(e.x), jnp.asarray(e.y))
   graph = given.graph
-  floors = keep_floors(graph, 0.25)
-  budgets = make_budgets(graph, limits, floors)
+  constraints = make_constraints(graph, limits, 0.25)
   scores = {name: score_channels(name, given) for name in CRITERIA}
-  pruners = classical_pruners(graph, budgets, floors, scores)
+  pruners = classical_pruners(constraints, scores)
   assert len({pruner.name for pruner in pruners}) == 2 * len(CRITERIA)
   for pruner in pruners:
-    assert budgets.feasible(pruner.mask)
+    assert constraints.feasible(pruner.mask)
     widths = [pruner.mask[group.channels].sum() for group in graph.groups]
-    assert (widths >= floors).all()
+    assert (widths >= constraints.floors).all()
     for channel in np.flatnonzero(~pruner.mask):  # nothing more fits
       more = pruner.mask.copy()
       more[channel] = True
-      assert not budgets.feasible(more)
+      assert not constraints.feasible(more)
 
 
 def test_allocation_keeps_the_longest_prefix_that_fits(example_b):
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
-  floors = keep_floors(graph, 0.0)
-  budgets = make_budgets(graph, {"macs": 0.3}, floors)
+  constraints = make_constraints(graph, {"macs": 0.3}, 0.0)
   order = np.random.default_rng(0).permutation(graph.num_channels)
   first = [group.channels[order[group.channels].argmin()] for group in graph.groups]
 
@@ -197,7 +195,7 @@ def test_allocation_keeps_the_longest_prefix_that_fits(example_b):
     mask[first] = True  # floors of one
     return mask
 
-  longest = max(s for s in range(graph.num_channels + 1) if budgets.feasible(prefix(s)))
-  mask = allocate(graph, budgets, floors, order)
+  longest = max(s for s in range(graph.num_channels + 1) if constraints.feasible(prefix(s)))
+  mask = allocate(constraints, order)
   assert (mask >= prefix(longest)).all()
-  np.testing.assert_array_equal(mask, budgets.top_up(prefix(longest), -order))
+  np.testing.assert_array_equal(mask, constraints.top_up(prefix(longest), -order))

@@ -19,7 +19,8 @@ def test_both_ways_of_fine_tuning_train_the_same_networks(tmp_path):
   config.model.widths = (4, 6, 8)
   config.finetune.update({"epochs": 1, "warmup_epochs": 0.0, "learning_rate": 0.01})
   settings = make_settings(config)
-  _, network, graph, *_ = prepared = prepare(settings, settings.budgets)
+  prepared = prepare(settings, settings.budgets)
+  network, graph = prepared.network, prepared.constraints.graph
   variables = jax.jit(network.init)(jax.random.key(0))
   rng = np.random.default_rng(0)
   masks = np.stack([random_mask(graph, rng) for _ in range(2)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Classical, allocate
 from gatprune_jax.search import Terms, search_without_learning
 
@@ -24,11 +24,10 @@ def make_terms():
     return x
 
   graph = gp.trace(fn, variables, np.ones((1, 3), np.float32))
-  floors = keep_floors(graph, 0.0)
-  budgets = make_budgets(graph, {"macs": 0.5}, floors)
+  constraints = make_constraints(graph, {"macs": 0.5}, 0.0)
   order = np.arange(12)[::-1].copy()
-  mask = allocate(graph, budgets, floors, order)
-  return Terms(graph, budgets, floors, Classical("l1", order, mask), Score()(mask[None])[0])
+  mask = allocate(constraints, order)
+  return Terms(constraints, Classical("l1", order, mask), Score()(mask[None])[0])
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +49,8 @@ class Score:
 
 def feasible_masks(terms):
   everything = np.array(list(itertools.product([False, True], repeat=12)))
-  wide = np.stack([everything[:, g.channels].any(1) for g in terms.graph.groups]).all(0)
-  return everything[wide & np.array([terms.budgets.feasible(mask) for mask in everything])]
+  wide = np.stack([everything[:, g.channels].any(1) for g in terms.constraints.graph.groups]).all(0)
+  return everything[wide & np.array([terms.constraints.feasible(mask) for mask in everything])]
 
 
 @pytest.mark.parametrize(
@@ -65,8 +64,8 @@ def test_exactly_as_many_distinct_feasible_masks_as_asked_for(strategy, num_mask
   assert len(np.unique(found.masks, axis=0)) == len(found.masks) == num_masks
   assert not (found.masks == terms.best.mask).all(1).any()
   for mask in found.masks:
-    assert terms.budgets.feasible(mask)
-    assert all(mask[group.channels].any() for group in terms.graph.groups)
+    assert terms.constraints.feasible(mask)
+    assert all(mask[group.channels].any() for group in terms.constraints.graph.groups)
   np.testing.assert_allclose(found.scores, score(found.masks))
   assert (np.diff(found.scores) <= 0).all()
   again = search_without_learning(strategy, terms, Score(), num_masks, 4, 2, seed=0)
@@ -86,7 +85,7 @@ def test_ratios_keep_the_first_of_each_group_in_the_classical_order(terms):
   # classical order here is the reverse of the channels' numbers.
   found = search_without_learning("random_ratios", terms, Score(), 5, 5, 1, seed=2)
   for mask in found.masks:
-    for group in terms.graph.groups:
+    for group in terms.constraints.graph.groups:
       width = mask[group.channels].sum()
       assert mask[group.channels[-width:]].all()
 
@@ -105,10 +104,9 @@ def test_it_ends_where_nothing_new_is_within_reach():
   # One group: every ratio keeps the same channels.
   variables = {"a": np.ones((2, 4), np.float32), "b": np.ones((4, 2), np.float32)}
   graph = gp.trace(lambda v, x: x @ v["a"] @ v["b"], variables, np.ones((1, 2), np.float32))
-  floors = keep_floors(graph, 0.0)
-  budgets = make_budgets(graph, {"macs": 0.5}, floors)
+  constraints = make_constraints(graph, {"macs": 0.5}, 0.0)
   best = Classical("l1", np.arange(4), np.array([True, True, False, False]))
-  terms, asked = Terms(graph, budgets, floors, best, 0.0), []
+  terms, asked = Terms(constraints, best, 0.0), []
 
   def score(masks):
     asked.extend(masks.tolist())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.channels import make_constraints
 from gatprune_jax.search import SCHEDULES, make_decisions
 from gatprune_jax.search.mdp import (
   CONSTRAINTS,
@@ -26,12 +26,14 @@ def graph(example_b):
   return gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
 
 
-def environment(graph, schedule, floor=0.25, constraint="lagrangian"):
-  floors = keep_floors(graph, floor)
-  budgets = make_budgets(graph, {"macs": 0.5}, floors)
+def half_of_the_macs(graph):
+  return make_constraints(graph, {"macs": 0.5}, 0.25)
+
+
+def environment(graph, schedule, constraint="lagrangian"):
   priority = np.arange(graph.num_channels)
   decisions = make_decisions(graph, schedule)
-  return make_environment(graph, decisions, budgets, floors, priority, constraint)
+  return make_environment(half_of_the_macs(graph), decisions, priority, constraint)
 
 
 def logits_fn(mask, decided):
@@ -62,7 +64,7 @@ def test_states_of_a_layerwise_episode_by_hand(graph):
 
 def test_projection_keeps_the_longest_prefix_that_fits(graph):
   env = environment(graph, "one_shot", constraint="projection")
-  rng = np.random.default_rng(0)
+  constraints, rng = half_of_the_macs(graph), np.random.default_rng(0)
   for share in (0.0, 0.3, 0.7, 1.0):
     bits = rng.random(graph.num_channels) < share
     mask = np.asarray(jax.jit(transition)(env, jnp.asarray(bits)))
@@ -76,7 +78,7 @@ def test_projection_keeps_the_longest_prefix_that_fits(graph):
         lacking = int(np.ceil(0.25 * len(group.channels))) - prefix[group.channels].sum()
         for channel in [c for c in group.channels[::-1] if not prefix[c]][: max(lacking, 0)]:
           prefix[channel] = True
-      if env.budgets.feasible(prefix):
+      if constraints.feasible(prefix):
         fitting.append(prefix)
     np.testing.assert_array_equal(mask, fitting[-1])
 

@@ -11,7 +11,7 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.agent import leave_one_out_advantages, make_optimizer
-from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Classical, allocate, channel_order, order_by_ratios
 from gatprune_jax.data import Split
 from gatprune_jax.search import SEARCHES, Task
@@ -40,14 +40,13 @@ def make_task():
   x = rng.standard_normal((120, 4)).astype(np.float32)
   split = Split(x, x.argmax(1).astype(np.int32))
   graph = gp.trace(eval_fn, variables, x[:1])
-  floors = keep_floors(graph, 0.0)
-  budgets = make_budgets(graph, {"macs": 0.4}, floors)
+  constraints = make_constraints(graph, {"macs": 0.4}, 0.0)
   norms = np.concatenate([np.abs(first).sum(0), np.abs(second).sum(0)])
   order = channel_order(graph, norms, "uniform")
-  classical = Classical("l1 uniform", order, allocate(graph, budgets, floors, order))
+  classical = Classical("l1 uniform", order, allocate(constraints, order))
   return Task(
-    graph, eval_fn, lambda v, x: (eval_fn(v, x), {}), variables, split, split, split, budgets,
-    floors, [classical], {"l1": norms},
+    constraints, eval_fn, lambda v, x: (eval_fn(v, x), {}), variables, split, split, split,
+    [classical], {"l1": norms},
   )  # fmt: skip
 
 
@@ -74,16 +73,16 @@ def test_it_improves_on_equal_shares_with_the_masks_it_is_given():
   result = SEARCHES["ratio_agent"](task, config, 5, seed=0)
   assert result.evaluations == 5  # of seven that ratios can make
   for mask in result.masks:
-    assert task.budgets.feasible(mask)
-    widths = [mask[group.channels].sum() for group in task.graph.groups]
+    assert task.constraints.feasible(mask)
+    widths = [mask[group.channels].sum() for group in task.constraints.graph.groups]
     # Within a group, the largest norms are kept.
-    for group, width in zip(task.graph.groups, widths, strict=True):
+    for group, width in zip(task.constraints.graph.groups, widths, strict=True):
       norms = task.saliency["l1"][group.channels]
       assert set(np.flatnonzero(mask[group.channels])) == set(np.argsort(-norms)[:width])
+  masked = jax.jit(gp.masked(task.constraints.graph, task.eval_fn))
   accuracy = lambda mask: float(
-    (jax.jit(gp.masked(task.graph, task.eval_fn))(task.variables, mask, task.reward.x).argmax(-1)
-     == task.reward.y).mean()
-  )  # fmt: skip
+    (masked(task.variables, mask, task.reward.x).argmax(-1) == task.reward.y).mean()
+  )
   assert accuracy(result.masks[0]) > accuracy(task.pruners[0].mask)
 
 

@@ -10,12 +10,12 @@ from tests.search.test_equal_budget import Score, feasible_masks, make_terms
 
 def test_neighbours_are_feasible_and_begin_with_the_likeliest_exchange():
   terms = make_terms()
-  graph, mask = terms.graph, terms.best.mask
+  graph, mask = terms.constraints.graph, terms.best.mask
   logits = np.linspace(-1, 1, 12)
-  children = list(neighbours(graph, terms.budgets, terms.floors, mask, logits))
+  children = list(neighbours(terms.constraints, mask, logits))
   assert len(children) == mask.sum() * (~mask).sum()
   for child in children:
-    assert terms.budgets.feasible(child)
+    assert terms.constraints.feasible(child)
     assert all(child[group.channels].any() for group in graph.groups)
   out, into = np.flatnonzero(mask)[0], np.flatnonzero(~mask)[-1]  # lowest kept, highest removed
   assert not children[0][out]
@@ -25,7 +25,7 @@ def test_neighbours_are_feasible_and_begin_with_the_likeliest_exchange():
 def test_it_stops_where_no_neighbour_improves():
   terms, score = make_terms(), Score()
   logits = np.zeros(12)
-  around = lambda mask: neighbours(terms.graph, terms.budgets, terms.floors, mask, logits)
+  around = lambda mask: neighbours(terms.constraints, mask, logits)
   value = lambda mask: score(mask[None])[0]
   for start in feasible_masks(terms)[::200]:
     mask = refine(around, score, start, value(start), set(), 10_000, 8)
@@ -34,7 +34,7 @@ def test_it_stops_where_no_neighbour_improves():
 
 def test_it_scores_no_more_than_asked_and_nothing_known():
   terms, score = make_terms(), Score()
-  around = lambda mask: neighbours(terms.graph, terms.budgets, terms.floors, mask, np.zeros(12))
+  around = lambda mask: neighbours(terms.constraints, mask, np.zeros(12))
   first = list(itertools.islice(around(terms.best.mask), 3))
   known = {mask.tobytes() for mask in first}
 

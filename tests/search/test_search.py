@@ -9,7 +9,7 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
-from gatprune_jax.channels import keep_floors, make_budgets
+from gatprune_jax.channels import make_budgets, make_constraints
 from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import AdaptationConfig, Score
@@ -35,25 +35,23 @@ CONFIG = SearchConfig(
 def make_task(e, limits, config=CONFIG, seed=0):
   """An example's network to be pruned, in a few classical ways to begin with."""
   graph = gp.trace(e.eval_fn, e.variables, e.x)
-  floors = keep_floors(graph, config.keep_floor)
-  budgets = make_budgets(graph, limits, floors)
+  constraints = make_constraints(graph, limits, config.keep_floor)
   evidence = Evidence(
     graph, e.variables, e.eval_fn, jnp.asarray(e.x), jnp.asarray(e.y), jax.random.key(0)
   )
   saliency = {name: score_channels(name, evidence) for name in ("l1", "taylor")}
-  pruners = classical_pruners(graph, budgets, floors, saliency)
+  pruners = classical_pruners(constraints, saliency)
   split = Split(np.tile(e.x, (3, 1, 1, 1)), np.tile(np.arange(5, dtype=np.int32), 8)[:36])
   reward, arena = hold_out_arena(config, split, seed)
   return Task(
-    graph, e.eval_fn, e.train_fn, e.variables, split, reward, arena, budgets, floors, pruners,
-    saliency,
+    constraints, e.eval_fn, e.train_fn, e.variables, split, reward, arena, pruners, saliency,
   )  # fmt: skip
 
 
 def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
   task = make_task(e, limits, config, seed)
   result = search(task, config, seed, on_update)
-  return task.graph, task.budgets, task.floors, result
+  return task.constraints, result
 
 
 @pytest.mark.parametrize(
@@ -67,7 +65,8 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
 )
 def test_every_returned_mask_is_within_every_budget(two_layers, limits, change):
   config = dataclasses.replace(CONFIG, updates=2, **change)
-  graph, _, floors, result = run(two_layers, limits, config)
+  constraints, result = run(two_layers, limits, config)
+  graph = constraints.graph
   assert 1 <= len(result.masks) <= config.shortlist
   ones = np.ones(graph.num_channels)
   cost = {"macs": gp.macs, "params": gp.params}
@@ -75,7 +74,7 @@ def test_every_returned_mask_is_within_every_budget(two_layers, limits, change):
     for name, limit in limits.items():
       assert cost[name](graph, mask) <= limit * cost[name](graph, ones)
     widths = [mask[group.channels].sum() for group in graph.groups]
-    assert (widths >= floors).all()
+    assert (widths >= constraints.floors).all()
   assert (np.diff(result.scores) <= 0).all()
 
 
@@ -103,7 +102,7 @@ def test_the_update_compiles_once(two_layers, monkeypatch):
 def test_the_same_seed_gives_the_same_search(two_layers):
   lines = []
   results = [
-    run(two_layers, {"macs": 0.3}, on_update=lambda p: lines.append(p.metrics), seed=seed)[3]
+    run(two_layers, {"macs": 0.3}, on_update=lambda p: lines.append(p.metrics), seed=seed)[1]
     for seed in (7, 7, 8)
   ]
   np.testing.assert_array_equal(results[0].masks, results[1].masks)
@@ -113,7 +112,7 @@ def test_the_same_seed_gives_the_same_search(two_layers):
 
 
 def test_the_state_is_finite_and_counts(two_layers):
-  _, _, _, result = run(two_layers, {"macs": 0.3})
+  _, result = run(two_layers, {"macs": 0.3})
   assert int(result.state.step) == 4
   for leaf in jax.tree.leaves(result.state.params):
     assert np.isfinite(leaf).all()
@@ -167,15 +166,14 @@ def test_the_policy_learns_the_channels_that_matter():
   x = np.abs(rng.standard_normal((80, 2))).astype(np.float32)
   split = Split(x, x.argmax(1).astype(np.int32))
   graph = gp.trace(eval_fn, variables, x)
-  floors = keep_floors(graph, 0.0)
-  budgets = make_budgets(graph, {"macs": 0.25}, floors)
+  constraints = make_constraints(graph, {"macs": 0.25}, 0.0)
   wrong = np.array([7, 6, 5, 4, 3, 2, 1, 0])
   mask = wrong < 2
   config = dataclasses.replace(
     CONFIG, updates=60, samples=16, past_scores=64, warm_start=0.5, arena_share=0.25
   )
   task = Task(
-    graph, eval_fn, train_fn, variables, split, *hold_out_arena(config, split, 0), budgets, floors,
+    constraints, eval_fn, train_fn, variables, split, *hold_out_arena(config, split, 0),
     [Classical("wrong", wrong, mask)], {"wrong": -wrong.astype(float)},
   )  # fmt: skip
   scorer = Scorer(task, config)
@@ -194,17 +192,17 @@ def test_scores_of_images_by_hand():
 
 def test_the_first_policy_is_at_the_budget_in_the_order_given():
   terms = make_terms()  # dense layers of 3, 5, 4, 3 and 2 channels, at most half of the MACs
-  logits = np.asarray(warm_logits(terms.best.order, 2.0, terms.budgets), np.float64)
+  logits = np.asarray(warm_logits(terms.best.order, 2.0, terms.constraints.budgets), np.float64)
   np.testing.assert_array_equal(np.argsort(-logits), np.argsort(terms.best.order))
   np.testing.assert_allclose(np.diff(np.sort(logits)), 2 * 2.0 / 12, rtol=1e-5)
   p = 1 / (1 + np.exp(-logits))
   a, b, c = p[:5].sum(), p[5:9].sum(), p[9:].sum()  # expected widths, independent of each other
   assert 3 * a + a * b + b * c + c * 2 == pytest.approx(0.5 * (15 + 20 + 12 + 6), rel=1e-4)
   # Neighbours 10 apart, of which a quarter are kept: the shift is more than 20.
-  least = make_budgets(terms.graph, {"macs": 0.14}, terms.floors)
+  least = make_budgets(terms.constraints.graph, {"macs": 0.14})
   logits = warm_logits(terms.best.order, 60.0, least)
   assert least.violations(np.asarray(jax.nn.sigmoid(logits))) == pytest.approx(0, abs=1e-3)
-  everything = make_budgets(terms.graph, {"macs": 1.0}, terms.floors)
+  everything = make_budgets(terms.constraints.graph, {"macs": 1.0})
   np.testing.assert_array_equal(warm_logits(terms.best.order, 2.0, everything), np.full(12, 8.0))
 
 

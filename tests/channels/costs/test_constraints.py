@@ -7,7 +7,7 @@ import pytest
 import gatprune_jax as gp
 from gatprune_jax.channels import (
   keep_floors,
-  make_budgets,
+  make_constraints,
   raise_to_floors,
   rank_in_group,
 )
@@ -53,41 +53,41 @@ def test_only_groups_below_their_floor_are_raised():
 
 
 def test_top_up_is_feasible_and_maximal(graph):
-  floors = keep_floors(graph, 0.0)
-  budgets = make_budgets(graph, {"macs": 0.4, "params": 0.5}, floors)
+  constraints = make_constraints(graph, {"macs": 0.4, "params": 0.5}, 0.0)
   start = np.zeros(graph.num_channels, bool)
   start[[group.channels[0] for group in graph.groups]] = True
-  mask = budgets.top_up(start, np.random.default_rng(0).random(graph.num_channels))
+  mask = constraints.top_up(start, np.random.default_rng(0).random(graph.num_channels))
   assert (mask >= start).all()
-  assert budgets.feasible(mask)
+  assert constraints.feasible(mask)
   for channel in np.flatnonzero(~mask):
     more = mask.copy()
     more[channel] = True
-    assert not budgets.feasible(more)
+    assert not constraints.feasible(more)
 
 
 def test_violations_by_hand(graph):
-  budgets = make_budgets(graph, {"macs": 0.5, "params": 0.8}, keep_floors(graph, 0.0))
+  constraints = make_constraints(graph, {"macs": 0.5, "params": 0.8}, 0.0)
   ones = np.ones(graph.num_channels)
   # Names are sorted: macs, params. (1 - 0.5) / 0.5 = 1, (1 - 0.8) / 0.8 = 0.25.
-  np.testing.assert_allclose(budgets.violations(ones), [1.0, 0.25])
-  assert not budgets.feasible(ones)
+  np.testing.assert_allclose(constraints.budgets.violations(ones), [1.0, 0.25])
+  assert not constraints.feasible(ones)
 
 
 def test_the_smallest_reachable_share_is_named_and_reachable(graph):
-  floors = keep_floors(graph, 0.25)
   with pytest.raises(gp.InputError, match="smallest reachable share is") as error:
-    make_budgets(graph, {"macs": 1e-4}, floors)
+    make_constraints(graph, {"macs": 1e-4}, 0.25)
   reachable = float(str(error.value).split()[-1])
-  make_budgets(graph, {"macs": reachable}, floors)
+  constraints = make_constraints(graph, {"macs": reachable}, 0.25)
+  assert constraints.feasible(constraints.smallest_mask())
+  assert reachable - 1e-4 < constraints.reachable()["macs"] <= reachable
   with pytest.raises(gp.InputError, match="cannot be reached"):
-    make_budgets(graph, {"macs": reachable - 2e-4}, floors)
+    make_constraints(graph, {"macs": reachable - 2e-4}, 0.25)
 
 
 @pytest.mark.parametrize("limits", [{}, {"macs": 0.0}, {"macs": -1}, {"params": 1.01}, {"time": 1}])
 def test_bad_budgets_are_refused(graph, limits):
   with pytest.raises(gp.InputError, match="budget"):
-    make_budgets(graph, limits, keep_floors(graph, 0.0))
+    make_constraints(graph, limits, 0.0)
 
 
 @pytest.mark.parametrize("repeated", [slice(2, None), slice(None, 4)])
@@ -100,12 +100,11 @@ def test_channels_of_a_group_cost_the_same(repeated):
   # Two channels are read once and four three times: 3 + 50 or 3 + 150 multiply-adds each, 718 in
   # all. The smallest network keeps one of both: 206 / 718, and no choice of which one matters.
   assert sorted(len(group.channels) for group in graph.groups) == [2, 4]
-  floors = keep_floors(graph, 0.0)
-  budgets = make_budgets(graph, {"macs": 206 / 718}, floors)
+  constraints = make_constraints(graph, {"macs": 206 / 718}, 0.0)
   for order in (np.arange(6), np.arange(6)[::-1]):
-    mask = allocate(graph, budgets, floors, order)
+    mask = allocate(constraints, order)
     assert mask.sum() == 2
-    assert budgets.feasible(mask)
+    assert constraints.feasible(mask)
 
 
 def test_a_resource_that_the_network_does_not_have_is_refused():
@@ -114,6 +113,6 @@ def test_a_resource_that_the_network_does_not_have_is_refused():
   graph = gp.trace(fn, variables, np.ones((2, 3)))
   assert gp.params(graph, np.ones(6)) == 0
   with pytest.raises(gp.InputError, match="the dense network has 0 params, so leave it out"):
-    make_budgets(graph, {"params": 0.5}, keep_floors(graph, 0.0))
+    make_constraints(graph, {"params": 0.5}, 0.0)
   with pytest.raises(gp.InputError, match=r"the mask has shape \(5,\), but this network has 6 cha"):
     gp.macs(graph, np.ones(5))

@@ -1,0 +1,31 @@
+"""What masks cost, and which of them are allowed."""
+
+from gatprune_jax.channels.costs.budgets import Budgets, make_budgets
+from gatprune_jax.channels.costs.constraints import Constraints, make_constraints
+from gatprune_jax.channels.costs.floors import keep_floors, raise_to_floors, smallest_mask
+from gatprune_jax.channels.costs.ranking import group_starts, rank_in_group, ranks
+from gatprune_jax.channels.costs.resources import (
+  RESOURCES,
+  Resource,
+  SumOfProducts,
+  macs,
+  params,
+)
+
+__all__ = [
+  "RESOURCES",
+  "Budgets",
+  "Constraints",
+  "Resource",
+  "SumOfProducts",
+  "group_starts",
+  "keep_floors",
+  "macs",
+  "make_budgets",
+  "make_constraints",
+  "params",
+  "raise_to_floors",
+  "rank_in_group",
+  "ranks",
+  "smallest_mask",
+]
