@@ -3,6 +3,7 @@
 from gatprune_jax.channels import (
   ChannelGraph,
   Compact,
+  activation_bytes,
   compact,
   compact_state,
   export_stablehlo,
@@ -22,6 +23,7 @@ __all__ = [
   "ChannelGraph",
   "Compact",
   "InputError",
+  "activation_bytes",
   "compact",
   "compact_state",
   "describe",

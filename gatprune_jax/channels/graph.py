@@ -59,6 +59,8 @@ class Layer:
     outputs: channel ids of the result's channel axis, int64 `[n_out]`.
     macs_per_pair: multiply-adds of one example for one pair of input and output channels, at one
       element of every batch axis.
+    bytes_per_output: bytes that it writes for one example and one output channel, at one element
+      of every batch axis.
     positions: output positions in space.
     kernel: index of the kernel among the graph's leaves, or None.
     kernel_axes: the kernel's axes of inputs and of outputs; None where it has no such axis.
@@ -71,6 +73,7 @@ class Layer:
   inputs: np.ndarray
   outputs: np.ndarray
   macs_per_pair: float
+  bytes_per_output: float
   positions: int
   kernel: int | None
   kernel_axes: tuple[int | None, int | None]

@@ -108,6 +108,12 @@ def _multiply_adds(eqn) -> int:
   return outputs * math.prod(eqn.invars[0].aval.shape[k] for k in contract)
 
 
+def _output_bytes(eqn) -> int:
+  """Of the whole batch."""
+  aval = eqn.outvars[0].aval
+  return math.prod(aval.shape) * aval.dtype.itemsize
+
+
 def _examples(step: Step, batch: int) -> int:
   """How many examples share an operation's cost; a product of weights alone is of each of them."""
   return 1 if step.is_weight else batch
@@ -121,6 +127,7 @@ def _hidden_layer(index: int, item: _Hidden, batch: int) -> Layer:
     inputs=frozen,
     outputs=frozen,
     macs_per_pair=item.times * _multiply_adds(item.eqn) / _examples(item.step, batch),
+    bytes_per_output=item.times * _output_bytes(item.eqn) / _examples(item.step, batch),
     positions=1,
     kernel=None,
     kernel_axes=(None, None),
@@ -164,6 +171,7 @@ def _layer(
     inputs=np.full(n_in, FROZEN) if read is None else channel_of(read),
     outputs=np.full(n_out, FROZEN) if written is None else channel_of(written),
     macs_per_pair=_multiply_adds(eqn) / (num_outputs * n_in),
+    bytes_per_output=_output_bytes(eqn) / num_outputs,
     positions=math.prod(out_shape) // num_outputs,
     kernel=step.leaf,
     kernel_axes=kernel_axes,

@@ -1,4 +1,4 @@
-"""An independent count of a function's multiply-adds, from its jaxpr at concrete shapes."""
+"""Independent counts of what a function computes, from its jaxpr at concrete shapes."""
 
 import math
 
@@ -7,22 +7,36 @@ import jax
 
 def count_macs(fn, *args):
   """Multiply-adds of convolutions and dot products for one example; args[1] holds the batch."""
-  return _count(jax.make_jaxpr(fn)(*args).jaxpr) / args[1].shape[0]
+  return _count(jax.make_jaxpr(fn)(*args).jaxpr, _multiply_adds) / args[1].shape[0]
 
 
-def _count(jaxpr):
+def count_output_bytes(fn, *args):
+  """Bytes that convolutions and dot products write for one example; args[1] holds the batch."""
+  return _count(jax.make_jaxpr(fn)(*args).jaxpr, _output_bytes) / args[1].shape[0]
+
+
+def _count(jaxpr, of_layer):
   total = 0
   for eqn in jaxpr.eqns:
     for value in eqn.params.values():
       inner = getattr(value, "jaxpr", value)
       if hasattr(inner, "eqns"):
-        total += _count(inner) * eqn.params.get("length", 1)  # of a scan
-    if eqn.primitive.name == "conv_general_dilated":
-      kernel, dims = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"]
-      per_output = math.prod(kernel[k] for k in dims.rhs_spec[1:])
-      total += math.prod(eqn.outvars[0].aval.shape) * per_output
-    elif eqn.primitive.name == "dot_general":
-      (contracted, _), _ = eqn.params["dimension_numbers"]
-      shape = eqn.invars[0].aval.shape
-      total += math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[k] for k in contracted)
+        total += _count(inner, of_layer) * eqn.params.get("length", 1)  # of a scan
+    if eqn.primitive.name in ("conv_general_dilated", "dot_general"):
+      total += of_layer(eqn)
   return total
+
+
+def _multiply_adds(eqn):
+  outputs = math.prod(eqn.outvars[0].aval.shape)
+  if eqn.primitive.name == "conv_general_dilated":
+    kernel, dims = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"]
+    return outputs * math.prod(kernel[k] for k in dims.rhs_spec[1:])
+  (contracted, _), _ = eqn.params["dimension_numbers"]
+  shape = eqn.invars[0].aval.shape
+  return outputs * math.prod(shape[k] for k in contracted)
+
+
+def _output_bytes(eqn):
+  aval = eqn.outvars[0].aval
+  return math.prod(aval.shape) * aval.dtype.itemsize

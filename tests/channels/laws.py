@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gatprune_jax as gp
-from tests.channels.counting import count_macs
+from tests.channels.counting import count_macs, count_output_bytes
 
 
 def random_mask(graph, rng, keep=0.5):
@@ -41,7 +41,12 @@ def assert_law(graph, fn, variables, mask, *args, allow_empty=False, tolerance=1
 
 
 def assert_costs(graph, small, mask, x):
-  """MACs and parameters are those counted on the compact network."""
+  """MACs, bytes and parameters are those counted on the compact network."""
   assert gp.macs(graph, mask) == count_macs(small.apply, small.variables, x)
+  written = count_output_bytes(small.apply, small.variables, x)
+  if all(mask[group.channels].any() for group in graph.groups):
+    assert gp.activation_bytes(graph, mask) == written
+  else:  # a layer that lost all of its inputs is gone, and what it would write still counts
+    assert gp.activation_bytes(graph, mask) >= written
   cut = zip(jax.tree.leaves(small.variables), graph.leaves, strict=True)
   assert gp.params(graph, mask) == sum(array.size for array, leaf in cut if leaf.is_parameter)

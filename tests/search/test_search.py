@@ -61,6 +61,7 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
     ({"params": 0.4}, {"constraint": "projection", "chunk": 0}),
     ({"macs": 0.4}, {"policy": PolicyConfig(0, 2, 4, True), "critic": CriticConfig(0, 0.0, 0.0)}),
     ({"macs": 0.5, "params": 0.3}, {"schedule": "layerwise"}),
+    ({"macs": 0.4, "activation_bytes": 0.6}, {}),
   ],
 )
 def test_every_returned_mask_is_within_every_budget(two_layers, limits, change):
@@ -69,7 +70,7 @@ def test_every_returned_mask_is_within_every_budget(two_layers, limits, change):
   graph = constraints.graph
   assert 1 <= len(result.masks) <= config.shortlist
   ones = np.ones(graph.num_channels)
-  cost = {"macs": gp.macs, "params": gp.params}
+  cost = {"macs": gp.macs, "params": gp.params, "activation_bytes": gp.activation_bytes}
   for mask in result.masks:
     for name, limit in limits.items():
       assert cost[name](graph, mask) <= limit * cost[name](graph, ones)

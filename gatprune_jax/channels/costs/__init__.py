@@ -8,6 +8,7 @@ from gatprune_jax.channels.costs.resources import (
   RESOURCES,
   Resource,
   SumOfProducts,
+  activation_bytes,
   macs,
   params,
 )
@@ -18,6 +19,7 @@ __all__ = [
   "Constraints",
   "Resource",
   "SumOfProducts",
+  "activation_bytes",
   "group_starts",
   "keep_floors",
   "macs",

@@ -137,10 +137,17 @@ def _params(graph: ChannelGraph) -> Resource:
   return _sum_of_products(graph.num_channels, terms, "parameters")
 
 
+def _activation_bytes(graph: ChannelGraph) -> Resource:
+  """Sum over layers of bytes_per_output * kept outputs * kept elements of every batch axis."""
+  terms = [(layer.bytes_per_output, [layer.outputs, *layer.batch_axes]) for layer in graph.layers]
+  return _sum_of_products(graph.num_channels, terms, "bytes")
+
+
 # A new resource is one entry: {name: what the graph's network costs}.
 RESOURCES: dict[str, Callable[[ChannelGraph], Resource]] = {
   "macs": _macs,
   "params": _params,
+  "activation_bytes": _activation_bytes,
 }
 
 
@@ -165,3 +172,17 @@ def params(graph: ChannelGraph, mask: Any) -> Any:
   Returns and raises as `macs` does.
   """
   return _params(graph).cost(mask)
+
+
+def activation_bytes(graph: ChannelGraph, mask: Any) -> Any:
+  """Bytes that the layers write for one example under a mask `[num_channels]`, 1 = keep.
+
+  The output of every convolution and dot product counts, in its own type, wherever `macs` counts
+  the layer: those inside operations that have no rule too, once for each iteration of a `scan`.
+  The results of element-wise operations, normalisation and pooling do not, nor does the input.
+  So it is what layers write in total, not what is in memory at once. A layer that `compact` leaves
+  out, because all of its inputs are removed, still counts.
+
+  Returns and raises as `macs` does.
+  """
+  return _activation_bytes(graph).cost(mask)

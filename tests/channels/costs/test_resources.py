@@ -1,0 +1,152 @@
+"""Resources: exact counts, their gradients, and what one more channel costs."""
+
+import dataclasses
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels import RESOURCES, make_constraints
+from tests.channels.laws import random_mask
+from tests.conftest import Example
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass, data_fields=("seconds",), meta_fields=("unit",)
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Latency:
+  """Time in steps: kernels compute blocks of four channels. No sum of products."""
+
+  seconds: np.ndarray  # [N // 4 + 1] by number of blocks
+  unit: str = "seconds"
+
+  def cost(self, mask):
+    kept = mask.sum()
+    if isinstance(mask, jax.core.Tracer):  # between the steps, a line
+      return jnp.interp(kept / 4, jnp.arange(len(self.seconds)), jnp.asarray(self.seconds))
+    return self.seconds[int(-(-kept // 4))]
+
+  def gradient(self, mask):
+    return jax.grad(self.cost)(jnp.asarray(mask, jnp.float32))
+
+  def with_one_more(self, mask):
+    return np.where(mask, self.cost(mask), self.seconds[-(-(mask.sum() + 1) // 4)])
+
+
+def latency(graph):
+  steps = np.arange(-(-graph.num_channels // 4) + 1)
+  return Latency(1.0 + steps**1.5)
+
+
+@pytest.fixture
+def graph(example_b):
+  return gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+
+
+def with_channel(mask, channel):
+  more = mask.copy()
+  more[channel] = True
+  return more
+
+
+@pytest.mark.parametrize("name", RESOURCES)
+def test_one_more_channel_costs_what_the_mask_with_it_costs(name, example):
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  resource, rng = RESOURCES[name](graph), np.random.default_rng(0)
+  for keep in (0.0, 0.2, 0.7, 1.0):
+    mask = rng.random(graph.num_channels) < keep
+    costs = [resource.cost(with_channel(mask, channel)) for channel in range(len(mask))]
+    np.testing.assert_array_equal(resource.with_one_more(mask), costs)
+
+
+def test_channels_on_several_axes_of_a_layer_are_added_on_all_of_them():
+  fn = lambda v, x: (lambda h: (h + h @ v["square"]) @ v["last"])(x @ v["first"])
+  variables = {"first": np.ones((3, 4)), "square": np.ones((4, 4)), "last": np.ones((4, 2))}
+  graph = gp.trace(fn, variables, np.ones((5, 3)))
+  resource = RESOURCES["macs"](graph)
+  mask = np.array([True, False, False, False])
+  # k channels: 3 k + k k + 2 k multiply-adds: 6 for one channel, 14 for two.
+  assert resource.with_one_more(mask).tolist() == [6, 14, 14, 14]
+
+
+@pytest.mark.parametrize("name", RESOURCES)
+def test_the_gradient_is_that_of_finite_differences(name, graph):
+  resource, rng = RESOURCES[name](graph), np.random.default_rng(0)
+  point = rng.uniform(0.2, 0.8, graph.num_channels)
+  gradient = resource.gradient(point)
+  assert gradient.dtype == np.float32
+  step = 1e-4 * np.eye(graph.num_channels)
+  # Costs are counted in float64 where nothing is traced.
+  slopes = [(resource.cost(point + d) - resource.cost(point - d)) / 2e-4 for d in step]
+  np.testing.assert_allclose(gradient, slopes, rtol=1e-5)
+
+
+def test_bytes_of_activations_by_hand():
+  class TwoConvolutions(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+      x = nn.relu(nn.Conv(4, (3, 3), strides=2, use_bias=False)(x))
+      return nn.Conv(3, (1, 1), use_bias=False, dtype=jnp.bfloat16)(x)
+
+  e = Example(TwoConvolutions())
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  # Four channels at 4 x 4 positions in float32, then 3 outputs there in bfloat16.
+  assert gp.activation_bytes(graph, np.ones(4)) == 4 * 16 * 4 + 3 * 16 * 2
+  assert gp.activation_bytes(graph, np.array([1, 0, 0, 1])) == 2 * 16 * 4 + 3 * 16 * 2
+
+
+def test_the_bytes_of_a_masked_network_are_those_of_the_compact_one(example):
+  e, rng = example, np.random.default_rng(0)
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  for _ in range(3):
+    mask = random_mask(graph, rng)
+    small = gp.compact(graph, e.eval_fn, e.variables, mask)
+    again = gp.trace(small.apply, small.variables, e.x)
+    everything = np.ones(again.num_channels)
+    assert gp.activation_bytes(graph, mask) == gp.activation_bytes(again, everything)
+
+
+def test_bytes_inside_a_scan_count_once_an_iteration():
+  def fn(v, x):
+    step = lambda h, _: (jnp.tanh(h @ v["loop"]), None)
+    h, _ = jax.lax.scan(step, x @ v["first"], length=5)
+    return jnp.tanh(h @ v["second"]) @ v["last"]
+
+  shapes = {"first": (3, 6), "loop": (6, 6), "second": (6, 4), "last": (4, 2)}
+  variables = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+  graph = gp.trace(fn, variables, np.ones((7, 3), np.float32))
+  # Six values, five times six more, then one of four channels, and two.
+  assert gp.activation_bytes(graph, np.array([0, 1, 0, 0])) == 4 * (6 + 5 * 6 + 1 + 2)
+
+
+def greedy(constraints, mask, priority):
+  """Adds what fits, channel by channel, each tried by its own count."""
+  for channel in np.argsort(-priority, kind="stable"):
+    if constraints.feasible(more := with_channel(mask, channel)):
+      mask = more
+  return mask
+
+
+@pytest.mark.parametrize(
+  "limits",
+  [
+    {"macs": 0.4},
+    {"activation_bytes": 0.5, "params": 0.6},
+    {"latency": 0.5},
+    {"latency": 0.7, "macs": 0.5},
+  ],
+)
+def test_topping_up_is_the_plain_greedy_loop(limits, graph, monkeypatch):
+  monkeypatch.setitem(RESOURCES, "latency", latency)
+  constraints, rng = make_constraints(graph, limits, 0.0), np.random.default_rng(0)
+  for mask in (constraints.smallest_mask(), np.zeros(graph.num_channels, bool)):
+    priority = np.round(4 * rng.random(graph.num_channels))  # with ties
+    full = constraints.top_up(mask, priority)
+    np.testing.assert_array_equal(full, greedy(constraints, mask, priority))
+    assert constraints.costs(full).keys() == limits.keys()
+    assert all(cost <= limits[name] for name, cost in constraints.costs(full).items())
