@@ -33,14 +33,14 @@ class CheckpointConfig:
   """When states are saved.
 
   Attributes:
-    updates: of a search between two checkpoints.
+    updates: updates of a search between two checkpoints.
     steps: gradient steps between two checkpoints.
     keep: valid checkpoints kept of each loop.
   """
 
-  updates: int
-  steps: int
-  keep: int
+  updates: int = 10
+  steps: int = 200
+  keep: int = 3
 
   def __post_init__(self):
     """Refuses values below 1."""

@@ -33,9 +33,9 @@ class CriticConfig:
       bias for less variance.
   """
 
-  window: int
-  prior: float
-  residual_weight: float
+  window: int = 512
+  prior: float = 0.1
+  residual_weight: float = 0.5
 
   def __post_init__(self):
     """Refuses values that cannot be fitted."""

@@ -22,14 +22,14 @@ class DualConfig:
   """Gains of the controller.
 
   Attributes:
-    proportional: k_p.
-    integral: k_i, per update.
-    maximum: lambda_max.
+    proportional: k_p, gain on the violation, which is measured in shares of the budget.
+    integral: k_i, gain on the sum of the violations so far, per update.
+    maximum: lambda_max, the bound of a multiplier.
   """
 
-  proportional: float
-  integral: float
-  maximum: float
+  proportional: float = 0.5
+  integral: float = 0.05
+  maximum: float = 10.0
 
   def __post_init__(self):
     """Refuses gains that cannot control."""

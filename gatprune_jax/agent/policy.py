@@ -21,16 +21,16 @@ class PolicyConfig:
 
   Attributes:
     layers: graph-attention layers; 0 passes no messages, each channel sees its own features.
-    heads: attention heads.
+    heads: attention heads of each layer.
     head_features: features per head; the hidden width is heads * head_features.
     edge_norms: whether attention sees the norm of the kernel between two channels. Without them
       it costs O((n + m) log n) for a layer of n inputs and m outputs, not O(n m).
   """
 
-  layers: int
-  heads: int
-  head_features: int
-  edge_norms: bool
+  layers: int = 2
+  heads: int = 4
+  head_features: int = 8
+  edge_norms: bool = True
 
   def __post_init__(self):
     """Refuses sizes that are not positive."""

@@ -23,22 +23,22 @@ class PPOConfig:
   """How the policy is updated on one batch of samples.
 
   Attributes:
-    epochs: passes over the batch.
-    clip: epsilon; ratios are clipped to [1 - epsilon, 1 + epsilon].
+    epochs: passes over the samples of an update.
+    clip: epsilon; each channel's ratio is clipped to [1 - epsilon, 1 + epsilon].
     kl_stop: mean KL per channel, nats, beyond which the remaining passes are skipped.
-    entropy_weight: coefficient of the mean entropy in the objective.
-    learning_rate: of the network, Adam.
+    entropy_weight: coefficient of the bits' mean entropy in the objective.
+    learning_rate: of the policy's network, Adam.
     embedding_learning_rate: of the per-channel embeddings, Adam.
     max_grad_norm: gradients are scaled down to this global norm.
   """
 
-  epochs: int
-  clip: float
-  kl_stop: float
-  entropy_weight: float
-  learning_rate: float
-  embedding_learning_rate: float
-  max_grad_norm: float
+  epochs: int = 4
+  clip: float = 0.2
+  kl_stop: float = 0.1
+  entropy_weight: float = 0.0
+  learning_rate: float = 3e-3
+  embedding_learning_rate: float = 0.2
+  max_grad_norm: float = 1.0
 
   def __post_init__(self):
     """Refuses values that cannot learn."""

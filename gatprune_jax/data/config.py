@@ -8,30 +8,29 @@ from gatprune_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Fields as in the config file.
+  """Which images, and how they are cut.
 
   Attributes:
-    dataset: a key of `DATASETS`.
-    data_dir: where its files are; digits need none.
-    images: sizes of the four parts.
+    dataset: "digits"; "cifar10", "cifar100" or "imagenet2012", of a TFDS directory; "npz", a file
+      of arrays; "folder", with a folder of image files for each class.
+    data_dir: that directory, file or folder; digits have none.
+    images: how many images each of the four parts has.
     image_size: side in pixels that photographs are cropped to when they are read; 0: as the data
       set has them, 224 for ImageNet.
-    unreadable_images: how many damaged files are left out, or replaced, before the run is refused.
+    unreadable_images: damaged files that are left out, or replaced, before the run is refused.
   """
 
-  dataset: str
-  data_dir: str
-  images: Sizes
+  dataset: str = "digits"
+  data_dir: str = ""
+  images: Sizes = dataclasses.field(default_factory=Sizes)
   image_size: int = 0
   unreadable_images: int = 0
 
   def __post_init__(self):
     """Refuses negative numbers."""
-    numbers = {"image_size": self.image_size, "unreadable_images": self.unreadable_images}
-    numbers |= {f"images.{name}": number for name, number in self.images._asdict().items()}
-    for name, number in numbers.items():
-      if number < 0:
-        raise InputError(f"{name} is {number}: it must not be negative")
+    for name in ("image_size", "unreadable_images"):
+      if (value := getattr(self, name)) < 0:
+        raise InputError(f"{name} is {value}: it must not be negative")
 
   def check_side(self, side: int) -> None:
     """Refuses another size of images that all have one."""

@@ -7,7 +7,7 @@ from gatprune_jax.data.config import DataConfig
 from gatprune_jax.data.splits import Dataset, Sizes, Split, cut_in_four
 from gatprune_jax.errors import InputError
 
-DIGITS = DataConfig("digits", "", Sizes(train=0, reward=400, select=300, test=400))
+DIGITS = DataConfig("digits", images=Sizes(reward=400, select=300, test=400))
 
 
 def digits(config: DataConfig, seed: int) -> Dataset:

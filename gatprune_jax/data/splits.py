@@ -1,6 +1,7 @@
 """The four fixed parts of a data set."""
 
 from collections.abc import Iterator, Sequence
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -81,13 +82,27 @@ class Dataset(NamedTuple):
     return self._replace(reward=self.reward.in_memory(), select=self.select.in_memory())
 
 
-class Sizes(NamedTuple):
-  """Images of each part; train 0: all that are left, test 0: all of a test split of its own."""
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Images of each part.
 
-  train: int
-  reward: int
-  select: int
-  test: int
+  Attributes:
+    train: images that train the weights; 0: all that the other parts leave.
+    reward: images that score masks during the search.
+    select: images that choose among finished networks.
+    test: images that are read once, at the end; 0: all of the data set's own test images.
+  """
+
+  train: int = 0
+  reward: int = 1000
+  select: int = 1000
+  test: int = 0
+
+  def __post_init__(self):
+    """Refuses negative numbers."""
+    for field in dataclasses.fields(self):
+      if (value := getattr(self, field.name)) < 0:
+        raise InputError(f"images.{field.name} is {value}: it must not be negative")
 
 
 def cut(split: Split, first: int, seed: int) -> tuple[Split, Split]:

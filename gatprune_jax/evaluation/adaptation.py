@@ -25,12 +25,12 @@ class AdaptationConfig:
   Attributes:
     steps: of SGD with Nesterov momentum 0.9; 0 scores the weights as they are.
     batch_size: images a step.
-    learning_rate: constant.
+    learning_rate: of every step.
   """
 
-  steps: int
-  batch_size: int
-  learning_rate: float
+  steps: int = 0
+  batch_size: int = 64
+  learning_rate: float = 0.05
 
   def __post_init__(self):
     """Refuses values that cannot train."""

@@ -17,8 +17,8 @@ class Recipe:
   Attributes:
     epochs: passes over the training split.
     batch_size: images a step; a last incomplete batch is dropped.
-    learning_rate: at the peak.
-    warmup_epochs: of linear increase from zero.
+    learning_rate: at the peak, after the warm-up.
+    warmup_epochs: epochs in which the learning rate rises from zero, linearly.
     momentum: of Nesterov's method.
     weight_decay: L2 coefficient, on arrays with two or more axes (not on batch norm or biases).
     label_smoothing: share of the target spread evenly over the classes, in [0, 1).
@@ -34,20 +34,20 @@ class Recipe:
     temperature: of the teacher's and the student's softmax in that term, positive.
   """
 
-  epochs: int
-  batch_size: int
-  learning_rate: float
-  warmup_epochs: float
-  momentum: float
-  weight_decay: float
-  label_smoothing: float
-  shift: int
-  flip: bool
-  crop_area: float
-  mixup: float
-  average: float
-  distillation: float
-  temperature: float
+  epochs: int = 20
+  batch_size: int = 64
+  learning_rate: float = 0.05
+  warmup_epochs: float = 0.5
+  momentum: float = 0.9
+  weight_decay: float = 5e-4
+  label_smoothing: float = 0.0
+  shift: int = 0
+  flip: bool = False
+  crop_area: float = 1.0
+  mixup: float = 0.0
+  average: float = 0.0
+  distillation: float = 0.9
+  temperature: float = 2.0
 
   def __post_init__(self):
     """Refuses values that cannot train."""

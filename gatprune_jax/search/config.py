@@ -20,14 +20,14 @@ class SearchConfig:
       the budgets).
     keep_floor: smallest share of each group that is kept; at least one channel always is.
     allow_empty: whether groups that another path bypasses may be removed whole instead.
-    likelihood_weight: w in the score, accuracy + w * bounded mean log-likelihood.
+    likelihood_weight: w in the score of a mask, accuracy + w * bounded mean log-likelihood.
     likelihood_bound: log-likelihoods of single images count at least minus this, nats.
     self_competition: how scores become rewards: "none", "best", "rank" or "tanh".
-    past_scores: feasible scores remembered for it.
+    past_scores: feasible scores remembered for self-competition.
     warm_start: half the range of the first logits, ordered by the best classical pruner.
     adaptation: gradient steps on each masked network before it is scored.
     calibration_images: training images for the batch-norm statistics of each mask.
-    calibration_batch: most of them that are normalised together; see `recalibrate`.
+    calibration_batch: calibration images that are normalised together, at most; see `recalibrate`.
     arena_share: share of the reward split held out for the incumbent's second split.
     refinement: masks scored at the end for exchanges of two channels around the best one, and as
       many more as samples were known already.
@@ -40,29 +40,29 @@ class SearchConfig:
     critic: the surrogate of the reward.
   """
 
-  updates: int
-  samples: int
-  schedule: str
-  constraint: str
-  keep_floor: float
-  allow_empty: bool
-  likelihood_weight: float
-  likelihood_bound: float
-  self_competition: str
-  past_scores: int
-  warm_start: float
-  adaptation: AdaptationConfig
-  calibration_images: int
-  calibration_batch: int
-  arena_share: float
-  refinement: int
-  elites: int
-  shortlist: int
-  chunk: int
-  policy: PolicyConfig
-  ppo: PPOConfig
-  dual: DualConfig
-  critic: CriticConfig
+  updates: int = 100
+  samples: int = 32
+  schedule: str = "one_shot"
+  constraint: str = "lagrangian"
+  keep_floor: float = 0.05
+  allow_empty: bool = False
+  likelihood_weight: float = 0.5
+  likelihood_bound: float = 5.0
+  self_competition: str = "best"
+  past_scores: int = 256
+  warm_start: float = 3.4
+  adaptation: AdaptationConfig = dataclasses.field(default_factory=AdaptationConfig)
+  calibration_images: int = 256
+  calibration_batch: int = 64
+  arena_share: float = 0.25
+  refinement: int = 192
+  elites: int = 12
+  shortlist: int = 8
+  chunk: int = 0
+  policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+  ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+  dual: DualConfig = dataclasses.field(default_factory=DualConfig)
+  critic: CriticConfig = dataclasses.field(default_factory=CriticConfig)
 
   def __post_init__(self):
     """Refuses values that cannot search."""

@@ -52,7 +52,9 @@ def test_bad_requests_are_refused():
 
 
 def test_a_part_of_all_that_are_left_is_all_of_them():
-  sized = lambda **sizes: dataclasses.replace(DIGITS, images=DIGITS.images._replace(**sizes))
+  sized = lambda **sizes: dataclasses.replace(
+    DIGITS, images=dataclasses.replace(DIGITS.images, **sizes)
+  )
   whole, same = load_dataset(), load_dataset(sized(train=697))
   np.testing.assert_array_equal(same.train.x, whole.train.x)
   for part, size in {"train": 698, "reward": 1097, "select": 0, "test": 1797}.items():

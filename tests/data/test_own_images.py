@@ -44,7 +44,9 @@ def test_npz_in_four_parts(load_npz):
 
 def test_npz_with_test_images_and_without_colours(load_npz):
   grey = arrays(x=np.random.default_rng(1).random((30, 5, 4), np.float32))
-  data = load_npz(grey | {"x_test": grey["x"][:9], "y_test": grey["y"][:9]}, SIZES._replace(test=0))
+  data = load_npz(
+    grey | {"x_test": grey["x"][:9], "y_test": grey["y"][:9]}, dataclasses.replace(SIZES, test=0)
+  )
   assert [len(part.y) for part in data[2:6]] == [18, 6, 6, 9]
   assert data.pixels is None
   np.testing.assert_array_equal(data.test.x[..., 0], grey["x"][:9])
