@@ -153,7 +153,7 @@ def find_masks(
   variants = settings.compare.variants
   for name in [*variants, *settings.compare.searches][len(found) - len(classical) :]:
     if name in variants:
-      result = _run_variant(name, variants[name], settings.seed, task, journal, budget)
+      result = _run_variant(name, settings.variant(name), settings.seed, task, journal, budget)
     else:
       evaluations = found[len(classical)].evaluations  # the first variant's
       result = SEARCHES[name](task, settings.search, evaluations, settings.seed)

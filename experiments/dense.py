@@ -39,7 +39,7 @@ class Network(NamedTuple):
 
 def load_data(settings: Settings) -> Dataset:
   """The configured data set, cut by the configured seed."""
-  return load_dataset(settings.data, settings.seed)
+  return load_dataset(settings, settings.seed)
 
 
 def make_network(settings: Settings, data: Dataset) -> Network:
@@ -48,14 +48,14 @@ def make_network(settings: Settings, data: Dataset) -> Network:
   Its functions take images as they are stored: what scales pixels is part of the network. Where
   weights are configured, they are its initial ones.
   """
-  steps_per_epoch(settings.dense_recipe, data.train)  # refuses a batch that does not fit
+  steps_per_epoch(settings.dense.recipe, data.train)  # refuses a batch that does not fit
   model = settings.model
   module = models.model(model.name, data.num_classes, **model.options)
   example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), jnp.float32)
   init = lambda key: module.init(key, jnp.zeros(example.shape, example.dtype))
   shapes = jax.eval_shape(init, jax.random.key(0))
-  if settings.weights:
-    imported = models.load_torch(settings.weights, shapes)
+  if settings.dense.weights:
+    imported = models.load_torch(settings.dense.weights, shapes)
     init = lambda key: imported
   scaled = data.pixels or (lambda x: x)
   functions = (models.eval_function, models.train_function)
@@ -72,7 +72,7 @@ def train_dense(settings: Settings, network: Network, data: Dataset, journal: Jo
   if from_first(lambda: os.path.isdir(path) and set_aside_if_damaged(path) is not None):
     return _restore(path, network)
   init_key, train_key = jax.random.split(jax.random.key(settings.seed))
-  recipe = settings.dense_recipe
+  recipe = settings.dense.recipe
   variables = jax.jit(network.init)(init_key)
   with journal.loop("dense", "dense epoch", recipe.epochs) as loop:
 
@@ -98,17 +98,17 @@ def lines_of_epochs(recipe: Recipe, split: Split) -> Callable[[int], int]:
 
 
 def restore_dense(settings: Settings, network: Network) -> Any:
-  """The variables that `experiments.train` left in the workdir `settings.checkpoint`.
+  """The variables that `experiments.train` left in the workdir `settings.dense.checkpoint`.
 
   Raises:
     InputError: where there are none that fit, or they were trained on images that judge here.
   """
-  path = settings.checkpoint
+  path = settings.dense.checkpoint
   variables = _restore(place_of(path, "dense"), network)
   trained = runs.read_config(path)
   if trained is not None:
-    images = settings.data.images
-    here = {"seed": settings.seed, "dataset": settings.data.dataset}
+    images = settings.images
+    here = {"seed": settings.seed, "dataset": settings.dataset}
     there = {name: trained[name] for name in here}
     for part in ("reward", "select", "test"):  # train is what they leave, or a part of it
       here[f"images.{part}"] = getattr(images, part)
@@ -129,10 +129,10 @@ def refuse_checkpoint(settings: Settings) -> None:
   Raises:
     InputError: where a trained one is given.
   """
-  if settings.checkpoint:
+  if settings.dense.checkpoint:
     raise InputError(
-      f"dense.checkpoint is {settings.checkpoint!r}: only experiments.prune starts from a trained "
-      "network; leave it empty"
+      f"dense.checkpoint is {settings.dense.checkpoint!r}: only experiments.prune starts from a "
+      "trained network; leave it empty"
     )
 
 

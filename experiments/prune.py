@@ -39,7 +39,7 @@ def main(settings: Settings, run: Run) -> None:
   # --- Everything that can be refused is refused before anything is written.
   prepared = prepare(settings, settings.budgets)
   network = prepared.network
-  variables = dense.restore_dense(settings, network) if settings.checkpoint else None
+  variables = dense.restore_dense(settings, network) if settings.dense.checkpoint else None
   check_finite(variables)
   steps_per_epoch(settings.finetune, prepared.data.train)
   with runs.claim(run.workdir, "prune", run.config):

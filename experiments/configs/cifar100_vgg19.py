@@ -11,12 +11,14 @@ Hardware: one accelerator. Time and numbers: not measured yet.
 
 from ml_collections import ConfigDict
 
+from experiments.config_tree import as_config
 from experiments.configs import cifar100_resnet56, variants
+from experiments.sections import ModelConfig
 
 
 def get_config(variant: str = "") -> ConfigDict:
   config = cifar100_resnet56.get_config()
-  config.model = ConfigDict({"name": "vgg19", "dtype": "auto"})
+  config.model = as_config(ModelConfig("vgg19"))
   config.budgets.macs = 0.1
   config.compare.budgets = (0.1,)
   return variants.apply("cifar100_vgg19", config, variant)

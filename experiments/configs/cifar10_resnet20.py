@@ -16,14 +16,16 @@ experiments.compare takes twelve minutes on one core; numbers are in experiments
 
 from ml_collections import ConfigDict
 
+from experiments.config_tree import as_config
 from experiments.configs import digits_resnet8, variants
+from experiments.sections import ModelConfig
 
 
 def get_config(variant: str = "") -> ConfigDict:
   config = digits_resnet8.get_config()
   config.dataset = "cifar10"
   config.images.update({"train": 0, "reward": 2000, "select": 2000, "test": 0})
-  config.model = ConfigDict({"name": "resnet20", "dtype": "auto", "shortcut": "A"})
+  config.model = as_config(ModelConfig("resnet20", options={"shortcut": "A"}))
   config.dense.recipe.update(
     {"epochs": 200, "batch_size": 128, "weight_decay": 1e-4, "shift": 4, "flip": True}
   )

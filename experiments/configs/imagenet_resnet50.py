@@ -16,7 +16,9 @@ on the whole data set, the first run reads all labels before.
 
 from ml_collections import ConfigDict
 
+from experiments.config_tree import as_config
 from experiments.configs import cifar10_resnet20, variants
+from experiments.sections import ModelConfig
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -24,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.dataset = "imagenet2012"
   config.image_size = 224
   config.images.update({"train": 0, "reward": 5000, "select": 10000, "test": 0})
-  config.model = ConfigDict({"name": "resnet50", "dtype": "auto"})
+  config.model = as_config(ModelConfig("resnet50"))
   augmentation = {"shift": 0, "flip": True, "crop_area": 0.08}
   config.dense.recipe.update(augmentation)
   config.dense.recipe.update(

@@ -34,10 +34,10 @@ class SearchConfig:
     elites: best feasible masks on the reward images, from which the shortlist is chosen.
     shortlist: masks returned for fine-tuning, the best on reward and arena images together.
     chunk: masks that a device scores at once; bounds memory. 0: chosen by `masks_at_once`.
-    policy: the encoder.
-    ppo: the policy update.
-    dual: the multipliers' controller.
-    critic: the surrogate of the reward.
+    policy: the policy's encoder, a graph attention network.
+    ppo: the update of the policy on the samples.
+    dual: the controller of the multipliers, one for each budget.
+    critic: the surrogate of the reward, fitted to the scored masks.
   """
 
   updates: int = 100

@@ -48,6 +48,8 @@ BAD = {
   "model without it": (["model.name=resnet50"], "resnet50 has no option 'shortcut'"),
   "bad widths": (["model.widths=(8,4)"], "widths (8, 4): a CIFAR ResNet has three"),
   "words as widths": (["model.widths=('a','b','c')"], "('a', 'b', 'c'): a CIFAR ResNet"),
+  "factory without a name": (["model.factory=module"], "model factory 'module' names no function"),
+  "factory is a file": (["model.factory=a/b.py:make"], "'a/b.py:make' names no function: give"),
   "unknown dtype": (["model.dtype=int8"], "model dtype 'int8' is unknown: choose from"),
   "unknown criterion": (["criteria=('l1','magic')"], "'magic' is unknown: choose from"),
   "no criterion": (["criteria=('random',)"], "names no saliency score besides random"),
@@ -84,6 +86,11 @@ BAD = {
   "no checkpoint": (["dense.checkpoint=/nowhere"], "/nowhere/checkpoints/dense does not"),
   "no weights": (["dense.weights=/nowhere.pth"], "/nowhere.pth cannot be read: No such fi"),
   "weights are text": (["dense.weights={}/text"], "text: no checkpoint of torch.save"),
+  "trained by whom": (["dense.trained=True"], "give dense.weights or model.factory, or set it to"),
+  "trained twice": (
+    ["dense.trained=True", "dense.checkpoint=/run"],
+    "dense.trained is True and dense.checkpoint is '/run': each gives a trained network",
+  ),
   # Places.
   "no place": (["--workdir="], "no workdir given: add --workdir=DIR"),
   "a file": (

@@ -58,7 +58,7 @@ def test_runlocal(name, directory, tmp_path):
   assert done.returncode == 0, done.stderr
   with open(tmp_path / "result.json") as file:
     result = json.load(file)
-  assert result["dataset"] == settings.data.dataset
+  assert result["dataset"] == settings.dataset
   assert result["network"].startswith(smaller.get("model.name", settings.model.name))
   assert result["feasible"] is True
   assert result["pruned"]["macs_ratio"] <= settings.budgets["macs"]

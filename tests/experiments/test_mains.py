@@ -9,10 +9,11 @@ import sys
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
-from experiments.configs import digits_ablations
+from experiments.configs import digits_ablations, digits_resnet8
 from experiments.settings import make_settings
 import gatprune_jax as gp
 from gatprune_jax.checkpoint import restore_variables, save_variables
@@ -61,6 +62,17 @@ def test_prune_writes_its_result(pruned):
   for method in methods:
     assert f"| {method} " in done.stdout
   assert all(row["macs_ratio"] <= 0.25 for row in result["methods"][1:])
+
+
+def test_the_workdir_tells_the_whole_config(pruned):
+  workdir, _ = pruned
+  with open(os.path.join(workdir, "config.json")) as file:
+    settings = make_settings(ConfigDict(json.load(file)["config"]))  # no field is missing
+  default = make_settings(digits_resnet8.get_config())
+  assert settings.budgets == {"macs": 0.25, "params": 0.5}
+  assert settings.search.policy == dataclasses.replace(default.search.policy, layers=1)
+  assert settings.finetune == dataclasses.replace(default.finetune, epochs=2)
+  assert (settings.images, settings.compare) == (default.images, default.compare)
 
 
 def test_the_pruned_network_runs_without_its_code(pruned):
@@ -257,13 +269,13 @@ def test_compare_gives_every_search_the_same_number_of_masks_and_continues(tmp_p
 
 def test_variants_of_the_agent_change_what_they_name():
   config = digits_ablations.get_config()
-  variants = make_settings(config).compare.variants
-  full = variants["agent"]
-  assert full == make_settings(config).search
-  assert variants["no critic"] == dataclasses.replace(
+  settings = make_settings(config)
+  full = settings.variant("agent")
+  assert full == settings.search
+  assert settings.variant("no critic") == dataclasses.replace(
     full, critic=dataclasses.replace(full.critic, window=0)
   )
-  assert variants["projection"] == dataclasses.replace(full, constraint="projection")
+  assert settings.variant("projection") == dataclasses.replace(full, constraint="projection")
   config.compare.variants = {"agent": {}, "other": {"critic": {"windows": 0}}}
   with pytest.raises(gp.InputError, match="variant 'other' changes 'windows'"):
     make_settings(config)

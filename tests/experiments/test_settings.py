@@ -38,7 +38,7 @@ def test_bad_comparisons_are_refused(case):
   tree = digits_resnet8.get_config().to_dict()
   for name, value in changes.items():
     if name == "model":
-      tree["model"] = {"dtype": "auto", **value}
+      tree["model"] = {"dtype": "auto", "factory": "", **value}
     else:
       tree["compare"][name] = value
   with pytest.raises(gp.InputError, match=words):
@@ -50,10 +50,13 @@ MISMADE = {
   "checkpoints": (None, "config has no checkpoints: set it, as in"),
   "finetune.mixup": (None, r"config\.finetune has no mixup: set it"),
   "model.name": (None, r"config\.model has no name: set it"),
+  "model.factory": ("make", "model factory 'make' names no function: give MODULE:NAME, such as"),
   "images.val": (3, r"config\.images has val, which no experiment knows: take it out"),
   "search.extra": (1, r"config\.search has extra, which no experiment knows"),
   "search.policy.extra": (1, r"config\.search\.policy has extra, which no"),
   "search.samples": (1.5, r"config\.search\.samples is 1\.5: it must be of type int"),
+  "criteria": ("l1", r"config\.criteria is 'l1': it must be of type tuple"),
+  "compare.variants": (3, r"config\.compare\.variants is 3: it must be of type dict"),
   "search.critic": (3, r"config\.search\.critic is 3: it must have fields of its own"),
   "finetune.epochs": (True, r"config\.finetune\.epochs is True: it must be of type int"),
   "dense": ("x", r"config\.dense is 'x': it must have fields of its own"),

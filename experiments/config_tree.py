@@ -1,0 +1,108 @@
+"""Between frozen dataclasses and the tree of values that a config file holds.
+
+A field's name, type, default and meaning are written once, in its dataclass. A field whose value
+is a dataclass is a section of the tree.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+import typing
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gatprune_jax import InputError
+
+# Metadata of a dict field whose entries lie in the section itself, beside its other fields: the
+# section takes any name, as that of a network takes the arguments of its constructor.
+OPEN = {"open": True}
+_ACCEPTED = {
+  bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (tuple, list), dict: (dict,),
+}  # fmt: skip
+
+
+def is_open(field: dataclasses.Field) -> bool:
+  """Whether the field was made with the metadata `OPEN`."""
+  return "open" in field.metadata
+
+
+def as_tree(section: Any) -> dict[str, Any]:
+  """The values of a dataclass's fields as a nested dict."""
+  tree = {}
+  for field in dataclasses.fields(section):
+    value = getattr(section, field.name)
+    if is_open(field):
+      tree |= value
+    else:
+      tree[field.name] = as_tree(value) if dataclasses.is_dataclass(value) else value
+  return tree
+
+
+def as_config(section: Any) -> ConfigDict:
+  """The same as a ConfigDict, which a config file changes and the command line after it."""
+  return ConfigDict(as_tree(section))
+
+
+def made(cls: type, tree: Any, where: str) -> Any:
+  """The dataclass with the values of a tree: the inverse of `as_tree`.
+
+  Args:
+    cls: the dataclass.
+    tree: as config files and command lines made it.
+    where: what errors call it.
+
+  Raises:
+    InputError: a field that is missing, unknown, of another type, or refused by its dataclass.
+  """
+  if not isinstance(tree, dict):
+    raise InputError(f"{where} is {tree!r}: it must have fields of its own")
+  fields = dataclasses.fields(cls)
+  kinds = {field.name: field.type for field in fields if not is_open(field)}
+  for name in kinds:
+    if name not in tree:
+      raise InputError(
+        f"{where} has no {name}: set it, as in experiments.settings.default_config()"
+      )
+  others = {name: value for name, value in tree.items() if name not in kinds}
+  taken = {field.name: others for field in fields if is_open(field)}
+  if others and not taken:
+    raise InputError(f"{where} has {next(iter(others))}, which no experiment knows: take it out")
+  values = {name: _made_field(kind, tree[name], f"{where}.{name}") for name, kind in kinds.items()}
+  return cls(**values, **taken)
+
+
+def _made_field(kind: Any, value: Any, where: str) -> Any:
+  if dataclasses.is_dataclass(kind):
+    return made(kind, value, where)
+  kind = typing.get_origin(kind) or kind
+  if type(value) not in _ACCEPTED[kind]:
+    raise InputError(f"{where} is {value!r}: it must be of type {kind.__name__}")
+  return tuple(value) if kind is tuple else value
+
+
+def changed(tree: Mapping[str, Any], changes: Any, where: str) -> dict[str, Any]:
+  """A nested dict with some of its values replaced.
+
+  Raises:
+    InputError: where a change is of no field.
+  """
+  if not isinstance(changes, dict):
+    raise InputError(f"{where} is {changes!r}: it must be fields of a search, with their values")
+  if unknown := set(changes) - set(tree):
+    raise InputError(f"{where} changes {sorted(unknown)[0]!r}, which a search does not have")
+  return {
+    name: changed(value, changes[name], where)
+    if name in changes and isinstance(value, dict)
+    else changes.get(name, value)
+    for name, value in tree.items()
+  }
+
+
+def refuse_infinite(tree: Mapping[str, Any], where: str) -> None:
+  """Raises InputError for NaN and infinity, which no comparison of a dataclass would refuse."""
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      refuse_infinite(value, f"{where}.{name}")
+    elif isinstance(value, float) and not math.isfinite(value):
+      raise InputError(f"{where}.{name} is {value}: it must be a finite number")
