@@ -16,6 +16,7 @@ setup(
     "array_record>=0.5",  # tensorflow-datasets reads with these three, and does not bring them
     "chex>=0.1.90",
     "distrax>=0.1.7",
+    "docstring_parser>=0.16",  # the meanings that --describe_config prints
     "flatbuffers>=24",  # jax.export serialises with it
     "filelock>=3.12",
     "flax>=0.10",

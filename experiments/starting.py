@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 import numpy as np
 
+from experiments.describing import describe
 from experiments.journal import Run
 from experiments.settings import Settings, make_settings
 from gatprune_jax import InputError, cores, mesh, processes
@@ -21,6 +22,9 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file; any field can be set as --config.FIELD=VALUE."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_DESCRIBE = flags.DEFINE_bool(
+  "describe_config", False, "Prints every field of the config with its meaning, and does no more."
+)
 _MULTIHOST = flags.DEFINE_bool(
   "multihost", False, "Runs as one of several processes, each given the same command."
 )
@@ -54,10 +58,13 @@ def start(main: Callable[[Settings, Run], None]) -> None:
     try:
       if len(argv) > 1:
         raise InputError(f"argument {argv[1]!r} is not a flag: use --workdir=DIR or --config.X=Y")
+      config, settings = _plain(_CONFIG.value.to_dict()), make_settings(_CONFIG.value)
+      if _DESCRIBE.value:
+        print(describe(settings))
+        return
       if not _WORKDIR.value:
         raise InputError("no workdir given: add --workdir=DIR")
       cores.make_devices()
-      config, settings = _plain(_CONFIG.value.to_dict()), make_settings(_CONFIG.value)
       with _together(), listening() as asked:
         should_stop = lambda step: mesh.anywhere(asked())
         main(settings, Run(_WORKDIR.value, config, should_stop))
