@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from tests.experiments.mains import QUICKLY, SMALL
@@ -202,9 +203,9 @@ def size(path):
 
 
 def processes_with(word):
-  """The command lines of running processes that hold a word."""
-  listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-  return [line for line in listed.stdout.splitlines() if word in line]
+  """Command lines of the processes that have the word in theirs."""
+  lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+  return [line for line in lines if word in line]
 
 
 @pytest.mark.skipif(bool(slurm.missing()), reason=f"Slurm is not installed: {slurm.missing()}")
