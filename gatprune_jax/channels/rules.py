@@ -12,7 +12,7 @@ A primitive without a rule freezes every label that reaches it: an unknown opera
 network less prunable, never wrong.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from gatprune_jax.channels import contraction_rules as contraction
@@ -69,11 +69,23 @@ def _elementwise(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 def _reduce(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """Statistics over channels change when a channel goes, so they freeze the axis."""
-  reduced = eqn.params["axes"]
+  return [_without_axes(classes, eqn, inputs[0], eqn.params["axes"])]
+
+
+def _without_axes(classes: LabelClasses, eqn, axes: Axes, reduced: Sequence[int]) -> Axes:
   for axis in reduced:
-    if inputs[0][axis] is not None:
-      classes.freeze(inputs[0][axis], f"statistics over channels by `{eqn.primitive.name}`")
-  return [tuple(labels for k, labels in enumerate(inputs[0]) if k not in reduced)]
+    if axes[axis] is not None:
+      classes.freeze(axes[axis], f"statistics over channels by `{eqn.primitive.name}`")
+  return tuple(labels for k, labels in enumerate(axes) if k not in reduced)
+
+
+def _collective(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Element by element over a named axis of devices or of a `vmap` around the traced function.
+
+  The axis of a `vmap` inside it is one of the operands', given by its number, and is reduced.
+  """
+  reduced = [axis for axis in eqn.params["axes"] if isinstance(axis, int)]
+  return [_without_axes(classes, eqn, axes, reduced) for axes in inputs]
 
 
 def _reduce_window(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
@@ -117,6 +129,7 @@ ELEMENTWISE = """
 REDUCTIONS = """
   reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin
 """.split()
+COLLECTIVES = "psum pmax pmin".split()
 WINDOWS = "reduce_window_sum reduce_window_max reduce_window_min".split()
 CUMULATIVE = "cumsum cumprod cummax cummin cumlogsumexp".split()
 SOURCES = "iota random_bits rng_bit_generator rng_uniform".split()
@@ -124,11 +137,13 @@ SOURCES = "iota random_bits rng_bit_generator rng_uniform".split()
 RULES: dict[str, Rule] = {
   **{name: Rule(_elementwise) for name in ELEMENTWISE},
   **{name: Rule(_reduce) for name in REDUCTIONS},
+  **{name: Rule(_collective) for name in COLLECTIVES},
   **{name: Rule(_reduce_window) for name in WINDOWS},
   **{name: Rule(_along) for name in CUMULATIVE},
   **{name: Rule(shape.source, shape.source_params) for name in SOURCES},
   "optimization_barrier": Rule(_identity),
   "device_put": Rule(_identity),
+  "reshard": Rule(_identity),  # random numbers on several devices
   "bitcast_convert_type": Rule(_bitcast),
   "broadcast_in_dim": Rule(shape.broadcast_in_dim, shape.broadcast_in_dim_params),
   "reshape": Rule(reshape_rules.reshape, reshape_rules.reshape_params),

@@ -384,3 +384,35 @@ def test_what_is_tied_after_a_split_is_tied_before_it():
     return nn.relu(conv(y, v["c"])).mean((1, 2)) @ v["d"]
 
   check(fn, weights(a=(1, 1, 3, 16), b=(3, 3, 4, 16), s=(4, 1), c=(1, 1, 16, 5), d=(5, 2)))
+
+
+@pytest.mark.parametrize("reduce", [jax.lax.pmean, jax.lax.psum, jax.lax.pmax, jax.lax.pmin])
+def test_collectives_over_the_examples_are_element_by_element_in_the_channels(reduce):
+  # A `vmap` inside the function makes the examples an axis of the operands; one around it, or
+  # several devices, leave them a name.
+  def of_one(v, x):
+    h = jnp.tanh(x @ v["a"])
+    h = (h - reduce(h, "examples")) @ v["b"]
+    return jax.nn.relu(h) @ v["c"]
+
+  variables = weights(a=(3, 6), b=(6, 5), c=(5, 2))
+  inside = jax.vmap(of_one, (None, 0), axis_name="examples")
+  graph = check(inside, variables, x=X[:, 0, 0])
+  assert [len(group.channels) for group in graph.groups] == [6, 5]
+  mask = random_mask(graph, np.random.default_rng(3))
+  around = lambda fn, *known: jax.vmap(
+    lambda x: fn(*known, x[None])[0], axis_name="examples"
+  )  # fmt: skip
+  batched = lambda v, x: of_one(v, x[0])[None]
+  small = gp.compact(graph, batched, variables, mask)
+  expected = gp.compact(graph, inside, variables, mask).apply(small.variables, X[:, 0, 0])
+  assert_same(around(gp.masked(graph, batched), variables, mask)(X[:, 0, 0]), expected)
+  assert_same(around(small.apply, small.variables)(X[:, 0, 0]), expected)
+
+
+def test_a_collective_over_channels_freezes_them():
+  total = jax.vmap(lambda h: jax.lax.psum(h, "channels"), in_axes=1, axis_name="channels")
+  fn = lambda v, x: (jnp.tanh(x @ v["a"]) + total(x @ v["b"])[0][:, None]) @ v["c"]
+  graph = gp.trace(fn, weights(a=(3, 6), b=(3, 4), c=(6, 2)), X[:, 0, 0])
+  assert [len(group.channels) for group in graph.groups] == [6]
+  assert "statistics over channels by `psum`" in graph.frozen["b"]
