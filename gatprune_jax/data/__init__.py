@@ -7,6 +7,7 @@ from gatprune_jax.data.augmentation import random_flip, random_shift
 from gatprune_jax.data.config import DataConfig
 from gatprune_jax.data.digits import DIGITS, digits
 from gatprune_jax.data.feeding import Feed, check_feed, make_feed
+from gatprune_jax.data.in_memory import arrays
 from gatprune_jax.data.photographs import Photographs
 from gatprune_jax.data.splits import Dataset, Pixels, Sizes, Split, cut, cut_in_four
 from gatprune_jax.errors import InputError
@@ -25,7 +26,7 @@ DATASETS: dict[str, Callable[[DataConfig, int], Dataset]] = {
   "cifar10": _from("tfds", "cifar"),
   "cifar100": _from("tfds", "cifar"),
   "imagenet2012": _from("tfds", "imagenet"),
-  "npz": _from("arrays", "npz"),
+  "npz": _from("npz", "npz"),
   "folder": _from("folder", "folder"),
 }
 
@@ -53,6 +54,7 @@ __all__ = [
   "Pixels",
   "Sizes",
   "Split",
+  "arrays",
   "check_feed",
   "cut",
   "cut_in_four",

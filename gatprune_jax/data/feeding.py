@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import functools
+from typing import Any
 
 from grain.experimental import device_put
 import jax
@@ -12,8 +13,8 @@ from gatprune_jax.data.photographs import Photographs
 from gatprune_jax.data.splits import Split
 from gatprune_jax.errors import InputError
 
-# (key of the epoch, number of its first batch) -> batches: images [B, H, W, C], labels [B]
-Feed = Callable[[jax.Array, int], Iterator[tuple[jax.Array, jax.Array]]]
+# (key of the epoch, number of its first batch) -> batches: x [B, ...], tree of targets [B, ...]
+Feed = Callable[[jax.Array, int], Iterator[tuple[jax.Array, Any]]]
 
 
 def check_feed(split: Split, batch_size: int, crop_area: float) -> int:
@@ -27,9 +28,9 @@ def check_feed(split: Split, batch_size: int, crop_area: float) -> int:
       f"crop_area is {crop_area}: only photographs are cropped (image_size is not 0); set it to 1, "
       "and shift the images instead"
     )
-  if (steps := len(split.y) // batch_size) == 0:
+  if (steps := split.num // batch_size) == 0:
     raise InputError(
-      f"batch_size {batch_size} exceeds the {len(split.y)} training images: choose a smaller one"
+      f"batch_size {batch_size} exceeds the {split.num} training images: choose a smaller one"
     )
   return steps
 
@@ -43,7 +44,7 @@ def make_feed(split: Split, batch_size: int, crop_area: float, shared: bool = Fa
   last share, and a process reads the photographs of its own devices only.
 
   Args:
-    split: training images and labels.
+    split: training examples.
     batch_size: images a batch.
     crop_area: smallest share of a photograph that a random crop has; 1: centre crops.
     shared: whether a batch is shared out over the devices, or whole on each.
@@ -56,7 +57,7 @@ def make_feed(split: Split, batch_size: int, crop_area: float, shared: bool = Fa
   columns = mesh.padded_rows(batch_size) if shared else np.arange(batch_size)
 
   def order(key):
-    chosen = jax.random.permutation(key, len(split.y))[: steps * batch_size]
+    chosen = jax.random.permutation(key, split.num)[: steps * batch_size]
     return np.asarray(chosen).reshape(steps, batch_size)
 
   if isinstance(split.x, Photographs):
@@ -69,11 +70,12 @@ def make_feed(split: Split, batch_size: int, crop_area: float, shared: bool = Fa
       if jax.process_count() == 1:
         images = device_put(images, sharding)  # in a thread
       for x, row in zip(images, rows, strict=True):
-        yield put(x), put(split.y[row[own]])
+        yield put(x), jax.tree.map(put, split.targets(row[own]))
 
     return photographs
 
   images, labels = mesh.replicate((split.x, split.y))
   shardings = (sharding, sharding)
-  take = jax.jit(lambda x, y, row: (x[row], y[row]), out_shardings=shardings)
+  pick = lambda x, y, row: (x[row], jax.tree.map(lambda rows: rows[row], y))
+  take = jax.jit(pick, out_shardings=shardings)
   return lambda key, first: (take(images, labels, row[columns]) for row in order(key)[first:])

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 import dataclasses
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +17,36 @@ _PIXELS_AT_ONCE = 2**22  # bounds the memory of an evaluation
 
 
 class Split(NamedTuple):
-  """Labelled images."""
+  """Examples: inputs, images mostly, with their targets."""
 
-  x: np.ndarray | Photographs  # [n, H, W, C] float32, or uint8 where the data set has `pixels`
-  y: np.ndarray  # [n] int32
+  # [n, ...]: images [n, H, W, C] float32, or uint8 where the data set has `pixels`
+  x: np.ndarray | Photographs
+  y: Any  # tree of arrays [n, ...]: labels [n] int32 mostly
+
+  @property
+  def num(self) -> int:
+    """How many examples there are: n."""
+    return self.x.shape[0]
+
+  def targets(self, index: Any) -> Any:
+    """The targets of some examples."""
+    return jax.tree.map(lambda rows: rows[index], self.y)
+
+  def first(self, num: int) -> "Split":
+    """The first examples, in memory."""
+    return Split(self.x[:num], self.targets(slice(num)))
 
   def subset(self, indices: np.ndarray) -> "Split":
-    """Some of the images; photographs stay unread."""
+    """Some of the examples; photographs stay unread."""
     lazy = isinstance(self.x, Photographs)
-    return Split(self.x.subset(indices) if lazy else self.x[indices], self.y[indices])
+    return Split(self.x.subset(indices) if lazy else self.x[indices], self.targets(indices))
 
   def pieces(self) -> Iterator["Split"]:
-    """The images in order, in memory, a few at once: 4,096 of 32 x 32 pixels, 83 of 224 x 224."""
-    size = max(1, _PIXELS_AT_ONCE // (self.x.shape[1] * self.x.shape[2]))
-    for first in range(0, len(self.y), size):
-      yield Split(self.x[first : first + size], self.y[first : first + size])
+    """The examples in order, in memory, a few at once: 4,096 images of 32 x 32, 83 of 224 x 224."""
+    size = max(1, _PIXELS_AT_ONCE // math.prod(self.x.shape[1:3]))
+    for start in range(0, self.num, size):
+      rows = slice(start, start + size)
+      yield Split(self.x[rows], self.targets(rows))
 
   def in_memory(self) -> "Split":
     """The same, photographs read."""
@@ -70,7 +86,7 @@ class Dataset(NamedTuple):
   """A data set in its four parts, fixed by a seed before anything is trained."""
 
   name: str
-  num_classes: int
+  num_classes: int | None  # None: targets are not labels, or the network alone knows of how many
   train: Split  # trains the weights
   reward: Split  # scores masks during the search
   select: Split  # chooses between finished candidates
@@ -105,23 +121,29 @@ class Sizes:
         raise InputError(f"images.{field.name} is {value}: it must not be negative")
 
 
+def are_labels(y: Any) -> bool:
+  """Whether targets are one integer for each example."""
+  return isinstance(y, np.ndarray) and y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
+
+
 def cut(split: Split, first: int, seed: int) -> tuple[Split, Split]:
   """Cuts a split in two: `first` images, and the rest.
 
   Classes have equal shares of both, unless a part has fewer images than there are classes, or a
-  class has a single image: then they are drawn without regard to them.
+  class has a single image: then they are drawn without regard to them, as examples are whose
+  targets are no labels.
 
   Raises:
     InputError: where a part would have no images.
   """
-  if not 0 < first < len(split.y):
-    raise InputError(
-      f"cannot cut {first} of {len(split.y)} images off: each part needs one at least"
-    )
-  counts = np.unique(split.y, return_counts=True)[1]
-  balanced = len(counts) <= first <= len(split.y) - len(counts) and counts.min() > 1
+  if not 0 < first < split.num:
+    raise InputError(f"cannot cut {first} of {split.num} images off: each part needs one at least")
+  balanced = False
+  if are_labels(split.y):
+    counts = np.unique(split.y, return_counts=True)[1]
+    balanced = len(counts) <= first <= split.num - len(counts) and counts.min() > 1
   parts = train_test_split(
-    np.arange(len(split.y)),
+    np.arange(split.num),
     train_size=first,
     stratify=split.y if balanced else None,
     random_state=seed,
@@ -135,7 +157,7 @@ def cut_in_four(
   sizes: Sizes,
   seed: int,
   class_names: Sequence[str] = (),
-) -> tuple[Split, ...]:
+) -> tuple[Split, Split, Split, Split]:
   """Cuts train, reward, select and test; see `cut`.
 
   Args:
@@ -150,15 +172,25 @@ def cut_in_four(
     InputError: where a class has fewer images than there are parts to cut, or a part would have
       none, or has not as many.
   """
-  cut_parts = ["train", "reward", "select"] + ["test"] * (test is None)
-  labels, counts = np.unique(images.y, return_counts=True)
-  if (fewest := counts.min()) < len(cut_parts):
-    label = labels[counts.argmin()]
+  _check_classes(images.y, 3 + (test is None), class_names)
+  return cut_parts(images, test, sizes, seed)
+
+
+def _check_classes(labels: np.ndarray, num_parts: int, class_names: Sequence[str]) -> None:
+  present, counts = np.unique(labels, return_counts=True)
+  if (fewest := counts.min()) < num_parts:
+    label = present[counts.argmin()]
     name = repr(class_names[label]) if class_names else label
+    parts = ["train", "reward", "select", "test"][:num_parts]
     raise InputError(
-      f"class {name} has {fewest} images: {', '.join(cut_parts)} are cut from them, and each "
-      "needs one"
+      f"class {name} has {fewest} images: {', '.join(parts)} are cut from them, and each needs one"
     )
+
+
+def cut_parts(
+  images: Split, test: Split | None, sizes: Sizes, seed: int
+) -> tuple[Split, Split, Split, Split]:
+  """As `cut_in_four`, of examples whose targets need not be labels."""
 
   def cut_off(split, part, seed):
     try:
@@ -167,7 +199,7 @@ def cut_in_four(
       raise InputError(f"images.{part} is {getattr(sizes, part)}: {error}") from error
 
   def reduced(split, part, seed):
-    whole = getattr(sizes, part) in (0, len(split.y))
+    whole = getattr(sizes, part) in (0, split.num)
     return split if whole else cut_off(split, part, seed)[0]
 
   if test is None:
