@@ -15,21 +15,20 @@ import jax
 import numpy as np
 
 from experiments import dense
-from experiments.found import Found, as_found, load_found, save_found
-from experiments.journal import Journal, Run
-from experiments.judging import Judge
+from experiments.preparing import Prepared, prepare, problem_of
 from experiments.settings import Settings
 from experiments.starting import start
-from experiments.task import Prepared, make_task, prepare
 import gatprune_jax as gp
 from gatprune_jax import InputError
 from gatprune_jax import workdir as runs
 from gatprune_jax.evaluation import steps_per_epoch
+from gatprune_jax.journal import Journal, Run
 from gatprune_jax.plot import plot_comparison
 from gatprune_jax.preemption import Preempted
 from gatprune_jax.processes import from_first, is_first
+from gatprune_jax.pruning import Found, as_found, classical_found, judge, load_found, save_found
 from gatprune_jax.report import CompareRow, comparison_over_seeds
-from gatprune_jax.search import SEARCHES, SearchConfig, SearchResult, Task, search
+from gatprune_jax.search import SEARCHES, PruningProblem, SearchConfig, SearchResult, search
 
 
 def main(settings: Settings, run: Run) -> None:
@@ -94,25 +93,19 @@ def compare_once(
   Masks found before are not searched again.
   """
   journal = Journal(run, settings.checkpoints, os.path.join(run.workdir, f"seed{settings.seed}"))
-  data, network, graph = prepared.data, prepared.network, prepared.constraints.graph
-  variables = dense.train_dense(settings, network, data, journal)
-  task = make_task(settings, prepared, variables)
-  found = find_masks(settings, task, journal, budget, run.should_stop, f"{path}-masks.npz")
-  masks = np.concatenate([method.masks for method in found])
-  judge = Judge(settings, network, graph, variables, data.train, masks)
-  before = judge.before(data.select)
+  data, graph = prepared.data, prepared.constraints.graph
+  variables = dense.train_dense(settings, prepared.dense, data, journal)
+  problem = problem_of(settings, prepared, variables)
+  found = find_masks(settings, problem, journal, budget, run.should_stop, f"{path}-masks.npz")
   phase = f"finetune {budget}"
-  finetuned = judge.finetune(journal, phase) if settings.compare.finetune else None
-  select = before if finetuned is None else finetuned.accuracies(data.select)
-  test = judge.before(data.test) if finetuned is None else finetuned.accuracies(data.test)
-
-  ones = np.ones(graph.num_channels)
-  rows, first = [], 0
-  for method in found:
-    # "before" is of the method's own first choice; the select split then picks among fine-tuned.
-    last = first + len(method.masks)
-    chosen = first + (0 if finetuned is None else int(select[first:last].argmax()))
-    mask = masks[chosen]
+  judgement = judge(
+    problem, data, found, settings.search,
+    settings.finetune if settings.compare.finetune else None, seed=settings.seed,
+    side_by_side=settings.finetune_side_by_side, journal=journal, phase=phase,
+  )  # fmt: skip
+  ones, rows = np.ones(graph.num_channels), []
+  for method, first, chosen in judgement.choices:
+    mask = judgement.masks[chosen]
     rows.append(
       CompareRow(
         method=method.method,
@@ -120,22 +113,23 @@ def compare_once(
         seed=settings.seed,
         macs_ratio=gp.macs(graph, mask) / gp.macs(graph, ones),
         params_ratio=gp.params(graph, mask) / gp.params(graph, ones),
-        accuracy_before_finetune=float(before[first]),
-        select_accuracy=float(select[chosen]),
-        test_accuracy=float(test[chosen]),
+        accuracy_before_finetune=float(judgement.select_before[first]),
+        select_accuracy=float(judgement.select_after[chosen]),
+        test_accuracy=float(judgement.test_after[chosen]),
         evaluations=method.evaluations,
         seconds=method.seconds,
-        keep_ratios=[float(masks[first][group.channels].mean()) for group in graph.groups],
+        keep_ratios=[
+          float(judgement.masks[first][group.channels].mean()) for group in graph.groups
+        ],
       )
     )
-    first = last
   runs.write_json(f"{path}.json", [row._asdict() for row in rows])
   journal.forget(phase)
 
 
 def find_masks(
   settings: Settings,
-  task: Task,
+  problem: PruningProblem,
   journal: Journal,
   budget: float,
   should_stop: Callable[[int], bool],
@@ -148,15 +142,15 @@ def find_masks(
   Raises:
     Preempted: after a method, where the process was asked to stop; its masks are in the file.
   """
-  classical = [Found(pruner.name, pruner.mask[None], 0, 0.0) for pruner in task.pruners]
+  classical = classical_found(problem)
   found = from_first(lambda: load_found(path)) or classical
   variants = settings.compare.variants
   for name in [*variants, *settings.compare.searches][len(found) - len(classical) :]:
     if name in variants:
-      result = _run_variant(name, settings.variant(name), settings.seed, task, journal, budget)
+      result = _run_variant(name, settings.variant(name), settings.seed, problem, journal, budget)
     else:
       evaluations = found[len(classical)].evaluations  # the first variant's
-      result = SEARCHES[name](task, settings.search, evaluations, settings.seed)
+      result = SEARCHES[name](problem, settings.search, evaluations, settings.seed)
     found = [*found, as_found(name, result)]
     save_found(path, found)
     if should_stop(len(found)):
@@ -165,7 +159,12 @@ def find_masks(
 
 
 def _run_variant(
-  name: str, config: SearchConfig, seed: int, task: Task, journal: Journal, budget: float
+  name: str,
+  config: SearchConfig,
+  seed: int,
+  problem: PruningProblem,
+  journal: Journal,
+  budget: float,
 ) -> SearchResult:
   """One agent, with its metrics under `NAME BUDGET` and a progress line."""
   title = f"seed {seed}, macs {budget}, {name}: update"
@@ -176,7 +175,7 @@ def _run_variant(
       loop.record(progress.update, progress.metrics, shown)
 
     store = loop.store(journal.every.updates, lambda step: step)
-    return search(task, config, seed, on_update, store)
+    return search(problem, config, seed, on_update, store)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import math
 import typing
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from gatprune_jax import InputError
 
@@ -40,12 +40,24 @@ def as_tree(section: Any) -> dict[str, Any]:
 
 
 def as_config(section: Any) -> ConfigDict:
-  """The same as a ConfigDict, which a config file changes and the command line after it."""
-  return ConfigDict(as_tree(section))
+  """The same as a ConfigDict, which a config file changes and the command line after it.
+
+  A number that is None by default can be set there too.
+  """
+  return ConfigDict(_with_placeholders(as_tree(section)))
+
+
+def _with_placeholders(tree: dict[str, Any]) -> dict[str, Any]:
+  """The tree with what tells a ConfigDict that a None will be a number."""
+  kept = lambda value: config_dict.placeholder(float) if value is None else value
+  return {
+    name: _with_placeholders(value) if isinstance(value, dict) else kept(value)
+    for name, value in tree.items()
+  }
 
 
 def made(cls: type, tree: Any, where: str) -> Any:
-  """The dataclass with the values of a tree: the inverse of `as_tree`.
+  """The dataclass with the values of a tree, and its defaults for the fields that the tree lacks.
 
   Args:
     cls: the dataclass.
@@ -53,22 +65,21 @@ def made(cls: type, tree: Any, where: str) -> Any:
     where: what errors call it.
 
   Raises:
-    InputError: a field that is missing, unknown, of another type, or refused by its dataclass.
+    InputError: a field that is unknown, of another type, or refused by its dataclass.
   """
   if not isinstance(tree, dict):
     raise InputError(f"{where} is {tree!r}: it must have fields of its own")
   fields = dataclasses.fields(cls)
   kinds = {field.name: field.type for field in fields if not is_open(field)}
-  for name in kinds:
-    if name not in tree:
-      raise InputError(
-        f"{where} has no {name}: set it, as in experiments.settings.default_config()"
-      )
   others = {name: value for name, value in tree.items() if name not in kinds}
   taken = {field.name: others for field in fields if is_open(field)}
   if others and not taken:
     raise InputError(f"{where} has {next(iter(others))}, which no experiment knows: take it out")
-  values = {name: _made_field(kind, tree[name], f"{where}.{name}") for name, kind in kinds.items()}
+  values = {
+    name: _made_field(kind, tree[name], f"{where}.{name}")
+    for name, kind in kinds.items()
+    if name in tree
+  }
   return cls(**values, **taken)
 
 

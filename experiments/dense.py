@@ -1,7 +1,8 @@
 """The dense network that both mains begin with: made, trained or restored."""
 
 from collections.abc import Callable
-import functools
+import dataclasses
+import importlib
 import os
 from typing import Any, NamedTuple
 
@@ -9,31 +10,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.journal import Journal, place_of
 from experiments.settings import Settings
 from gatprune_jax import models
 from gatprune_jax import workdir as runs
 from gatprune_jax.channels import check_finite
 from gatprune_jax.checkpoint import restore_variables, save_variables, set_aside_if_damaged
 from gatprune_jax.data import Dataset, Split, load_dataset
-from gatprune_jax.errors import InputError
-from gatprune_jax.evaluation import (
-  Recipe,
-  TrainFunction,
-  score_logits,
-  steps_per_epoch,
-  train,
-)
+from gatprune_jax.errors import InputError, first_line
+from gatprune_jax.evaluation import mean_score, steps_per_epoch, train
+from gatprune_jax.journal import Journal, place_of
+from gatprune_jax.networks import Network
 from gatprune_jax.processes import arrays_from_first, from_first, is_first
+from gatprune_jax.pruning import lines_of_epochs
+from gatprune_jax.tasks import CLASSIFICATION
 
 
-class Network(NamedTuple):
-  """A network as functions of its variables."""
+class Dense(NamedTuple):
+  """A network before it is trained."""
 
   name: str
-  eval_fn: Callable[[Any, jax.Array], jax.Array]
-  train_fn: TrainFunction
-  shapes: Any  # of the variables, without values
+  network: Network  # its variables are without values, or the factory's
   init: Callable[[jax.Array], Any]  # key -> variables
 
 
@@ -42,13 +38,25 @@ def load_data(settings: Settings) -> Dataset:
   return load_dataset(settings, settings.seed)
 
 
-def make_network(settings: Settings, data: Dataset) -> Network:
+def make_network(settings: Settings, data: Dataset) -> Dense:
   """Builds the configured network for the data's images and classes.
 
-  Its functions take images as they are stored: what scales pixels is part of the network. Where
-  weights are configured, they are its initial ones.
+  Its functions take images as they are stored: what scales pixels is part of the network.
   """
-  steps_per_epoch(settings.dense.recipe, data.train)  # refuses a batch that does not fit
+  if not settings.dense.trained:
+    steps_per_epoch(settings.dense.recipe, data.train)  # refuses a batch that does not fit
+  made = _from_factory(settings, data) if settings.model.factory else _from_name(settings, data)
+  if data.pixels is None:
+    return made
+  scaled = lambda fn: lambda variables, x: fn(variables, data.pixels(x))
+  network = dataclasses.replace(
+    made.network, eval_fn=scaled(made.network.eval_fn), train_fn=scaled(made.network.train_fn)
+  )
+  return made._replace(network=network)
+
+
+def _from_name(settings: Settings, data: Dataset) -> Dense:
+  """One of the project's own networks; where weights are configured, they are its initial ones."""
   model = settings.model
   module = models.model(model.name, data.num_classes, **model.options)
   example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), jnp.float32)
@@ -57,44 +65,77 @@ def make_network(settings: Settings, data: Dataset) -> Network:
   if settings.dense.weights:
     imported = models.load_torch(settings.dense.weights, shapes)
     init = lambda key: imported
-  scaled = data.pixels or (lambda x: x)
   functions = (models.eval_function, models.train_function)
-  eval_fn, train_fn = (
-    lambda v, x, fn=fn: fn(v, scaled(x)) for fn in (make(module, model.dtype) for make in functions)
-  )
+  network = Network(*(make(module, model.dtype) for make in functions), shapes)
   options = [str(part) for name in sorted(model.options) for part in np.ravel(model.options[name])]
-  return Network("-".join([model.name, *options]), eval_fn, train_fn, shapes, init)
+  return Dense("-".join([model.name, *options]), network, init)
 
 
-def train_dense(settings: Settings, network: Network, data: Dataset, journal: Journal) -> Any:
-  """Trains the dense network and saves it; restores it where it is there already."""
+def _from_factory(settings: Settings, data: Dataset) -> Dense:
+  """The network that a user's own function makes.
+
+  Raises:
+    InputError: where the function is not found, fails, or returns something else.
+  """
+  factory = settings.model.factory
+  module, _, name = factory.partition(":")
+  try:
+    make = getattr(importlib.import_module(module), name)
+  except (ImportError, AttributeError) as error:
+    raise InputError(
+      f"model.factory {factory} is not found ({first_line(error)}): name MODULE:FUNCTION of an "
+      "importable module, by PYTHONPATH perhaps"
+    ) from error
+  shape = tuple(data.train.x.shape[1:])
+  try:
+    network = make(data.num_classes, shape)
+  except Exception as error:
+    raise InputError(
+      f"model.factory {factory} fails with {type(error).__name__}: {first_line(error)}: it is "
+      f"called with the number of classes and the image shape, ({data.num_classes}, {shape})"
+    ) from error
+  if not isinstance(network, Network):
+    raise InputError(
+      f"model.factory {factory} returns a {type(network).__name__}: it must return a "
+      "gatprune_jax.Network, as from_linen, from_nnx and from_equinox make one"
+    )
+  if settings.dense.weights:
+    raise InputError(
+      f"dense.weights is {settings.dense.weights!r}, but model.factory makes its own variables: "
+      "leave one of the two empty"
+    )
+  check_finite(network.variables)
+  return Dense(factory, network, lambda key: network.variables)
+
+
+def train_dense(settings: Settings, dense: Dense, data: Dataset, journal: Journal) -> Any:
+  """Trains the dense network and saves it; restores it where it is there already.
+
+  Variables that are configured to be trained already are returned as they are.
+  """
+  network = dense.network
+  if settings.dense.trained:
+    return jax.tree.map(jnp.asarray, dense.init(jax.random.key(settings.seed)))
   path = journal.place("dense")
   if from_first(lambda: os.path.isdir(path) and set_aside_if_damaged(path) is not None):
     return _restore(path, network)
   init_key, train_key = jax.random.split(jax.random.key(settings.seed))
   recipe = settings.dense.recipe
-  variables = jax.jit(network.init)(init_key)
+  variables = jax.jit(dense.init)(init_key)
   with journal.loop("dense", "dense epoch", recipe.epochs) as loop:
 
     def on_epoch(epoch, values, variables):
-      loop.record(
-        epoch, {**values, "select_accuracy": accuracy(network.eval_fn, variables, data.select)}
-      )
+      loop.record(epoch, {**values, "select_accuracy": accuracy(network, variables, data.select)})
 
     store = loop.store(journal.every.steps, lines_of_epochs(recipe, data.train), "training")
     variables = train(
-      network.train_fn, variables, data.train, recipe, train_key, on_epoch, store=store
-    )
+      network.with_variables(variables), CLASSIFICATION, data.train, recipe, train_key, on_epoch,
+      store=store,
+    )  # fmt: skip
   check_finite(variables)
   if is_first():
     save_variables(path, variables)
   return variables
-
-
-def lines_of_epochs(recipe: Recipe, split: Split) -> Callable[[int], int]:
-  """For `Loop.store`: the epoch that a step ends is told again by the loop that goes on."""
-  per_epoch = steps_per_epoch(recipe, split)
-  return lambda step: max(0, step - 1) // per_epoch
 
 
 def restore_dense(settings: Settings, network: Network) -> Any:
@@ -137,16 +178,10 @@ def refuse_checkpoint(settings: Settings) -> None:
 
 
 def _restore(path: str, network: Network) -> Any:
-  like = network.shapes
+  like = jax.eval_shape(lambda: network.variables)
   return arrays_from_first(lambda: restore_variables(path, like), like)
 
 
-def accuracy(eval_fn: Callable, variables: Any, split: Split) -> float:
+def accuracy(network: Network, variables: Any, split: Split) -> float:
   """Share of a split's images that a network classifies correctly."""
-  correct = sum(_num_correct(eval_fn, variables, *piece) for piece in split.pieces())
-  return float(correct) / len(split.y)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _num_correct(eval_fn: Callable, variables: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-  return score_logits(eval_fn(variables, x), y).correct.sum()
+  return mean_score(network, CLASSIFICATION, variables, split)

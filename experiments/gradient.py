@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import dense
-from experiments.journal import Journal, Run
+from experiments.preparing import Prepared, prepare, problem_of
 from experiments.settings import Settings
 from experiments.starting import start
-from experiments.task import Prepared, make_task, prepare
 from gatprune_jax import InputError
 from gatprune_jax import workdir as runs
 from gatprune_jax.agent import (
@@ -26,6 +25,7 @@ from gatprune_jax.agent import (
   fit_surrogate,
   observe,
 )
+from gatprune_jax.journal import Journal, Run
 from gatprune_jax.metrics import ProgressLine
 from gatprune_jax.report import markdown_table
 from gatprune_jax.search import Scorer, best_classical, warm_logits
@@ -38,12 +38,12 @@ _BATCHES = 16
 def main(settings: Settings, run: Run) -> None:
   """Scores the masks, and prints the cosines."""
   dense.refuse_checkpoint(settings)
-  if "macs" not in settings.budgets:
+  if "macs" not in settings.limits:
     raise InputError("budgets has no macs, at which the first policy is: add budgets.macs")
   if runs.inspect(run.workdir, "gradient", run.config) is runs.Status.FINISHED:
     cosines = runs.read_result(run.workdir, "gradient")["cosines"]
   else:
-    prepared = prepare(settings, {"macs": settings.budgets["macs"]})
+    prepared = prepare(settings, {"macs": settings.limits["macs"]})
     with runs.claim(run.workdir, "gradient", run.config):
       journal = Journal(run, settings.checkpoints, run.workdir)
       cosines = measure(settings, prepared, journal)
@@ -54,12 +54,14 @@ def main(settings: Settings, run: Run) -> None:
 def measure(settings: Settings, prepared: Prepared, journal: Journal) -> dict[str, list[float]]:
   """Cosines of each estimator's batches with the reference."""
   graph, budgets = prepared.constraints.graph, prepared.constraints.budgets
-  variables = dense.train_dense(settings, prepared.network, prepared.data, journal)
-  task = make_task(settings, prepared, variables)
-  scorer = Scorer(task, settings.search)
-  best = best_classical(task, scorer)
+  variables = dense.train_dense(settings, prepared.dense, prepared.data, journal)
+  problem = problem_of(settings, prepared, variables)
+  scorer = Scorer(problem, settings.search)
+  best = best_classical(problem, scorer)
   probabilities = jax.nn.sigmoid(warm_logits(best.order, settings.search.warm_start, budgets))
-  observation = observe(graph, variables, task.saliency, budgets, settings.search.policy.edge_norms)
+  observation = observe(
+    graph, variables, problem.saliency, budgets, settings.search.policy.edge_norms
+  )
 
   rng = np.random.default_rng(settings.seed)
   batch = settings.search.samples

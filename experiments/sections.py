@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 from experiments.config_tree import OPEN
-from experiments.journal import path_name
 from gatprune_jax import InputError
 from gatprune_jax.criteria import CRITERIA, SCOPES
 from gatprune_jax.evaluation import Recipe
+from gatprune_jax.journal import path_name
 from gatprune_jax.models import DTYPES
 from gatprune_jax.search import SEARCHES
 

@@ -7,11 +7,12 @@ from ml_collections import ConfigDict
 from experiments.config_tree import as_config, as_tree, changed, made, refuse_infinite
 from experiments.sections import CompareConfig, DenseConfig, ModelConfig
 from gatprune_jax import InputError
+from gatprune_jax.channels import RESOURCES
 from gatprune_jax.criteria import check_criteria
 from gatprune_jax.data import DataConfig
 from gatprune_jax.evaluation import Recipe
 from gatprune_jax.resume import CheckpointConfig
-from gatprune_jax.search import SearchConfig
+from gatprune_jax.search import DEFAULT_CRITERIA, SearchConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Settings(DataConfig):
     seed: of the data's cuts, initial weights, order of images and search.
     model: which network is pruned.
     dense: the trained network that pruning starts from.
-    budgets: largest share of the dense network's cost, by resource, above 0; 1 does not constrain.
+    budgets: largest share of the dense network's cost, by resource, above 0; 1 does not constrain,
+      None does not even count.
     criteria: saliency scores: baselines, and features of the agent; "random" is only a baseline.
     search: how the agent searches; those that it is compared with use what applies to them.
     finetune: training of the pruned networks, the same for every method.
@@ -36,10 +38,10 @@ class Settings(DataConfig):
   seed: int = 0
   model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
   dense: DenseConfig = dataclasses.field(default_factory=DenseConfig)
-  budgets: dict[str, float] = dataclasses.field(
-    default_factory=lambda: {"macs": 0.5, "params": 1.0}
+  budgets: dict[str, float | None] = dataclasses.field(
+    default_factory=lambda: {**dict.fromkeys(sorted(RESOURCES)), "macs": 0.5, "params": 1.0}
   )
-  criteria: tuple[str, ...] = ("random", "l1", "l2", "bn_scale", "fpgm", "taylor")
+  criteria: tuple[str, ...] = DEFAULT_CRITERIA
   search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
   finetune: Recipe = dataclasses.field(default_factory=Recipe)
   finetune_side_by_side: bool = True
@@ -61,6 +63,11 @@ class Settings(DataConfig):
       raise InputError("criteria names no saliency score besides random: add at least one")
     for name in self.compare.variants:
       self.variant(name)
+
+  @property
+  def limits(self) -> dict[str, float]:
+    """The budgets of the resources that count."""
+    return {name: limit for name, limit in self.budgets.items() if limit is not None}
 
   def variant(self, name: str) -> SearchConfig:
     """The agent's search in one of the variants that are compared.

@@ -10,11 +10,12 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 import numpy as np
 
+from experiments.config_tree import as_tree
 from experiments.describing import describe
-from experiments.journal import Run
 from experiments.settings import Settings, make_settings
 from gatprune_jax import InputError, cores, mesh, processes
 from gatprune_jax.health import Diverged
+from gatprune_jax.journal import Run
 from gatprune_jax.preemption import EXIT_CODE, Preempted, listening
 
 _DEFAULT = os.path.join(os.path.dirname(__file__), "configs", "digits_resnet8.py")
@@ -58,7 +59,8 @@ def start(main: Callable[[Settings, Run], None]) -> None:
     try:
       if len(argv) > 1:
         raise InputError(f"argument {argv[1]!r} is not a flag: use --workdir=DIR or --config.X=Y")
-      config, settings = _plain(_CONFIG.value.to_dict()), make_settings(_CONFIG.value)
+      settings = make_settings(_CONFIG.value)
+      config = _plain(as_tree(settings))  # complete, whatever the config file left out
       if _DESCRIBE.value:
         print(describe(settings))
         return

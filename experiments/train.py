@@ -7,36 +7,40 @@ Writes `checkpoints/dense`, which `experiments.prune --config.dense.checkpoint=D
 import time
 
 from experiments import dense
-from experiments.journal import Journal, Run
 from experiments.settings import Settings
 from experiments.starting import start
+from gatprune_jax import InputError
 from gatprune_jax import workdir as runs
+from gatprune_jax.journal import Journal, Run
 
 
 def main(settings: Settings, run: Run) -> None:
   """Trains, or says what a finished workdir holds."""
   dense.refuse_checkpoint(settings)
+  if settings.dense.trained:
+    raise InputError("dense.trained is True: there is nothing to train, set it to False")
   if runs.inspect(run.workdir, "train", run.config) is runs.Status.FINISHED:
     print(f"{run.workdir} is finished: {runs.read_result(run.workdir, 'train')}")
     return
   data = dense.load_data(settings)
-  network = dense.make_network(settings, data)
+  made = dense.make_network(settings, data)
+  network = made.network
   with runs.claim(run.workdir, "train", run.config):
     since = time.monotonic()
     journal = Journal(run, settings.checkpoints, run.workdir)
-    variables = dense.train_dense(settings, network, data, journal)
+    variables = dense.train_dense(settings, made, data, journal)
     result = {
-      "network": network.name,
+      "network": made.name,
       "dataset": data.name,
       "seed": settings.seed,
-      "select_accuracy": dense.accuracy(network.eval_fn, variables, data.select),
-      "test_accuracy": dense.accuracy(network.eval_fn, variables, data.test),
+      "select_accuracy": dense.accuracy(network, variables, data.select),
+      "test_accuracy": dense.accuracy(network, variables, data.test),
       "seconds": time.monotonic() - since,
       "versions": runs.versions(),
     }
     runs.write_result(run.workdir, result)
   print(
-    f"{network.name} on {data.name}: select accuracy {result['select_accuracy']:.4f}, "
+    f"{made.name} on {data.name}: select accuracy {result['select_accuracy']:.4f}, "
     f"test accuracy {result['test_accuracy']:.4f}, in {run.workdir}"
   )
 

@@ -1,4 +1,11 @@
-"""Channel pruning of trained convolutional networks by graph-based reinforcement learning."""
+"""Channel pruning of trained convolutional networks by graph-based reinforcement learning.
+
+`prune` is the front door. Names of `channels` are there at once; what needs the agent is imported
+when it is first asked for, because that takes some seconds.
+"""
+
+import importlib
+from typing import Any
 
 from gatprune_jax.channels import (
   ChannelGraph,
@@ -9,6 +16,7 @@ from gatprune_jax.channels import (
   export_stablehlo,
   load,
   macs,
+  make_constraints,
   masked,
   params,
   save,
@@ -17,21 +25,72 @@ from gatprune_jax.channels import (
 from gatprune_jax.errors import InputError
 from gatprune_jax.report import describe
 
+# Where the names are that are imported when they are first asked for.
+_LATER = {
+  "CLASSIFICATION": "tasks",
+  "Network": "networks",
+  "Pruned": "pruning",
+  "Recipe": "evaluation",
+  "Scorer": "search",
+  "SearchConfig": "search",
+  "Task": "tasks",
+  "finetune": "pruning",
+  "from_equinox": "networks",
+  "from_linen": "networks",
+  "from_nnx": "networks",
+  "make_problem": "search",
+  "prune": "pruning",
+  "scores_before": "pruning",
+}
+_MODULES = ("data", "models", "search")
+
 __version__ = "0.1.0"
 
 __all__ = [
+  "CLASSIFICATION",
   "ChannelGraph",
   "Compact",
   "InputError",
+  "Network",
+  "Pruned",
+  "Recipe",
+  "Scorer",
+  "SearchConfig",
+  "Task",
   "activation_bytes",
   "compact",
   "compact_state",
+  "data",
   "describe",
   "export_stablehlo",
+  "finetune",
+  "from_equinox",
+  "from_linen",
+  "from_nnx",
   "load",
   "macs",
+  "make_constraints",
+  "make_problem",
   "masked",
+  "models",
   "params",
+  "prune",
   "save",
+  "scores_before",
+  "search",
   "trace",
 ]
+
+
+def __getattr__(name: str) -> Any:
+  """Imports what is asked for."""
+  if name in _MODULES:
+    return importlib.import_module(f"gatprune_jax.{name}")
+  if name in _LATER:
+    return getattr(importlib.import_module(f"gatprune_jax.{_LATER[name]}"), name)
+  raise AttributeError(f"module 'gatprune_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  """What there is, imported or not."""
+  return sorted(__all__)

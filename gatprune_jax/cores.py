@@ -5,12 +5,10 @@ for another after every layer, and each works in its own cache.
 
 XLA has one thread for each device then, and a device that waits for the others in a collective
 holds one. So in programs for all devices nothing else may hold a thread and wait, or all wait for
-ever. Batches of factorisations and of triangular solves do: they are for `over_rows`.
+ever. Batches of factorisations and of triangular solves do: they are for `maps.over_rows`.
 """
 
-from collections.abc import Callable
 import os
-from typing import Any
 
 import jax
 
@@ -47,14 +45,3 @@ def make_devices() -> None:
 def are_devices() -> bool:
   """Whether no device has more than one core to itself, where devices are of the CPU."""
   return jax.local_device_count() >= num_cores()
-
-
-def over_rows(fn: Callable[[Any], Any], rows: Any) -> Any:
-  """`vmap(fn)` over the leading axis; on CPU one row after the other.
-
-  For what fills a device by itself: a CPU only loses from having more of it side by side, where the
-  activations of one stay in the cache.
-  """
-  if jax.default_backend() == "cpu":
-    return jax.lax.map(fn, rows)
-  return jax.vmap(fn)(rows)

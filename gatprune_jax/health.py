@@ -41,8 +41,9 @@ def healthy() -> Health:
 
 
 def all_finite(tree: Any) -> jax.Array:
-  """Whether no number of a tree is NaN or infinite; scalar bool."""
-  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+  """Whether no floating-point number of a tree is NaN or infinite; scalar bool."""
+  leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def take_if_finite(finite: jax.Array, new: State, old: State) -> State:

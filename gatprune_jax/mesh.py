@@ -1,9 +1,9 @@
 """All devices of all processes as one: what is the same on each, and what is shared out.
 
-Masks and candidates are shared out by `jax.shard_map`, so that every device runs the program that a
-single one would; the batches of data-parallel training by a constraint, so that what is computed
-over a batch, statistics too, is computed over all of it. With one device every function here does
-nothing. Arrays outside these functions are on a process's first device alone.
+Masks and candidates are shared out by `jax.shard_map` (see `maps`), so that every device runs the
+program that a single one would; the batches of data-parallel training by a constraint, so that what
+is computed over a batch, statistics too, is computed over all of it. With one device every function
+here does nothing. Arrays outside these functions are on a process's first device alone.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, Sharding, SingleDeviceSharding
 import numpy as np
 
-_AXIS = "devices"
+AXIS = "devices"
 
 
 def num_devices() -> int:
@@ -28,7 +28,7 @@ def _mesh() -> Mesh:
   """One axis; the devices of a process follow each other."""
   devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
   # Auto: a gather over a sharded array is refused on an explicit axis.
-  return Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
+  return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def everywhere() -> Sharding:
@@ -38,7 +38,7 @@ def everywhere() -> Sharding:
 
 def shares() -> Sharding:
   """The leading axis shared out; its length is a multiple of the number of devices."""
-  return _sharding(jax.P(_AXIS))
+  return _sharding(jax.P(AXIS))
 
 
 def _sharding(spec: jax.P) -> Sharding:
@@ -132,55 +132,9 @@ def _of_every_device(leaf: Any) -> jax.Array:
   return jax.make_array_from_callback(shape, shares(), lambda index: host)
 
 
-def over_devices(fn: Callable[..., Any]) -> Callable[..., Any]:
-  """`fn(rows, *same)` with equal shares of the rows on all devices; under jit, replicated.
+def on_each_device(fn: Callable[..., Any], rows_spec: jax.P, out_specs: Any) -> Callable[..., Any]:
+  """`fn(rows, *same)` on every device: rows as the spec says, the rest replicated; under jit."""
 
-  Args:
-    fn: a tree of rows `[R, ...]`, and arrays that all rows share -> a tree of rows `[R, ...]`, each
-      from its own row alone.
-  """
-  if num_devices() == 1:
-    return fn
-
-  def shared(rows, *same):
-    num = len(jax.tree.leaves(rows)[0])
-    padded = jax.tree.map(lambda leaf: leaf[padded_rows(num)], rows)
-
-    def own(padded, *same):
-      each = share(num)
-      first = jax.lax.axis_index(_AXIS) * each
-      mine = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, each), padded)
-      return jax.lax.all_gather(fn(mine, *same), _AXIS, tiled=True)
-
-    out = _on_each_device(own, jax.P(), jax.P())(padded, *same)
-    return jax.tree.map(lambda leaf: leaf[:num], out)
-
-  return shared
-
-
-def over_shares(fn: Callable[..., Any], num: int) -> Callable[..., Any]:
-  """`fn(rows, *same)` on rows from `share_out`, which stay where they are; under jit.
-
-  Args:
-    fn: a tree of rows, and arrays that all rows share -> (a tree of rows, a second one, which is
-      replicated).
-    num: of rows, without those that fill the last share.
-  """
-  if num_devices() == 1:
-    return fn
-
-  def shared(rows, *same):
-    def own(rows, *same):
-      kept, told = fn(rows, *same)
-      return kept, jax.lax.all_gather(told, _AXIS, tiled=True)
-
-    kept, told = _on_each_device(own, jax.P(_AXIS), (jax.P(_AXIS), jax.P()))(rows, *same)
-    return kept, jax.tree.map(lambda leaf: leaf[:num], told)
-
-  return shared
-
-
-def _on_each_device(fn, rows_spec: jax.P, out_specs) -> Callable[..., Any]:
   def call(rows, *same):
     specs = (rows_spec, *(jax.P() for _ in same))
     return jax.shard_map(

@@ -71,15 +71,15 @@ class ProgressLine:
   """A line that counts steps and shows elapsed and remaining time with some numbers.
 
   On a terminal it is redrawn in place; in a log a new line is printed at most every ten seconds.
-  Only the first process shows it.
+  Only the first process shows it, and none where it is not to be shown.
   """
 
-  def __init__(self, name: str, total: int):
+  def __init__(self, name: str, total: int, shown: bool = True):
     interactive = sys.stderr.isatty()
     self._bar = tqdm(
       total=total,
       desc=name,
-      disable=not is_first(),
+      disable=not (shown and is_first()),
       mininterval=0.2 if interactive else 10.0,
       dynamic_ncols=interactive,
       bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed} < {remaining}]{postfix}"

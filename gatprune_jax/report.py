@@ -1,6 +1,6 @@
 """Tables for people: a network's channels, the comparison of a run, its summary over runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from gatprune_jax.errors import InputError
 
 
 class Row(NamedTuple):
-  """One network: accuracies are shares of images in [0, 1]."""
+  """One network: scores are means over examples, accuracies are shares in [0, 1]."""
 
   method: str
   macs: int  # multiply-adds of one example
@@ -22,16 +22,20 @@ class Row(NamedTuple):
   select_after: float  # after fine-tuning
   test_before: float
   test_after: float
+  others: Mapping[str, float] = {}  # shares of further resources that are constrained
 
 
+_SCORES = ("select_before", "select_after", "test_before", "test_after")
 _HEADERS = (
   "method", "MACs", "params", "MACs ratio", "params ratio", "select before", "select after",
   "test before", "test after",
 )  # fmt: skip
 
 
-def comparison(rows: Sequence[Row]) -> str:
-  """The rows as a markdown table, accuracies in percent."""
+def comparison(rows: Sequence[Row], metric: str = "accuracy") -> str:
+  """The rows as a markdown table, accuracies in percent, other scores as they are."""
+  shown = (lambda score: f"{100 * score:.1f}") if metric == "accuracy" else "{:.4g}".format
+  others = list(rows[0].others)
   body = [
     [
       row.method,
@@ -39,11 +43,13 @@ def comparison(rows: Sequence[Row]) -> str:
       f"{row.params:,}",
       f"{row.macs_ratio:.4f}",
       f"{row.params_ratio:.4f}",
-      *(f"{100 * accuracy:.1f}" for accuracy in row[5:]),
+      *(f"{row.others[name]:.4f}" for name in others),
+      *(shown(getattr(row, name)) for name in _SCORES),
     ]
     for row in rows
   ]
-  return markdown_table(_HEADERS, body)
+  headers = [*_HEADERS[:5], *(f"{name} ratio" for name in others), *_HEADERS[5:]]
+  return markdown_table(headers, body)
 
 
 def summary(runs: Sequence[Sequence[Row]]) -> str:
@@ -58,7 +64,7 @@ def summary(runs: Sequence[Sequence[Row]]) -> str:
   methods = [row.method for row in runs[0]]
   if len(runs) < 2 or any([row.method for row in rows] != methods for rows in runs):
     raise InputError(f"a summary needs two or more runs of the same methods, got {len(runs)}")
-  values = np.array([[row[1:] for row in rows] for rows in runs])  # [runs, methods, columns]
+  values = np.array([[row[1:9] for row in rows] for rows in runs])  # [runs, methods, columns]
   means, deviations = values.mean(0), values.std(0, ddof=1)
   body = [
     [method]

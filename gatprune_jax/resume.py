@@ -75,6 +75,9 @@ class Store(Protocol):
   def finish(self, step: int, state: Callable[[], Any]) -> None:
     """Saves the last state, unless that was done, and waits for it."""
 
+  def wait(self) -> None:
+    """Until nothing is being saved."""
+
 
 class Nowhere:
   """Saves nothing."""
@@ -97,6 +100,9 @@ class Nowhere:
     """Does nothing."""
 
   def finish(self, *arguments: Any) -> None:
+    """Does nothing."""
+
+  def wait(self) -> None:
     """Does nothing."""
 
 

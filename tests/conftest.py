@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gatprune_jax.models import cifar_resnet, eval_function, train_function
+from gatprune_jax.networks import Network
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -57,6 +58,7 @@ class Example:
     self.x = rng.standard_normal((num_images, *shape)).astype(np.float32)
     self.y = rng.integers(0, num_classes, num_images).astype(np.int32)
     self.variables = perturbed(jax.jit(self.module.init)(jax.random.key(0), self.x[:1]))
+    self.network = Network(self.eval_fn, self.train_fn, self.variables)
 
 
 def small_resnet(shortcut, widths=(4, 6, 8)):

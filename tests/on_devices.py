@@ -12,9 +12,10 @@ import numpy as np
 from gatprune_jax import mesh
 from gatprune_jax.data import Split, make_feed
 from gatprune_jax.evaluation import Recipe, train, train_candidates
+from gatprune_jax.tasks import CLASSIFICATION
 from tests.conftest import Example, TwoLayers
 from tests.data.test_photographs import make_photographs
-from tests.search.test_search import CONFIG, make_task, search
+from tests.search.test_search import CONFIG, make_problem, search
 
 RECIPE = Recipe(
   epochs=2, batch_size=10, learning_rate=0.1, warmup_epochs=0.5, momentum=0.9, weight_decay=1e-4,
@@ -25,11 +26,14 @@ RECIPE = Recipe(
 
 def main(path):
   e = Example(TwoLayers(), num_images=30)
-  task = make_task(e, {"macs": 0.3})
+  problem = make_problem(e, {"macs": 0.3})
   out, lines = {}, []
   # One mask at once on a device, so that every number of devices runs the same program.
   found = search(
-    task, dataclasses.replace(CONFIG, chunk=1), 0, lambda progress: lines.append(progress.metrics)
+    problem,
+    dataclasses.replace(CONFIG, chunk=1),
+    0,
+    lambda progress: lines.append(progress.metrics),
   )
   for name in lines[0]:
     out[f"search {name}"] = np.stack([line[name] for line in lines])
@@ -42,19 +46,12 @@ def main(path):
   log = lambda epoch, values, variables: lines.append(values["loss"])
   lines.clear()
   trained = {
-    "dense": train(e.train_fn, e.variables, split, RECIPE, key, log, teacher),
+    "dense": train(e.network, CLASSIFICATION, split, RECIPE, key, log, teacher),
     "candidates": train_candidates(
-      task.constraints.graph,
-      e.train_fn,
-      e.variables,
-      found.masks,
-      split,
-      RECIPE,
-      key,
-      log,
+      problem.constraints.graph, e.network, CLASSIFICATION, found.masks, split, RECIPE, key, log,
       teacher,
     ),
-  }
+  }  # fmt: skip
   out["losses"] = np.array(lines)
   for kind, tree in trained.items():
     for keys, leaf in jax.tree.leaves_with_path(tree):

@@ -4,9 +4,6 @@ import os
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from gatprune_jax import cores
@@ -25,7 +22,7 @@ cores.make_devices()
 import time
 import jax
 from jax import numpy as jnp
-from gatprune_jax import mesh
+from gatprune_jax import maps, mesh
 
 def work(rows):
   step = lambda i, x: jnp.sin(x @ x / 512)
@@ -36,7 +33,8 @@ rows = jnp.arange(2.0)
 for num_steps in (1000, None):
   start = time.monotonic()
   num_steps = num_steps or int(90 * 1000 / seconds)
-  jax.block_until_ready(jax.jit(mesh.over_devices(work))(rows))
+  fn = jax.jit(maps.over_shares(lambda rows: ((), work(rows)), 2))
+  jax.block_until_ready(fn(mesh.share_out(rows)))
   seconds = time.monotonic() - start
 print(jax.device_count(), seconds > 65)
 """
@@ -76,11 +74,3 @@ def test_who_says_how_many_devices_gets_as_many(variables):
 @pytest.mark.slow
 def test_devices_wait_for_each_other_longer_than_xla_has_them_wait_by_default():
   assert run(WAIT, JAX_NUM_CPU_DEVICES="2") == ["2", "True"]
-
-
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_rows_in_either_way_are_the_same(backend, monkeypatch):
-  monkeypatch.setattr(jax, "default_backend", lambda: backend)
-  rows = {"a": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3.0)}
-  out = cores.over_rows(lambda row: row["a"] * row["b"], rows)
-  np.testing.assert_array_equal(out, [[0, 0], [2, 3], [8, 10]])

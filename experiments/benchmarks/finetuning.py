@@ -17,7 +17,7 @@ from experiments.benchmarks.masked_resnet import (
 from experiments.benchmarks.measuring import Row, alternating, dtypes, rows_against
 from experiments.benchmarks.peers import adapter
 from gatprune_jax import compilation, mesh
-from gatprune_jax.cores import over_rows
+from gatprune_jax.maps import over_rows, over_shares
 
 _CANDIDATES, _BATCH = 8, 64
 
@@ -69,7 +69,7 @@ def all_at_once(training: Training, jit: Callable = compilation.jit) -> functool
   def side_by_side(candidates, batch):
     return over_rows(lambda one: training.step(one, batch), candidates), ()
 
-  step = jit(mesh.over_shares(side_by_side, _CANDIDATES))
+  step = jit(over_shares(side_by_side, _CANDIDATES))
   return functools.partial(
     step, mesh.share_out(training.candidates), mesh.replicate(training.batch)
   )

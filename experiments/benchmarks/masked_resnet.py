@@ -15,12 +15,14 @@ from gatprune_jax.channels import ChannelGraph
 from gatprune_jax.evaluation import (
   Batch,
   Recipe,
-  TrainFunction,
   align_candidates,
+  aligned_network,
   init_train_state,
   make_optimizer,
   train_step,
 )
+from gatprune_jax.networks import Network, masked_network
+from gatprune_jax.tasks import CLASSIFICATION
 
 RECIPE = Recipe(
   epochs=1, batch_size=64, learning_rate=0.05, warmup_epochs=0.0, momentum=0.9, weight_decay=5e-4,
@@ -34,9 +36,7 @@ class Problem(NamedTuple):
 
   dtype: str
   graph: ChannelGraph
-  eval_fn: Callable[[Any, jax.Array], jax.Array]
-  train_fn: TrainFunction
-  variables: Any
+  network: Network
   x: jax.Array  # [n, 32, 32, 3]
   y: jax.Array  # [n], all 0
   calibration: jax.Array  # [n, 32, 32, 3]
@@ -56,9 +56,7 @@ def problem(num_masks: int, num_images: int, dtype: str, name: str = "resnet20")
   return Problem(
     dtype,
     graph,
-    eval_fn,
-    models.train_function(models.model(name, 10), dtype),
-    variables,
+    Network(eval_fn, models.train_function(models.model(name, 10), dtype), variables),
     x,
     jnp.zeros(num_images, jnp.int32),
     jax.random.normal(jax.random.key(2), x.shape),
@@ -77,26 +75,28 @@ class Training(NamedTuple):
 
 def masked_training(p: Problem) -> Training:
   """Every candidate computes the whole network, with XLA's convolution."""
-  masked_fn = gp.masked(p.graph, p.train_fn)
-  stacked = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(p.masks), axis=0), p.variables)
-  return _training(p, lambda mask: lambda v, x: masked_fn(v, mask, x), stacked, p.masks, p.macs)
+  repeat = lambda leaf: jnp.repeat(leaf[None], len(p.masks), axis=0)
+  stacked = jax.tree.map(repeat, p.network.variables)
+  return _training(
+    p, functools.partial(masked_network, p.graph, p.network), stacked, p.masks, p.macs
+  )
 
 
 def aligned_training(p: Problem) -> Training:
   """As `train_candidates` does it."""
   masks = np.asarray(p.masks)
-  aligned = align_candidates(p.graph, p.train_fn, masks, p.variables, p.x)
-  fn_of = lambda index: functools.partial(aligned.apply, index)
+  aligned = align_candidates(p.graph, p.network, masks, p.x)
+  network_of = functools.partial(aligned_network, p.network, aligned)
   macs = gp.macs(p.graph, aligned.keep[0])
-  return _training(p, fn_of, aligned.cut(p.variables), np.arange(len(masks)), macs)
+  return _training(p, network_of, aligned.cut(p.network.variables), np.arange(len(masks)), macs)
 
 
-def _training(p: Problem, fn_of: Callable, stacked: Any, which: Any, macs: float) -> Training:
+def _training(p: Problem, network_of: Callable, stacked: Any, which: Any, macs: float) -> Training:
   optimizer = make_optimizer(RECIPE, 100)
 
   def step(candidate, batch):
     state, one = candidate
-    return train_step(fn_of(one), optimizer, RECIPE, state, batch)[0]
+    return train_step(network_of(one), CLASSIFICATION, optimizer, RECIPE, state, batch)[0]
 
-  states = jax.vmap(functools.partial(init_train_state, optimizer))(stacked)
-  return Training(step, (states, which), Batch(p.x, p.y, jnp.zeros((len(p.y), 1))), macs)
+  states = jax.vmap(functools.partial(init_train_state, p.network, optimizer))(stacked)
+  return Training(step, (states, which), Batch(p.x, p.y, ()), macs)

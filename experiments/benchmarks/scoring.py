@@ -11,18 +11,12 @@ import numpy as np
 from experiments.benchmarks.masked_resnet import Problem, problem
 from experiments.benchmarks.measuring import Row, alternating, dtypes, rows_against
 from experiments.benchmarks.peers import adapter
-import gatprune_jax as gp
 from gatprune_jax import compilation, mesh
-from gatprune_jax.evaluation import (
-  equal_blocks,
-  in_chunks,
-  largest_activation,
-  masks_at_once,
-  recalibrate,
-  running_momentum,
-  score_logits,
-  score_mask,
-)
+from gatprune_jax.data import Split
+from gatprune_jax.evaluation import AdaptationConfig, Evaluator, recalibrate, running_momentum
+from gatprune_jax.maps import first_rows
+from gatprune_jax.networks import masked_network
+from gatprune_jax.tasks import CLASSIFICATION
 
 _MASKS, _IMAGES = 16, 256  # as many images for the statistics as for the score
 _BATCH = 64  # of those for the statistics
@@ -34,10 +28,10 @@ def scoring() -> Iterator[Row]:
   for dtype in dtypes():
     p = problem(_MASKS, _IMAGES, dtype)
     images = np.concatenate([p.x, p.calibration])
-    plain_fn = compilation.jit(p.eval_fn)
+    plain_fn = compilation.jit(p.network.eval_fn)
     references = {
       "forward pass, same FLOPs": lambda p=p, fn=plain_fn, images=images: [
-        fn(p.variables, images) for _ in p.masks
+        fn(p.network.variables, images) for _ in p.masks
       ],
       "vmap over all masks": _written_first(p),
     }
@@ -72,36 +66,33 @@ def scoring_against_torch() -> Iterator[Row]:
 
 def score_all(p: Problem, jit: Callable = _jit) -> functools.partial[Any]:
   """Scores the masks of a problem as a search does, in one call, compiled by `jit`."""
-  momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
-  activation = largest_activation(p.eval_fn, p.variables, p.x)
-  most = masks_at_once(activation, False, jax.default_backend())
-  chunk = min(mesh.share(len(p.masks)), most)
+  train = Split(np.asarray(p.calibration), np.asarray(p.y))
+  evaluator = Evaluator(
+    p.graph, p.network, CLASSIFICATION, train, adaptation=AdaptationConfig(),
+    calibration_images=len(p.calibration), calibration_batch=_BATCH, num_images=len(p.x),
+    samples=len(p.masks),
+  )  # fmt: skip
 
-  @mesh.over_devices
-  def score(masks, variables, calibration, x, y):
-    one = lambda mask: score_mask(
-      p.graph, p.eval_fn, p.train_fn, momentum, variables, mask, calibration, x, y
-    )
-    return in_chunks(one, masks, chunk).correct.mean(-1)
+  def score(masks, weights, x, y):
+    one = lambda mask, *same: evaluator.score(*same[:1], mask, *same[1:]).score.mean()
+    return first_rows(one, masks, len(masks), evaluator.chunk, weights, x, y)
 
-  calibration = equal_blocks(p.calibration, _BATCH)
-  args = mesh.replicate((p.masks, p.variables, calibration, p.x, p.y))
+  args = mesh.replicate((p.masks, evaluator.weights, p.x, p.y))
   return functools.partial(jit(score), *args)
 
 
 def _written_first(p: Problem) -> Callable[[], jax.Array]:
   """vmap over all masks and all images at once."""
-  masked_train, masked_eval = gp.masked(p.graph, p.train_fn), gp.masked(p.graph, p.eval_fn)
-  momentum = running_momentum(p.train_fn, p.variables, p.x[:64])
+  momentum = running_momentum(p.network, p.x[:64])
 
   def one(mask, variables, calibration, x, y):
-    own = recalibrate(
-      lambda v, batch: masked_train(v, mask, batch), momentum, variables, calibration
-    )
-    return score_logits(masked_eval(own, mask, x), y).correct.mean()
+    under_mask = masked_network(p.graph, p.network, mask)
+    own = recalibrate(under_mask, momentum, variables, calibration)
+    return CLASSIFICATION.score(under_mask.eval_fn(own, x), y).mean()
 
   score = jax.jit(jax.vmap(one, (0, None, None, None, None)))
-  return functools.partial(score, p.masks, p.variables, p.calibration[None], p.x, p.y)
+  args = (p.masks, p.network.variables, p.calibration[None], p.x, p.y)
+  return functools.partial(score, *args)
 
 
 def _name(p: Problem) -> str:

@@ -17,8 +17,9 @@ from gatprune_jax import compilation, mesh
 from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
-from gatprune_jax.search import Scorer, Task
+from gatprune_jax.search import PruningProblem, Scorer
 from gatprune_jax.search.loop import compile_update, prepare
+from gatprune_jax.tasks import CLASSIFICATION
 
 _UPDATES = 3  # after the first, which compiles
 _ARENA = 16  # images on which an update scores one more mask
@@ -84,28 +85,29 @@ def _prepared(
     settings.search, samples=samples, calibration_images=calibration_images
   )
   p = problem(1, max(num_images, calibration_images), dtype, name)
-  task = _task(p, num_images)
-  scorer = Scorer(task, config)
-  policy, held, state = prepare(task, config, scorer, 0)
-  step = compile_update(scorer.config, policy, scorer.score_fn)
+  pruning = _pruning(p, num_images)
+  scorer = Scorer(pruning, config)
+  policy, held, state = prepare(pruning, config, scorer, 0)
+  step = compile_update(config, policy, scorer.evaluator)
   state = mesh.replicate(state)
   images, mask = scorer.images, jnp.array(state.incumbent.mask)
   arena = functools.partial(
-    compilation.jit(scorer.score_fn, shared=True), images, mask, images.arena_x, images.arena_y
-  )
+    compilation.jit(scorer.evaluator.score, shared=True), images.weights, mask, images.arena_x,
+    images.arena_y,
+  )  # fmt: skip
   return _Prepared(state, lambda state: jax.block_until_ready(step(state, held)[0]), arena)
 
 
-def _task(p: Problem, num_images: int) -> Task:
+def _pruning(p: Problem, num_images: int) -> PruningProblem:
   """Half of the MACs, from one classical order."""
   constraints = make_constraints(p.graph, {"macs": 0.5})
   few = jnp.asarray(p.x[:64]), jnp.asarray(p.y[:64])
-  evidence = Evidence(p.graph, p.variables, p.eval_fn, *few, jax.random.key(0))
+  evidence = Evidence(p.graph, p.network, CLASSIFICATION, *few, jax.random.key(0))
   saliency = {"l1": score_channels("l1", evidence)}
   pruners = classical_pruners(constraints, saliency)
   y = np.arange(len(p.y), dtype=np.int32) % 10
   split = lambda number: Split(np.asarray(p.x[:number]), y[:number])
-  return Task(
-    constraints, p.eval_fn, p.train_fn, p.variables, Split(np.asarray(p.calibration), y),
+  return PruningProblem(
+    p.network, CLASSIFICATION, constraints, Split(np.asarray(p.calibration), y),
     split(num_images), split(_ARENA), pruners, saliency,
   )  # fmt: skip

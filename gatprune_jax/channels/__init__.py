@@ -28,8 +28,10 @@ from gatprune_jax.channels.costs import (
 )
 from gatprune_jax.channels.export import export_stablehlo
 from gatprune_jax.channels.function import check_finite
-from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf
+from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf, leaf_paths
+from gatprune_jax.channels.interpreter import Convolution
 from gatprune_jax.channels.masking import masked
+from gatprune_jax.channels.parameters import parameter_flags
 from gatprune_jax.channels.storage import Loaded, load, save
 from gatprune_jax.channels.trace import trace
 
@@ -41,6 +43,7 @@ __all__ = [
   "ChannelGraph",
   "Compact",
   "Constraints",
+  "Convolution",
   "Group",
   "Layer",
   "Leaf",
@@ -57,11 +60,13 @@ __all__ = [
   "export_stablehlo",
   "group_starts",
   "keep_floors",
+  "leaf_paths",
   "load",
   "macs",
   "make_budgets",
   "make_constraints",
   "masked",
+  "parameter_flags",
   "params",
   "raise_to_floors",
   "rank_in_group",

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from gatprune_jax import compilation
 from gatprune_jax.channels import FROZEN, ChannelGraph, masked
 from gatprune_jax.errors import InputError
+from gatprune_jax.networks import Network
+from gatprune_jax.tasks import Task
 
 _TAYLOR_BATCH = 32  # images at once; bounds memory
 
@@ -23,10 +24,10 @@ class Evidence(NamedTuple):
   """What criteria may look at."""
 
   graph: ChannelGraph
-  variables: Any
-  eval_fn: Callable[[Any, jax.Array], jax.Array]  # (variables, x) -> logits
-  x: jax.Array  # training images [n, ...]
-  y: jax.Array  # labels [n]
+  network: Network
+  task: Task
+  x: jax.Array  # training examples [n, ...]
+  y: Any  # their targets, tree of [n, ...]
   key: jax.Array  # PRNG key
 
 
@@ -68,7 +69,7 @@ def bn_scale(evidence: Evidence) -> np.ndarray:
   Raises:
     InputError: where no channel that can be removed has one.
   """
-  pieces = _vectors(evidence.graph, evidence.variables, "scale", np.abs)
+  pieces = _vectors(evidence.graph, evidence.network.variables, "scale", np.abs)
   if not pieces:
     raise InputError(
       "criterion bn_scale needs normalisation layers with a parameter named 'scale', and no "
@@ -78,24 +79,27 @@ def bn_scale(evidence: Evidence) -> np.ndarray:
 
 
 def taylor(evidence: Evidence) -> np.ndarray:
-  """mean over images of (dL/dm_i)^2 at the dense mask (Molchanov et al. 2019, arXiv 1906.10771).
+  """mean over examples of (dL/dm_i)^2 at the dense mask (Molchanov et al. 2019, arXiv 1906.10771).
 
-  L is an image's cross-entropy and m_i multiplies the channel wherever it is read, so that
+  L is the task's loss of an example and m_i multiplies the channel wherever it is read, so that
   dL/dm_i = sum activation * dL/d activation. The loop over batches is Python's: a convolution's
   gradient is much slower inside a compiled loop on CPU.
   """
-  masked_fn = masked(evidence.graph, evidence.eval_fn)
+  masked_fn = masked(evidence.graph, evidence.network.eval_fn)
 
   def loss(mask, x, y):
-    logits = masked_fn(evidence.variables, mask, x[None])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y[None])[0]
+    outputs = masked_fn(evidence.network.variables, mask, x[None])
+    return evidence.task.loss(outputs, jax.tree.map(lambda leaf: leaf[None], y))[0]
 
   ones = jnp.ones(evidence.graph.num_channels)
   gradients = compilation.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))
-  starts = range(0, len(evidence.y), _TAYLOR_BATCH)
-  batches = ((evidence.x[i : i + _TAYLOR_BATCH], evidence.y[i : i + _TAYLOR_BATCH]) for i in starts)
+  examples = (evidence.x, evidence.y)
+  batches = (
+    jax.tree.map(lambda rows, i=start: rows[i : i + _TAYLOR_BATCH], examples)
+    for start in range(0, len(evidence.x), _TAYLOR_BATCH)
+  )
   squared = sum((gradients(ones, *batch) ** 2).sum(0) for batch in batches)
-  return np.asarray(squared) / len(evidence.y)
+  return np.asarray(squared) / len(evidence.x)
 
 
 CRITERIA: dict[str, Callable[[Evidence], np.ndarray]] = {
@@ -171,7 +175,7 @@ def _scores_by_channel(
 
 def _filter_scores(evidence: Evidence, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
   """Scores each layer's filters `[n_out, fan_in]`, divides by the layer's mean, and averages."""
-  arrays = jax.tree.leaves(evidence.variables)
+  arrays = jax.tree.leaves(evidence.network.variables)
   pieces = []
   for layer in evidence.graph.layers:
     if layer.kernel is None or layer.kernel_axes[1] is None:

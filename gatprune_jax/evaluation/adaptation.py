@@ -13,7 +13,8 @@ import optax
 
 from gatprune_jax.data import Split
 from gatprune_jax.errors import InputError
-from gatprune_jax.evaluation.recalibration import TrainFunction
+from gatprune_jax.networks import Network
+from gatprune_jax.tasks import Task
 
 _MOMENTUM = 0.9
 
@@ -45,7 +46,7 @@ class Lesson(NamedTuple):
   """The batches of the steps and their rate: the same for every mask, so that scores are too."""
 
   x: jax.Array  # [K, B, ...] training images
-  y: jax.Array  # [K, B]
+  y: Any  # targets, tree of [K, B, ...]
   learning_rate: float
 
 
@@ -56,40 +57,40 @@ def make_lesson(config: AdaptationConfig, train: Split) -> Lesson:
     InputError: where it has too few images.
   """
   num = config.steps * config.batch_size
-  if num > len(train.y):
+  if num > train.num:
     raise InputError(
       f"adaptation of {config.steps} steps with {config.batch_size} images needs {num} training "
-      f"images, there are {len(train.y)}: take fewer steps, or smaller batches"
+      f"images, there are {train.num}: take fewer steps, or smaller batches"
     )
-  batches = lambda rows: jnp.asarray(rows[:num]).reshape(
-    config.steps, config.batch_size, *rows.shape[1:]
-  )
-  return Lesson(batches(train.x), batches(train.y), config.learning_rate)
+  batches = lambda rows: jnp.asarray(rows).reshape(config.steps, config.batch_size, *rows.shape[1:])
+  first = train.first(num)
+  return Lesson(batches(first.x), jax.tree.map(batches, first.y), config.learning_rate)
 
 
-def adapt(train_fn: TrainFunction, variables: Any, lesson: Lesson) -> Any:
-  """The variables after one step on each batch; the running statistics stay as they are.
+def adapt(network: Network, task: Task, variables: Any, lesson: Lesson) -> Any:
+  """The variables after one step on each batch; the network's state stays as it is.
 
   Args:
-    train_fn: the network in train mode, masked. It is differentiated inside a loop, where XLA's
-      convolution is slow on CPU: see `candidate_convolution`.
+    network: masked. It is differentiated inside a loop, where XLA's convolution is slow on CPU: see
+      `candidate_convolution`.
+    task: its loss.
     variables: where to start.
     lesson: the batches.
   """
   if len(lesson.x) == 0:
     return variables
   optimizer = optax.sgd(lesson.learning_rate, _MOMENTUM, nesterov=True)
+  params, state = network.split(variables)
 
   def loss(params, x, y):
-    logits, _ = train_fn({**variables, "params": params}, x)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+    outputs, _ = network.forward_train(network.merge(params, state), x)
+    return task.loss(outputs, y).mean()
 
   def step(carry, batch):
     params, opt_state = carry
     updates, opt_state = optimizer.update(jax.grad(loss)(params, *batch), opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), None
 
-  params = variables["params"]
   start = (params, optimizer.init(params))
   (params, _), _ = jax.lax.scan(step, start, (lesson.x, lesson.y))
-  return {**variables, "params": params}
+  return network.merge(params, state)

@@ -6,8 +6,6 @@ from typing import Any
 
 import jax
 from jax.extend import core as jex_core
-import jax.numpy as jnp
-import numpy as np
 
 # Largest activation of all that is computed at once, bytes. On CPU two masks of a network with
 # 1.2 MB each were faster together than one by one, two with 2.1 MB slower, and 256 CIFAR images,
@@ -15,76 +13,6 @@ import numpy as np
 # many activations of this size; 1 GiB is not measured.
 _CPU_BYTES = 3 * 2**20
 _ACCELERATOR_BYTES = 2**30
-
-
-def equal_blocks(images: jax.Array, size: int) -> jax.Array:
-  """Equal blocks of at most `size` images, the first of which fill up the last block.
-
-  Args:
-    images: `[n, ...]`.
-    size: largest block, at least one.
-
-  Returns:
-    `[k, b, ...]`.
-  """
-  num_blocks = -(-len(images) // size)
-  block = -(-len(images) // num_blocks)
-  rows = images[np.arange(num_blocks * block) % len(images)]
-  return rows.reshape(num_blocks, block, *images.shape[1:])
-
-
-def in_blocks(fn: Callable[[jax.Array], jax.Array], images: jax.Array, size: int) -> jax.Array:
-  """`fn(images)` one of their `equal_blocks` after the other.
-
-  Args:
-    fn: `[b, ...] -> [b, ...]`, each image on its own.
-    images: `[n, ...]`.
-    size: largest block, at least one.
-  """
-  if len(images) <= size:
-    return fn(images)
-  out = jax.lax.map(fn, equal_blocks(images, size))
-  return out.reshape(-1, *out.shape[2:])[: len(images)]
-
-
-def in_chunks(fn: Callable[[Any], Any], candidates: Any, chunk: int) -> Any:
-  """`vmap(fn)` over the leading axis, at most `chunk` at a time to bound memory."""
-  return jax.lax.map(fn, candidates, batch_size=chunk)
-
-
-def first_in_chunks(
-  fn: Callable[[jax.Array], Any], rows: jax.Array, count: jax.Array, chunk: int
-) -> Any:
-  """`fn(rows)` for the first of them, in as many whole chunks as hold these.
-
-  One compiled call for any count. On CPU the system hands every call new memory and clears it,
-  which many small calls would wait for.
-
-  Args:
-    fn: `chunk` rows `[chunk, ...]` -> a tree of `[chunk, ...]`, each from its own row alone.
-    rows: `[R, ...]`.
-    count: scalar integer, how many are wanted.
-    chunk: how many at a time, at most R.
-
-  Returns:
-    A tree of `[R, ...]`; past the chunks that were needed, zeros.
-  """
-  num = len(rows)
-  queue = rows[jnp.arange(-(-num // chunk) * chunk) % num]  # whole chunks
-
-  def next_chunk(carry):
-    start, results = carry
-    new = fn(jax.lax.dynamic_slice_in_dim(queue, start, chunk))
-    put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, 0)
-    return start + chunk, jax.tree.map(put, results, new)
-
-  empty = jax.tree.map(
-    lambda one: jnp.zeros((len(queue), *one.shape[1:]), one.dtype),
-    jax.eval_shape(fn, queue[:chunk]),
-  )
-  start = (jnp.zeros((), jnp.int32), empty)
-  _, results = jax.lax.while_loop(lambda carry: carry[0] < count, next_chunk, start)
-  return jax.tree.map(lambda leaf: leaf[:num], results)
 
 
 def images_at_once(bytes_each: int, backend: str) -> int:

@@ -55,6 +55,6 @@ class Placement:
     """Batches as steps expect them."""
     return make_feed(split, recipe.batch_size, recipe.crop_area, shared=self.candidates is None)
 
-  def batch(self, x: jax.Array, size: int) -> jax.Array:
-    """An array of the feed, within a step."""
-    return x if self.candidates is not None else mesh.as_batch(x, size)
+  def batch(self, batch: Any, size: int) -> Any:
+    """A batch of the feed, a tree of arrays, within a step."""
+    return batch if self.candidates is not None else mesh.as_batch(batch, size)

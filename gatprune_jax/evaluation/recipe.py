@@ -76,7 +76,12 @@ def steps_per_epoch(recipe: Recipe, split: Split) -> int:
   Raises:
     InputError: as `check_feed`, or where images would be shifted out of sight.
   """
-  if recipe.shift >= (side := min(split.x.shape[1:3])):
+  if (recipe.shift or recipe.flip) and len(split.x.shape) != 4:
+    raise InputError(
+      f"shift is {recipe.shift} and flip {recipe.flip}, but inputs of shape "
+      f"{split.x.shape[1:]} are no images [H, W, C]: set them to 0 and False"
+    )
+  if recipe.shift and recipe.shift >= (side := min(split.x.shape[1:3])):
     raise InputError(f"shift is {recipe.shift}: it must be below the images' {side} pixels")
   return check_feed(split, recipe.batch_size, recipe.crop_area)
 

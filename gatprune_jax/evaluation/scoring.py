@@ -1,116 +1,143 @@
 """Scores of masks: how well a network does with some of its channels removed, before training."""
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from gatprune_jax.channels import ChannelGraph, masked
+from gatprune_jax.channels import ChannelGraph
+from gatprune_jax.data import Split
 from gatprune_jax.evaluation.adaptation import Lesson, adapt
-from gatprune_jax.evaluation.batching import images_at_once, in_blocks, largest_activation
+from gatprune_jax.evaluation.batching import images_at_once, largest_activation
 from gatprune_jax.evaluation.convolution import candidate_convolution, scoring_convolution
-from gatprune_jax.evaluation.recalibration import TrainFunction, recalibrate
+from gatprune_jax.evaluation.recalibration import Momentum, batch_statistics, with_statistics
+from gatprune_jax.maps import in_blocks
+from gatprune_jax.networks import Network, masked_network
+from gatprune_jax.tasks import Task
 
 
 class Score(NamedTuple):
-  """Per image, whether the label was predicted, and its log-likelihood."""
+  """Of each example, the task's score and its loss."""
 
-  correct: jax.Array  # [..., n] float32, 0 or 1
-  log_likelihood: jax.Array  # [..., n] float32, nats, <= 0
+  score: jax.Array  # [..., n] float32: for classification, 1 where the label was predicted, else 0
+  loss: jax.Array  # [..., n] float32: for classification, -log p(label), nats
 
 
-def score_logits(logits: jax.Array, y: jax.Array) -> Score:
-  """Scores logits `[n, classes]` against labels `[n]`; what is not finite predicts nothing."""
-  log_p = jax.nn.log_softmax(logits)
-  chosen = jnp.take_along_axis(log_p, y[:, None], axis=-1)[:, 0]
-  correct = (logits.argmax(-1) == y) & jnp.isfinite(logits).all(-1)
-  return Score(correct.astype(jnp.float32), chosen)
+class Weights(NamedTuple):
+  """What a mask is evaluated with, arrays only: an argument under jit."""
+
+  variables: Any  # of the dense network
+  momentum: Momentum  # of its running statistics
+  lesson: Lesson  # gradient steps before scoring
+  calibration: jax.Array  # [k, b, ...] batches of training inputs, for the statistics
+
+
+def score_outputs(task: Task, outputs: Any, y: Any) -> Score:
+  """Scores outputs `[n, ...]` against targets `[n, ...]`."""
+  return Score(task.score(outputs, y), task.loss(outputs, y))
 
 
 def score_mask(
   graph: ChannelGraph,
-  eval_fn: Callable[[Any, jax.Array], jax.Array],
-  train_fn: TrainFunction,
-  momentum: Any,
-  variables: Any,
+  network: Network,
+  task: Task,
+  weights: Weights,
   mask: jax.Array,
-  calibration: jax.Array,
   x: jax.Array,
-  y: jax.Array,
-  lesson: Lesson | None = None,
+  y: Any,
 ) -> Score:
-  """Scores one mask, batch norm recalibrated for it.
+  """Scores one mask, after the steps of the lesson, batch norm recalibrated for it.
 
-  Unbatched. Without a lesson the masks share their weights: `vmap` over the mask then folds the
+  Unbatched. Without steps the masks share their weights: `vmap` over the mask then folds the
   candidates into the batch of every convolution, and what no mask touches is computed once.
 
   Args:
     graph: the network's channels.
-    eval_fn: `(variables, x) -> logits`.
-    train_fn: `(variables, x) -> (logits, updated collections)`.
-    momentum: of the running statistics, from `running_momentum`.
-    variables: the weights.
+    network: its functions; the variables are those of the weights.
+    task: loss and score.
+    weights: what the mask is evaluated with.
     mask: `[N]`, 1 = keep.
-    calibration: batches of images `[k, b, ...]` of the training split, for the statistics.
-    x: images `[n, ...]`.
-    y: labels `[n]`.
-    lesson: gradient steps to take first; None takes none.
+    x: inputs `[n, ...]`.
+    y: targets, tree of `[n, ...]`.
   """
-  if lesson is not None:
-    learner = masked(graph, train_fn, candidate_convolution())
-    variables = adapt(lambda v, batch: learner(v, mask, batch), variables, lesson)
-  recalibrated = recalibrate_mask(graph, train_fn, momentum, variables, mask, calibration)
-  return score_logits(masked_logits(graph, eval_fn, recalibrated, mask, x), y)
+  variables = weights.variables
+  if len(weights.lesson.x):
+    learner = masked_network(graph, network, mask, candidate_convolution())
+    variables = adapt(learner, task, variables, weights.lesson)
+  learned = weights._replace(variables=variables)
+  statistics = mask_statistics(graph, network, learned, mask)
+  return score_with_statistics(graph, network, task, learned, mask, statistics, x, y)
 
 
-def masked_logits(
+def mask_statistics(
+  graph: ChannelGraph, network: Network, weights: Weights, mask: jax.Array
+) -> tuple[jax.Array, ...]:
+  """The running statistics that the network has under a mask; see `batch_statistics`."""
+  under_mask = masked_network(graph, network, mask, scoring_convolution())
+  return batch_statistics(under_mask, weights.momentum, weights.variables, weights.calibration)
+
+
+def score_with_statistics(
   graph: ChannelGraph,
-  eval_fn: Callable[[Any, jax.Array], jax.Array],
-  variables: Any,
+  network: Network,
+  task: Task,
+  weights: Weights,
   mask: jax.Array,
+  statistics: tuple[jax.Array, ...],
   x: jax.Array,
-) -> jax.Array:
-  """Logits `[n, classes]` of a network under a mask, in blocks of images; see `images_at_once`."""
-  masked_eval = masked(graph, eval_fn, scoring_convolution())
-  each = largest_activation(eval_fn, variables, x) // len(x)
-  size = images_at_once(each, jax.default_backend())
-  return in_blocks(lambda rows: masked_eval(variables, mask, rows), x, size)
+  y: Any,
+) -> Score:
+  """Scores one mask with statistics from `mask_statistics`."""
+  variables = with_statistics(network, weights.momentum, weights.variables, statistics)
+  return score_outputs(task, masked_outputs(graph, network, variables, mask, x), y)
 
 
-def recalibrate_mask(
-  graph: ChannelGraph,
-  train_fn: TrainFunction,
-  momentum: Any,
-  variables: Any,
-  mask: jax.Array,
-  calibration: jax.Array,
+def masked_outputs(
+  graph: ChannelGraph, network: Network, variables: Any, mask: jax.Array, x: jax.Array
 ) -> Any:
-  """The variables with the running statistics that they have under a mask; see `recalibrate`."""
-  masked_train = masked(graph, train_fn, scoring_convolution())
-  return recalibrate(
-    lambda v, batch: masked_train(v, mask, batch), momentum, variables, calibration
-  )
+  """Outputs `[n, ...]` of a network under a mask, in blocks of inputs; see `images_at_once`."""
+  under_mask = masked_network(graph, network, mask, scoring_convolution())
+  each = largest_activation(network.eval_fn, variables, x) // len(x)
+  size = images_at_once(each, jax.default_backend())
+  return in_blocks(lambda rows: under_mask.eval_fn(variables, rows), x, size)
 
 
-def candidate_accuracies(
+def candidate_scores(
   graph: ChannelGraph,
-  eval_fn: Callable[[Any, jax.Array], jax.Array],
+  network: Network,
+  task: Task,
   variables: Any,
   masks: jax.Array,
   x: jax.Array,
-  y: jax.Array,
+  y: Any,
 ) -> jax.Array:
-  """Accuracy of masked networks with weights of their own, one after the other, `[C]`.
+  """Mean scores of masked networks with weights of their own, one after the other, `[C]`.
 
   Args:
     graph: the networks' channels.
-    eval_fn: `(variables, x) -> logits`.
-    variables: stacked weights `[C, ...]`, with the statistics they were trained with.
+    network: their functions.
+    task: its score.
+    variables: stacked `[C, ...]`, with the statistics that they were trained with.
     masks: `[C, N]`, 1 = keep.
-    x: images `[n, ...]`.
-    y: labels `[n]`.
+    x: inputs `[n, ...]`.
+    y: targets, tree of `[n, ...]`.
   """
-  masked_eval = masked(graph, eval_fn)
-  one = lambda vm: score_logits(masked_eval(vm[0], vm[1], x), y).correct.mean()
+
+  def one(own: tuple[Any, jax.Array]) -> jax.Array:
+    variables, mask = own
+    outputs = masked_network(graph, network, mask).eval_fn(variables, x)
+    return task.score(outputs, y).mean()
+
   return jax.lax.map(one, (variables, masks))
+
+
+def mean_score(network: Network, task: Task, variables: Any, split: Split) -> float:
+  """The task's mean score of a network in eval mode on a split."""
+  pieces = (_total(network.eval_fn, task.score, variables, *piece) for piece in split.pieces())
+  return float(sum(pieces)) / split.num
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _total(eval_fn: Callable, score: Callable, variables: Any, x: jax.Array, y: Any) -> jax.Array:
+  return score(eval_fn(variables, x), y).sum()

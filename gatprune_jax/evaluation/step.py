@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gatprune_jax.evaluation.recalibration import TrainFunction
 from gatprune_jax.evaluation.recipe import Recipe
-from gatprune_jax.evaluation.scoring import score_logits
 from gatprune_jax.health import Health, all_finite, healthy, take_if_finite
+from gatprune_jax.networks import Network
+from gatprune_jax.tasks import Task
 
 
 class Batch(NamedTuple):
   """What one gradient step learns from."""
 
-  x: jax.Array  # images [B, ...], mixed already
-  y: jax.Array  # labels [B]
-  teacher_logits: jax.Array  # [B, classes]; not read where the recipe does not distil
-  share: jax.Array | None = None  # of y in the target, the rest is y in reverse order; None: all
+  x: jax.Array  # inputs [B, ...], mixed already
+  y: Any  # targets, tree of [B, ...]
+  teacher: Any  # the teacher's outputs; not read where the recipe does not distil
+  share: jax.Array | None = None  # of y in the loss, the rest is y in reverse order; None: all
 
 
 @flax.struct.dataclass
@@ -33,36 +33,37 @@ class TrainState:
   health: Health
 
 
-def init_train_state(optimizer: optax.GradientTransformation, variables: Any) -> TrainState:
+def init_train_state(
+  network: Network, optimizer: optax.GradientTransformation, variables: Any
+) -> TrainState:
   """The state before the first step; the average starts at the variables."""
-  return TrainState(variables, variables, optimizer.init(variables["params"]), healthy())
+  params, _ = network.split(variables)
+  return TrainState(variables, variables, optimizer.init(params), healthy())
 
 
-def training_loss(recipe: Recipe, logits: jax.Array, batch: Batch) -> jax.Array:
-  """(1 - w) CE(t, p_1) + w T^2 CE(q_T, p_T), mean over the batch.
-
-  p_T and q_T are the softmax of student and teacher at temperature T; T^2 keeps the scale of the
-  gradient (Hinton et al. 2015, arXiv 1503.02531).
+def training_loss(task: Task, recipe: Recipe, outputs: Any, batch: Batch) -> jax.Array:
+  """(1 - w) L(y, f(x)) + w D(teacher(x), f(x)), mean over the batch.
 
   Args:
-    recipe: w is `distillation`, T is `temperature`.
-    logits: of the student `[B, classes]`.
-    batch: its labels, smoothed as the recipe says and mixed in its share, are the targets t.
+    task: L is its loss, labels smoothed as the recipe says, D its imitation.
+    recipe: w is `distillation`.
+    outputs: f(x), of the student.
+    batch: its targets y, mixed in its share, and the teacher's outputs.
   """
-  targets = optax.smooth_labels(jax.nn.one_hot(batch.y, logits.shape[-1]), recipe.label_smoothing)
+  loss_fn = task.training_loss(recipe.label_smoothing)
+  loss = loss_fn(outputs, batch.y).mean()
   if batch.share is not None:  # on several devices, turning round is communication
-    targets = batch.share * targets + (1 - batch.share) * targets[::-1]
-  loss = optax.softmax_cross_entropy(logits, targets).mean()
+    turned = jax.tree.map(lambda rows: rows[::-1], batch.y)
+    loss = batch.share * loss + (1 - batch.share) * loss_fn(outputs, turned).mean()
   if recipe.distillation == 0:
     return loss
-  temperature = recipe.temperature
-  soft = jax.nn.softmax(batch.teacher_logits / temperature)
-  imitation = optax.softmax_cross_entropy(logits / temperature, soft).mean()
-  return (1 - recipe.distillation) * loss + recipe.distillation * temperature**2 * imitation
+  imitation = task.imitation(outputs, batch.teacher, recipe.temperature).mean()
+  return (1 - recipe.distillation) * loss + recipe.distillation * imitation
 
 
 def train_step(
-  train_fn: TrainFunction,
+  network: Network,
+  task: Task,
   optimizer: optax.GradientTransformation,
   recipe: Recipe,
   state: TrainState,
@@ -74,27 +75,28 @@ def train_step(
   for the count of such steps.
 
   Args:
-    train_fn: `(variables, x) -> (logits, updated collections)`.
-    optimizer: acts on the "params" collection.
-    recipe: the loss.
+    network: its functions, and what trains.
+    task: loss and score.
+    optimizer: acts on the leaves that train.
+    recipe: how the loss is made.
     state: weights and optimiser state.
     batch: what to learn from.
 
   Returns:
-    The next state, and scalars `loss` and `accuracy` of the batch.
+    The next state, and of the batch the scalar `loss` and the task's metric by its name.
   """
+  params, rest = network.split(state.variables)
 
   def loss_fn(params):
-    logits, updated = train_fn({**state.variables, "params": params}, batch.x)
-    return training_loss(recipe, logits, batch), (logits, updated)
+    outputs, updated = network.forward_train(network.merge(params, rest), batch.x)
+    return training_loss(task, recipe, outputs, batch), (outputs, updated)
 
-  params = state.variables["params"]
-  (loss, (logits, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+  (loss, (outputs, rest)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
   updates, opt_state = optimizer.update(grads, state.opt_state, params)
   updates = jax.tree.map(lambda leaf: state.health.rate * leaf, updates)
-  variables = {**state.variables, **updated, "params": optax.apply_updates(params, updates)}
+  variables = network.merge(optax.apply_updates(params, updates), rest)
   average = jax.tree.map(functools.partial(_averaged, recipe.average), state.average, variables)
-  metrics = {"loss": loss, "accuracy": score_logits(logits, batch.y).correct.mean()}
+  metrics = {"loss": loss, task.metric: task.score(outputs, batch.y).mean()}
   finite = all_finite((loss, grads, variables))
   new = TrainState(variables, average, opt_state, state.health)
   return take_if_finite(finite, new, state), metrics

@@ -1,6 +1,7 @@
 """Gradient steps on a network's weights: the dense network, or many masked candidates at once."""
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Any
 
@@ -10,12 +11,10 @@ import numpy as np
 
 from gatprune_jax import compilation, mesh
 from gatprune_jax.channels import Aligned, ChannelGraph, align
-from gatprune_jax.cores import over_rows
 from gatprune_jax.data import Split, random_flip, random_shift
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation.convolution import candidate_convolution, candidate_width
 from gatprune_jax.evaluation.placement import Carry, Placement
-from gatprune_jax.evaluation.recalibration import TrainFunction
 from gatprune_jax.evaluation.recipe import Recipe, make_optimizer, steps_per_epoch
 from gatprune_jax.evaluation.step import Batch, init_train_state, train_step
 from gatprune_jax.health import (
@@ -24,16 +23,19 @@ from gatprune_jax.health import (
   refuse_if_all_skipped,
   roll_back,
 )
+from gatprune_jax.maps import over_rows, over_shares
+from gatprune_jax.networks import Network
 from gatprune_jax.resume import Nowhere, Store
+from gatprune_jax.tasks import Task
 
-Teacher = Callable[[jax.Array], jax.Array]  # images [B, ...] -> logits [B, classes]
-# (epoch from 1, its mean loss and accuracy, the variables so far)
+Teacher = Callable[[jax.Array], Any]  # inputs [B, ...] -> outputs of the student's form
+# (epoch from 1, its mean loss and score, the variables so far)
 OnEpoch = Callable[[int, dict[str, float], Any], None]
 
 
 def train(
-  train_fn: TrainFunction,
-  variables: Any,
+  network: Network,
+  task: Task,
   split: Split,
   recipe: Recipe,
   key: jax.Array,
@@ -41,16 +43,16 @@ def train(
   teacher: Teacher | None = None,
   store: Store | None = None,
 ) -> Any:
-  """Trains one network; returns its variables.
+  """Trains one network from its variables; returns the new ones.
 
   The loop over steps is Python's: a convolution's weight gradient is much slower inside a
   compiled loop on CPU. Every device works on its share of each batch, and statistics are those of
   the whole batch.
 
   Args:
-    train_fn: `(variables, x) -> (logits, updated collections)`.
-    variables: where to start.
-    split: training images and labels.
+    network: what to train.
+    task: its loss, and the score that is told.
+    split: training examples.
     recipe: how.
     key: PRNG key of data order and augmentation.
     on_epoch: called after each epoch; again after the last one whose steps a store holds.
@@ -62,32 +64,39 @@ def train(
     Diverged: where steps are not finite, again and again.
     Preempted: where the store was asked to stop.
   """
-  step = lambda optimizer: functools.partial(train_step, train_fn, optimizer, recipe)
+  step = lambda optimizer: functools.partial(train_step, network, task, optimizer, recipe)
   one = lambda init: init
   store, placement = store or Nowhere(), Placement(None)
-  return _loop(step, one, variables, split, recipe, key, on_epoch, teacher, store, placement)
+  return _loop(
+    network, task, step, one, network.variables, split, recipe, key, on_epoch, teacher, store,
+    placement,
+  )  # fmt: skip
 
 
-def align_candidates(
-  graph: ChannelGraph, train_fn: TrainFunction, masks: np.ndarray, variables: Any, x: Any
-) -> Aligned:
+def align_candidates(graph: ChannelGraph, network: Network, masks: np.ndarray, x: Any) -> Aligned:
   """Networks of several masks at one shape, in the form that the backend trains fast; see `align`.
 
   Args:
     graph: the network's channels.
-    train_fn: `(variables, x) -> (logits, updated collections)`.
+    network: the dense one; its train function is aligned.
     masks: `[C, N]`, 1 = keep.
-    variables: dense.
-    x: a batch of images, or its `jax.ShapeDtypeStruct`.
+    x: a batch of inputs, or its `jax.ShapeDtypeStruct`.
   """
   conv = candidate_convolution()
-  return align(graph, train_fn, masks, variables, x, conv=conv, width=candidate_width)
+  return align(
+    graph, network.train_fn, masks, network.variables, x, conv=conv, width=candidate_width
+  )
+
+
+def aligned_network(network: Network, aligned: Aligned, index: Any) -> Network:
+  """One of the aligned networks, in train mode, as a network."""
+  return dataclasses.replace(network, train_fn=functools.partial(aligned.apply, index))
 
 
 def train_candidates(
   graph: ChannelGraph,
-  train_fn: TrainFunction,
-  variables: Any,
+  network: Network,
+  task: Task,
   masks: jax.Array,
   split: Split,
   recipe: Recipe,
@@ -98,16 +107,16 @@ def train_candidates(
 ) -> Any:
   """Trains one copy of a network under each mask, side by side, on the same batches.
 
-  Equal to training each alone with `masked(graph, train_fn)` and the same key. The networks are
-  aligned (see `align`): each computes about as many channels as the widest keeps. Every device
-  trains its share of them.
+  Equal to training each alone as a `masked_network` with the same key. The networks are aligned
+  (see `align`): each computes about as many channels as the widest keeps. Every device trains its
+  share of them.
 
   Args:
     graph: the network's channels.
-    train_fn: `(variables, x) -> (logits, updated collections)`.
-    variables: where every candidate starts.
+    network: the dense one; every candidate starts from its variables.
+    task: its loss, and the score that is told.
     masks: `[C, N]`, 1 = keep.
-    split: training images and labels.
+    split: training examples.
     recipe: how.
     key: PRNG key of data order and augmentation, shared.
     on_epoch: as in `train`, with means over the candidates.
@@ -121,30 +130,35 @@ def train_candidates(
   Raises:
     InputError, Diverged, Preempted: as `train`.
   """
-  images = jax.ShapeDtypeStruct((recipe.batch_size, *split.x.shape[1:]), jnp.float32)
-  aligned = align_candidates(graph, train_fn, np.asarray(masks), variables, images)
+  dtype = jnp.asarray(split.x[:1]).dtype
+  inputs = jax.ShapeDtypeStruct((recipe.batch_size, *split.x.shape[1:]), dtype)
+  aligned = align_candidates(graph, network, np.asarray(masks), inputs)
 
   def step(optimizer):
     def one(state, index, batch):
-      aligned_train = functools.partial(aligned.apply, index)
-      return train_step(aligned_train, optimizer, recipe, state, batch)
+      candidate = aligned_network(network, aligned, index)
+      return train_step(candidate, task, optimizer, recipe, state, batch)
 
     def side_by_side(own, batch):
       return over_rows(lambda both: one(*both, batch), own)
 
     indices = mesh.padded_rows(len(masks))
-    shared = mesh.over_shares(side_by_side, len(masks))
+    shared = over_shares(side_by_side, len(masks))
     return lambda state, batch: shared((state, indices), batch)
 
-  dense = lambda stacked: aligned.uncut(stacked, variables)
+  dense = lambda stacked: aligned.uncut(stacked, network.variables)
   on_dense = lambda epoch, metrics, stacked: on_epoch(epoch, metrics, dense(stacked))
   store, placement = store or Nowhere(), Placement(len(masks))
-  stacked = aligned.cut(variables)
-  trained = _loop(step, jax.vmap, stacked, split, recipe, key, on_dense, teacher, store, placement)
+  stacked = aligned.cut(network.variables)
+  trained = _loop(
+    network, task, step, jax.vmap, stacked, split, recipe, key, on_dense, teacher, store, placement
+  )
   return dense(trained)
 
 
 def _loop(
+  network: Network,
+  task: Task,
   make_step,
   over_networks,
   variables: Any,
@@ -165,25 +179,25 @@ def _loop(
   step = make_step(optimizer)
 
   def step_on(carry, x, y, key, index):
-    x, y = (placement.batch(rows, recipe.batch_size) for rows in (x, y))
+    x, y = placement.batch((x, y), recipe.batch_size)
     x = random_shift(key, x, recipe.shift)
     x = random_flip(jax.random.fold_in(key, 1), x) if recipe.flip else x
     share = None
     if recipe.mixup:
       share = jax.random.beta(jax.random.fold_in(key, 2), recipe.mixup, recipe.mixup)
       x = share * x + (1 - share) * x[::-1]
-    teacher_logits = teacher(x) if teacher is not None else jnp.zeros((len(y), 1))
-    state, metrics = step(carry.state, Batch(x, y, teacher_logits, share))
+    outputs = teacher(x) if teacher is not None else ()
+    state, metrics = step(carry.state, Batch(x, y, outputs, share))
     put = lambda rows, row: rows.at[index].set(row)
     history = jax.tree.map(put, carry.history, metrics)
     return Carry(state, history), state.health.in_a_row.max()
 
   @jax.jit
   def start(variables):
-    state = over_networks(functools.partial(init_train_state, optimizer))(variables)
+    state = over_networks(functools.partial(init_train_state, network, optimizer))(variables)
     empty = lambda: jnp.zeros((per_epoch, *state.health.rate.shape))
     # Copies: the steps donate them, and the caller keeps its own.
-    return jax.tree.map(jnp.array, Carry(state, {"loss": empty(), "accuracy": empty()}))
+    return jax.tree.map(jnp.array, Carry(state, {"loss": empty(), task.metric: empty()}))
 
   carry = start(variables)
   shardings = (placement.shardings(), mesh.everywhere())

@@ -11,23 +11,33 @@ from gatprune_jax.search.equal_budget import (
 )
 from gatprune_jax.search.loop import Progress, search
 from gatprune_jax.search.mdp import SCHEDULES, make_decisions
-from gatprune_jax.search.scoring import Scorer, SearchResult, Task, best_classical, hold_out_arena
+from gatprune_jax.search.problem import (
+  DEFAULT_CRITERIA,
+  PruningProblem,
+  check_search,
+  hold_out_arena,
+  make_problem,
+)
+from gatprune_jax.search.scoring import Scorer, SearchResult, best_classical
 from gatprune_jax.search.warm_start import warm_logits
 
 __all__ = [
+  "DEFAULT_CRITERIA",
   "SCHEDULES",
   "SEARCHES",
   "STRATEGIES",
   "Progress",
+  "PruningProblem",
   "Scored",
   "Scorer",
   "SearchConfig",
   "SearchResult",
-  "Task",
   "Terms",
   "best_classical",
+  "check_search",
   "hold_out_arena",
   "make_decisions",
+  "make_problem",
   "search",
   "search_equal_budget",
   "search_without_learning",

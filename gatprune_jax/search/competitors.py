@@ -5,11 +5,12 @@ import functools
 
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.equal_budget import STRATEGIES, search_equal_budget
+from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.ratio_agent import search_ratios
-from gatprune_jax.search.scoring import SearchResult, Task
+from gatprune_jax.search.scoring import SearchResult
 
-# (task, config, evaluations, seed) -> result
-SEARCHES: dict[str, Callable[[Task, SearchConfig, int, int], SearchResult]] = {
+# (problem, config, evaluations, seed) -> result
+SEARCHES: dict[str, Callable[[PruningProblem, SearchConfig, int, int], SearchResult]] = {
   **{name: functools.partial(search_equal_budget, name) for name in STRATEGIES},
   "ratio_agent": search_ratios,
 }

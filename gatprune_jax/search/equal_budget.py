@@ -16,7 +16,8 @@ from gatprune_jax.channels import Constraints, ranks
 from gatprune_jax.criteria import Classical, allocate, order_by_ratios
 from gatprune_jax.errors import InputError
 from gatprune_jax.search.config import SearchConfig
-from gatprune_jax.search.scoring import Scorer, SearchResult, Task, best_classical
+from gatprune_jax.search.problem import PruningProblem
+from gatprune_jax.search.scoring import Scorer, SearchResult, best_classical
 
 _DRAWS = 1000  # for one new mask
 
@@ -167,7 +168,7 @@ def search_without_learning(
 
 
 def search_equal_budget(
-  strategy: str, task: Task, config: SearchConfig, evaluations: int, seed: int
+  strategy: str, problem: PruningProblem, config: SearchConfig, evaluations: int, seed: int
 ) -> SearchResult:
   """Searches without a learner, scoring as many masks as an agent did.
 
@@ -176,7 +177,7 @@ def search_equal_budget(
 
   Args:
     strategy: see `STRATEGIES`.
-    task: what to prune.
+    problem: what to prune.
     config: the agent's settings.
     evaluations: the agent's `SearchResult.evaluations`.
     seed: of everything random.
@@ -185,10 +186,10 @@ def search_equal_budget(
     InputError: an unknown strategy, or fewer evaluations than there are classical masks.
   """
   start = time.monotonic()
-  scorer = Scorer(task, config)
-  best = best_classical(task, scorer)
+  scorer = Scorer(problem, config)
+  best = best_classical(problem, scorer)
   score = float(scorer(best.mask[None])[0][0])
-  terms = Terms(task.constraints, best, score)
+  terms = Terms(problem.constraints, best, score)
   if (num_masks := evaluations - len(scorer.known)) < 0:
     raise InputError(
       f"{evaluations} evaluations are too few: every search scores the {len(scorer.known)} "

@@ -10,25 +10,20 @@ import numpy as np
 
 from gatprune_jax import mesh
 from gatprune_jax.agent import Policy, observe, with_embedding
+from gatprune_jax.evaluation import Evaluator
 from gatprune_jax.health import is_finite, must_roll_back, refuse_if_all_skipped, roll_back
 from gatprune_jax.resume import Nowhere, Store
 from gatprune_jax.search.candidates import candidate_masks, distinct
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.mdp import greedy_logits, make_decisions, make_environment
+from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.refinement import neighbours, refine
 from gatprune_jax.search.replay import init_replay, scored_masks
-from gatprune_jax.search.scoring import (
-  ScoreFn,
-  Scorer,
-  SearchResult,
-  Task,
-  best_classical,
-  jit_scoring,
-)
+from gatprune_jax.search.scoring import Scorer, SearchResult, best_classical
 from gatprune_jax.search.update import (
   Incumbent,
-  Problem,
   SearchState,
+  UpdateInputs,
   init_state,
   policy_logits,
   update,
@@ -44,9 +39,9 @@ class Progress(NamedTuple):
 
 
 def search(
-  task: Task,
-  config: SearchConfig,
-  seed: int,
+  problem: PruningProblem,
+  config: SearchConfig | None = None,
+  seed: int = 0,
   on_update: Callable[[Progress], None] = lambda progress: None,
   store: Store | None = None,
 ) -> SearchResult:
@@ -57,8 +52,8 @@ def search(
   are tried around the best candidate.
 
   Args:
-    task: what to prune.
-    config: settings.
+    problem: what to prune.
+    config: settings; None: the defaults.
     seed: of everything random.
     on_update: called after each update, again after those that a roll-back repeats.
     store: where the state is saved after updates, and was saved; None saves nothing.
@@ -70,11 +65,11 @@ def search(
     Diverged: where updates are not finite, again and again, or none is.
     Preempted: where the store was asked to stop.
   """
-  store = store or Nowhere()
-  scorer = Scorer(task, config)
-  policy, problem, state = prepare(task, config, scorer, seed)
+  config, store = config or SearchConfig(), store or Nowhere()
+  scorer = Scorer(problem, config)
+  policy, inputs, state = prepare(problem, config, scorer, seed)
   num_classical = int(state.replay.size)
-  state = learn(scorer, config, policy, problem, state, on_update, store)
+  state = learn(scorer, config, policy, inputs, state, on_update, store)
 
   scored = scored_masks(state.replay)
   scorer.remember(*scored)
@@ -83,9 +78,9 @@ def search(
   num_sampled = len(scored[0]) - num_classical
   unspent = int(state.health.finite) * config.samples - num_sampled
   # A sample counted feasible in float32 may exceed a budget by a rounding: count exactly.
-  incumbents = list(filter(task.constraints.feasible, [np.asarray(state.incumbent.mask)]))
-  logits = final_logits(policy, state, problem)
-  score_candidates(task, config, scorer, logits, incumbents, unspent)
+  incumbents = list(filter(problem.constraints.feasible, [np.asarray(state.incumbent.mask)]))
+  logits = final_logits(policy, state, inputs)
+  score_candidates(problem, config, scorer, logits, incumbents, unspent)
   # As many as the searches without an agent may put before the arena.
   masks, scores = scorer.shortlist(scorer.best(config.elites))
   return SearchResult(masks, scores, len(scorer.known), store.seconds, state)
@@ -95,16 +90,16 @@ def learn(
   scorer: Scorer,
   config: SearchConfig,
   policy: Policy,
-  problem: Problem,
+  inputs: UpdateInputs,
   state: SearchState,
   on_update: Callable[[Progress], None],
   store: Store,
 ) -> SearchState:
   """The state after all updates, from the given or the saved one."""
-  update_once = compile_update(scorer.config, policy, scorer.score_fn)
+  update_once = compile_update(config, policy, scorer.evaluator)
   step, state = store.restore(state) or (0, state)
   while step < config.updates:
-    state, metrics = update_once(mesh.replicate(state), problem)
+    state, metrics = update_once(mesh.replicate(state), inputs)
     step += 1
     on_update(Progress(step, jax.device_get(metrics)))
     if must_roll_back(state.health.in_a_row):
@@ -120,39 +115,41 @@ def learn(
 
 
 def prepare(
-  task: Task, config: SearchConfig, scorer: Scorer, seed: int
-) -> tuple[Policy, Problem, SearchState]:
+  problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed: int
+) -> tuple[Policy, UpdateInputs, SearchState]:
   """Scores the classical masks; makes the policy and the state before the first update."""
-  graph, budgets = task.constraints.graph, task.constraints.budgets
-  best = best_classical(task, scorer)
+  graph, budgets = problem.constraints.graph, problem.constraints.budgets
+  best = best_classical(problem, scorer)
   incumbent = Incumbent(
     jnp.asarray(best.mask),
     jnp.asarray(scorer(best.mask[None])[0][0], jnp.float32),
     jnp.asarray(scorer.on_arena(best.mask[None])[0]),
   )
-  observation = observe(graph, task.variables, task.saliency, budgets, config.policy.edge_norms)
+  observation = observe(
+    graph, problem.network.variables, problem.saliency, budgets, config.policy.edge_norms
+  )
   decisions = make_decisions(graph, config.schedule)
-  environment = make_environment(task.constraints, decisions, -best.order, config.constraint)
+  environment = make_environment(problem.constraints, decisions, -best.order, config.constraint)
   policy_key, sample_key = jax.random.split(jax.random.key(seed))
   policy = Policy(config.policy, len(graph.groups))
   dynamic = jnp.zeros((graph.num_channels, 2 + len(budgets.names)))
   params = jax.jit(policy.init)(policy_key, observation, dynamic)
   params = with_embedding(params, warm_logits(best.order, config.warm_start, budgets))
   params, observation = mesh.agree((params, observation))
-  problem = Problem(environment, observation, scorer.images, sample_key)
-  classical = distinct([pruner.mask for pruner in task.pruners])
+  inputs = UpdateInputs(environment, observation, scorer.images, sample_key)
+  classical = distinct([pruner.mask for pruner in problem.pruners])
   scores, accuracies = scorer(classical)
   finite = np.isfinite(scores)  # the critic learns from all that the replay holds
   # Room for all pruners' masks, equal ones too, so that every seed and budget runs one program.
-  capacity = len(task.pruners) + config.updates * config.samples
+  capacity = len(problem.pruners) + config.updates * config.samples
   replay = init_replay(classical[finite], scores[finite], accuracies[finite], capacity)
   state = init_state(config, len(budgets.names), params, incumbent, replay)
-  # No buffer is shared with the problem: the update donates its state.
-  return policy, mesh.replicate(problem), jax.tree.map(jnp.array, state)
+  # No buffer is shared with the inputs: the update donates its state.
+  return policy, mesh.replicate(inputs), jax.tree.map(jnp.array, state)
 
 
 def score_candidates(
-  task: Task,
+  problem: PruningProblem,
   config: SearchConfig,
   scorer: Scorer,
   logits: np.ndarray,
@@ -162,7 +159,7 @@ def score_candidates(
   """Scores what the policy ends with, and the neighbours of the best mask then known.
 
   Args:
-    task: what is pruned.
+    problem: what is pruned.
     config: settings.
     scorer: knows every mask scored so far.
     logits: the policy's, `[N]`.
@@ -170,10 +167,10 @@ def score_candidates(
     unspent: masks to score beyond the configured refinement.
   """
   elites = scorer.best(config.elites)
-  scorer(candidate_masks(task.constraints, logits, [*incumbents, *elites]))
+  scorer(candidate_masks(problem.constraints, logits, [*incumbents, *elites]))
   best = scorer.best(1)
   refine(
-    lambda mask: neighbours(task.constraints, mask, logits),
+    lambda mask: neighbours(problem.constraints, mask, logits),
     lambda masks: scorer(masks)[0],
     best[0],
     scorer(best)[0][0],
@@ -183,16 +180,15 @@ def score_candidates(
   )
 
 
-def compile_update(config: SearchConfig, policy: Policy, score_fn: ScoreFn) -> Callable:
-  """`update` as one compiled call of (state, problem); the state's memory is re-used."""
-  once = functools.partial(update, config, policy, score_fn)
-  return jit_scoring(config, once, donate_argnums=0)
+def compile_update(config: SearchConfig, policy: Policy, evaluator: Evaluator) -> Callable:
+  """`update` as one compiled call of (state, inputs); the state's memory is re-used."""
+  return evaluator.jit(functools.partial(update, config, policy, evaluator), donate_argnums=0)
 
 
-def final_logits(policy: Policy, state: SearchState, problem: Problem) -> np.ndarray:
+def final_logits(policy: Policy, state: SearchState, inputs: UpdateInputs) -> np.ndarray:
   """The trained policy's logits where every bit is the likelier one, `[N]`."""
-  logits_of = lambda params, problem: greedy_logits(
-    problem.environment, policy_logits(policy, params, problem)
+  logits_of = lambda params, inputs: greedy_logits(
+    inputs.environment, policy_logits(policy, params, inputs)
   )
   greedy = jax.jit(logits_of, out_shardings=mesh.everywhere())
-  return np.asarray(greedy(state.params, problem))
+  return np.asarray(greedy(state.params, inputs))

@@ -27,7 +27,8 @@ from gatprune_jax.agent import (
 from gatprune_jax.criteria import allocate, channel_order, order_by_ratios
 from gatprune_jax.errors import InputError
 from gatprune_jax.search.config import SearchConfig
-from gatprune_jax.search.scoring import Scorer, SearchResult, Task, best_classical
+from gatprune_jax.search.problem import PruningProblem
+from gatprune_jax.search.scoring import Scorer, SearchResult, best_classical
 
 _CRITERION = "l1"
 _FIRST_DEVIATION = 0.5  # of log-ratios: a factor of 1.6
@@ -55,13 +56,15 @@ class RatioPolicy(nn.Module):
     return head + embedding, jnp.broadcast_to(log_std, head.shape)
 
 
-def search_ratios(task: Task, config: SearchConfig, evaluations: int, seed: int) -> SearchResult:
+def search_ratios(
+  problem: PruningProblem, config: SearchConfig, evaluations: int, seed: int
+) -> SearchResult:
   """Learns ratios until as many distinct masks are scored as an agent did.
 
   It ends earlier where the policy has settled and proposes nothing new.
 
   Args:
-    task: what to prune; its saliency includes "l1".
+    problem: what to prune; its saliency includes "l1".
     config: the agent's settings.
     evaluations: the agent's `SearchResult.evaluations`.
     seed: of everything random.
@@ -69,18 +72,18 @@ def search_ratios(task: Task, config: SearchConfig, evaluations: int, seed: int)
   Raises:
     InputError: where the task has no L1 norms.
   """
-  if _CRITERION not in task.saliency:
+  if _CRITERION not in problem.saliency:
     raise InputError(
       f"ratio_agent ranks channels by {_CRITERION!r}, which is not among the criteria "
-      f"{', '.join(task.saliency)}: add it"
+      f"{', '.join(problem.saliency)}: add it"
     )
   start = time.monotonic()
-  constraints, scorer = task.constraints, Scorer(task, config)
+  constraints, scorer = problem.constraints, Scorer(problem, config)
   graph = constraints.graph
-  best_classical(task, scorer)
-  within = channel_order(graph, task.saliency[_CRITERION], "global")
+  best_classical(problem, scorer)
+  within = channel_order(graph, problem.saliency[_CRITERION], "global")
   channels = observe(
-    graph, task.variables, task.saliency, constraints.budgets, edge_norms=False
+    graph, problem.network.variables, problem.saliency, constraints.budgets, edge_norms=False
   ).channels
   groups = jnp.asarray(np.stack([channels[group.channels].mean(0) for group in graph.groups]))
 

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.evaluation import first_in_chunks
-
 
 @flax.struct.dataclass
 class Replay:
@@ -20,8 +18,8 @@ class Replay:
   size: jax.Array  # scalar int32
 
 
-# masks [B, N] -> scores [B], accuracies [B]
-ScoreMasks = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+# (masks [B, N], how many of them) -> scores [B], accuracies [B] of so many
+ScoreFirst = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def init_replay(
@@ -43,17 +41,16 @@ def scored_masks(replay: Replay) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def score_new(
-  replay: Replay, masks: jax.Array, score_masks: ScoreMasks, chunk: int
+  replay: Replay, masks: jax.Array, score_first: ScoreFirst
 ) -> tuple[Replay, jax.Array, jax.Array]:
   """Scores the masks that the replay does not hold, each once, and adds them to it.
 
-  The new masks are scored in chunks, as many as they need: a batch of known masks costs nothing.
+  A batch of known masks costs nothing.
 
   Args:
     replay: with room for B more masks.
     masks: `[B, N]` bool.
-    score_masks: scores `chunk` masks.
-    chunk: masks scored at once.
+    score_first: scores the first masks of a batch, see `first_rows`.
 
   Returns:
     The new replay, and the scores `[B]` and accuracies `[B]` of all masks.
@@ -67,7 +64,7 @@ def score_new(
   count = new.sum()
   order = jnp.argsort(~new, stable=True)  # the new ones first
   queue = masks[order]
-  scores, accuracies = first_in_chunks(score_masks, queue, count, min(chunk, num))
+  scores, accuracies = score_first(queue, count)
   # Where each mask is now: a new one, or the equal one before it, follows the earlier new ones.
   where = jnp.where(known, same.argmax(1), replay.size + jnp.cumsum(new)[first] - 1)
   place = jnp.arange(num)

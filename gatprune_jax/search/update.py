@@ -8,7 +8,6 @@ from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import optax
 
-from gatprune_jax import mesh
 from gatprune_jax.agent import (
   Multipliers,
   Observation,
@@ -31,16 +30,18 @@ from gatprune_jax.agent import (
   update_multipliers,
   utility,
 )
+from gatprune_jax.evaluation import Evaluator
 from gatprune_jax.health import Health, all_finite, healthy, take_if_finite
+from gatprune_jax.maps import first_rows
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.mdp import Environment, LogitsFn, decision_logits, rollout, transition
 from gatprune_jax.search.replay import Replay, score_new
-from gatprune_jax.search.scoring import Images, ScoreFn, image_scores
+from gatprune_jax.search.scoring import Images, image_scores
 
 _AFTER_ROLLBACK = 2**29  # steps; the largest power of two of which three roll-backs fit an int32
 
 
-class Problem(NamedTuple):
+class UpdateInputs(NamedTuple):
   """Everything an update reads and does not change; arrays only, an argument under jit."""
 
   environment: Environment
@@ -98,19 +99,23 @@ def init_state(
   )
 
 
-def policy_logits(policy: Policy, params: Any, problem: Problem) -> LogitsFn:
+def policy_logits(policy: Policy, params: Any, inputs: UpdateInputs) -> LogitsFn:
   """The policy as a function of the state alone."""
 
   def logits_fn(mask, decided):
-    slack = problem.environment.budgets.violations(mask)
+    slack = inputs.environment.budgets.violations(mask)
     dynamic = dynamic_features(mask, decided, slack)
-    return policy.apply(params, problem.observation, dynamic)
+    return policy.apply(params, inputs.observation, dynamic)
 
   return logits_fn
 
 
 def update(
-  config: SearchConfig, policy: Policy, score_fn: ScoreFn, state: SearchState, problem: Problem
+  config: SearchConfig,
+  policy: Policy,
+  evaluator: Evaluator,
+  state: SearchState,
+  inputs: UpdateInputs,
 ) -> tuple[SearchState, dict[str, jax.Array]]:
   """Samples B masks from the policy, scores them, and improves policy and multipliers.
 
@@ -120,30 +125,26 @@ def update(
   Args:
     config: settings; static.
     policy: the network; static.
-    score_fn: scores one mask; static.
+    evaluator: scores one mask; static.
     state: from the last update.
-    problem: the network to prune and its data.
+    inputs: the network to prune and its data.
 
   Returns:
     The next state, and scalars (or `[K]`, per constraint) to log.
   """
-  env, images = problem.environment, problem.images
+  env, images = inputs.environment, inputs.images
   # Steps that a roll-back repeats draw other samples: the same ones would fail again.
   draw = state.step + _AFTER_ROLLBACK * state.health.rollbacks
-  key = jax.random.fold_in(problem.key, draw)
-  bits, logits = rollout(env, policy_logits(policy, state.params, problem), config.samples, key)
+  key = jax.random.fold_in(inputs.key, draw)
+  bits, logits = rollout(env, policy_logits(policy, state.params, inputs), config.samples, key)
   masks = jax.vmap(lambda b: transition(env, b))(bits)
 
-  @mesh.over_devices
-  def on_reward(masks, images):
-    score_masks = jax.vmap(score_fn, (None, 0, None, None))
-    scored = score_masks(images, masks, images.reward_x, images.reward_y)
-    return image_scores(config, scored).mean(-1), scored.correct.mean(-1)
+  def on_reward(mask, images):
+    scored = evaluator.score(images.weights, mask, images.reward_x, images.reward_y)
+    return image_scores(config, scored).mean(), scored.score.mean()
 
-  at_once = config.chunk * mesh.num_devices()
-  replay, scores, accuracy = score_new(
-    state.replay, masks, lambda masks: on_reward(masks, images), at_once
-  )
+  score_first = lambda masks, count: first_rows(on_reward, masks, count, evaluator.chunk, images)
+  replay, scores, accuracy = score_new(state.replay, masks, score_first)
   violation = jax.vmap(env.budgets.violations)(masks)  # [B, K]
   feasible = env.budgets.met(violation)
 
@@ -152,7 +153,7 @@ def update(
   gain = utility(reward, violation, multipliers.value)
   probabilities = jax.nn.sigmoid(logits)
   if config.critic.window:
-    surrogate = _surrogate_utility(config, problem, state, multipliers, probabilities.mean(0))
+    surrogate = _surrogate_utility(config, inputs, state, multipliers, probabilities.mean(0))
     # Of the bits, which are independent; floors and projections make masks of them that are not.
     advantage = counterfactual_advantages(
       gain, bits, probabilities, surrogate, config.critic.residual_weight
@@ -161,10 +162,11 @@ def update(
   else:
     advantage = jnp.broadcast_to(leave_one_out_advantages(gain)[:, None], bits.shape)
     explained = jnp.zeros(())
-  params, opt_state, learned = _improve(config, policy, state, problem, bits, logits, advantage)
+  params, opt_state, learned = _improve(config, policy, state, inputs, bits, logits, advantage)
 
   best = jnp.where(feasible, scores, -jnp.inf).argmax()
-  arena = image_scores(config, score_fn(images, masks[best], images.arena_x, images.arena_y))
+  scored = evaluator.score(images.weights, masks[best], images.arena_x, images.arena_y)
+  arena = image_scores(config, scored)
   challenger = Incumbent(masks[best], jnp.where(feasible[best], scores[best], -jnp.inf), arena)
   metrics = {
     "reward": reward.mean(),
@@ -210,7 +212,7 @@ def challenge(incumbent: Incumbent, challenger: Incumbent) -> Incumbent:
 
 def _surrogate_utility(
   config: SearchConfig,
-  problem: Problem,
+  inputs: UpdateInputs,
   state: SearchState,
   multipliers: Multipliers,
   probabilities: jax.Array,
@@ -227,10 +229,10 @@ def _surrogate_utility(
     replay.masks[latest],
     compete(config.self_competition, replay.scores[latest], state.past),
     valid,
-    problem.observation.channels,
+    inputs.observation.channels,
     config.critic.prior,
   )
-  violation, pull = jax.vjp(problem.environment.budgets.violations, probabilities)
+  violation, pull = jax.vjp(inputs.environment.budgets.violations, probabilities)
   (marginal,) = pull(price.astype(violation.dtype))
   scale = 1 + price.sum()
   return Surrogate(
@@ -244,7 +246,7 @@ def _improve(
   config: SearchConfig,
   policy: Policy,
   state: SearchState,
-  problem: Problem,
+  inputs: UpdateInputs,
   bits: jax.Array,
   old_logits: jax.Array,
   advantage: jax.Array,
@@ -255,8 +257,8 @@ def _improve(
   old_log_prob = log_prob(old_logits, bits)
 
   def loss_fn(vector):
-    logits_fn = policy_logits(policy, as_params(vector), problem)
-    logits = decision_logits(problem.environment, logits_fn, bits)
+    logits_fn = policy_logits(policy, as_params(vector), inputs)
+    logits = decision_logits(inputs.environment, logits_fn, bits)
     objective = clipped_objective(log_prob(logits, bits), old_log_prob, advantage, ppo.clip)
     loss = -objective.mean() - ppo.entropy_weight * entropy(logits).mean()
     return loss, kl_divergence(old_logits, logits).mean()

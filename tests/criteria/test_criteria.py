@@ -17,11 +17,14 @@ from gatprune_jax.criteria import (
   classical_pruners,
   score_channels,
 )
+from gatprune_jax.networks import Network
+from gatprune_jax.tasks import CLASSIFICATION
 
 
 def evidence(eval_fn, variables, x, y=None, key=0):
   graph = gp.trace(eval_fn, variables, x)
-  return Evidence(graph, variables, eval_fn, x, y, jax.random.key(key))
+  network = Network(eval_fn, None, variables)
+  return Evidence(graph, network, CLASSIFICATION, x, y, jax.random.key(key))
 
 
 def tiny(kernel):

@@ -10,13 +10,16 @@ from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
   AdaptationConfig,
   Lesson,
+  Weights,
   adapt,
   make_lesson,
   recalibrate,
   running_momentum,
-  score_logits,
   score_mask,
+  score_outputs,
 )
+from gatprune_jax.networks import Network, compact_network
+from gatprune_jax.tasks import CLASSIFICATION
 
 
 def test_steps_are_nesterovs_on_softmax_regression():
@@ -25,7 +28,8 @@ def test_steps_are_nesterovs_on_softmax_regression():
   weights = rng.standard_normal((5, 6))
   train_fn = lambda v, x: (x @ v["params"], {})
   lesson = Lesson(jnp.asarray(x, jnp.float32), jnp.asarray(y), 0.1)
-  adapted = adapt(train_fn, {"params": jnp.asarray(weights, jnp.float32)}, lesson)["params"]
+  network = Network(None, train_fn, {"params": jnp.asarray(weights, jnp.float32)})
+  adapted = adapt(network, CLASSIFICATION, network.variables, lesson)["params"]
 
   velocity = np.zeros_like(weights)
   for images, labels in zip(x, y, strict=True):
@@ -42,7 +46,8 @@ def test_a_lesson_holds_the_first_batches():
   assert lesson.x.tolist() == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
   assert lesson.y.tolist() == [[0, 1], [2, 3]]
   variables = {"params": jnp.ones(2)}
-  assert adapt(None, variables, make_lesson(AdaptationConfig(0, 2, 0.5), train)) is variables
+  nothing = make_lesson(AdaptationConfig(0, 2, 0.5), train)
+  assert adapt(None, CLASSIFICATION, variables, nothing) is variables
   with pytest.raises(gp.InputError, match="3 steps with 2 images needs 6 training images, there"):
     make_lesson(AdaptationConfig(3, 2, 0.5), train)
 
@@ -63,20 +68,20 @@ def test_what_cannot_train_is_refused(values, words):
 def test_adapted_scores_are_those_of_compact_networks_that_trained(two_layers):
   e = two_layers
   graph = gp.trace(e.eval_fn, e.variables, e.x)
-  momentum = running_momentum(e.train_fn, e.variables, e.x)
+  momentum = running_momentum(e.network, e.x)
   lesson = make_lesson(AdaptationConfig(2, 6, 0.05), Split(e.x, e.y))
   masks = np.random.default_rng(0).random((3, graph.num_channels)) < 0.6
   masks[:, [group.channels[0] for group in graph.groups]] = True
+  weights = lambda lesson: Weights(e.variables, momentum, lesson, e.x[None, :8])
   score = lambda mask, lesson: score_mask(
-    graph, e.eval_fn, e.train_fn, momentum, e.variables, mask, e.x[None, :8], e.x, e.y, lesson
+    graph, e.network, CLASSIFICATION, weights(lesson), mask, e.x, e.y
   )
   together = jax.jit(jax.vmap(score, (0, None)))(masks, lesson)
   for index, mask in enumerate(masks):
-    small = gp.compact(graph, e.eval_fn, e.variables, mask)
-    small_train = gp.compact(graph, e.train_fn, e.variables, mask)
-    variables = adapt(small_train.apply, small.variables, lesson)
-    variables = recalibrate(small_train.apply, momentum, variables, e.x[None, :8])
-    expected = score_logits(small.apply(variables, e.x), e.y).log_likelihood
-    np.testing.assert_allclose(together.log_likelihood[index], expected, atol=1e-3)
-    untrained = score(mask, None).log_likelihood
+    small = compact_network(graph, e.network, mask)
+    variables = adapt(small, CLASSIFICATION, small.variables, lesson)
+    variables = recalibrate(small, momentum, variables, e.x[None, :8])
+    expected = score_outputs(CLASSIFICATION, small.eval_fn(variables, e.x), e.y).loss
+    np.testing.assert_allclose(together.loss[index], expected, atol=1e-3)
+    untrained = score(mask, make_lesson(AdaptationConfig(0, 6, 0.05), Split(e.x, e.y))).loss
     assert np.abs(untrained - expected).max() > 0.1

@@ -2,16 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from gatprune_jax.evaluation import (
-  first_in_chunks,
-  images_at_once,
-  in_blocks,
-  largest_activation,
-  masks_at_once,
-)
+from gatprune_jax.evaluation import images_at_once, largest_activation, masks_at_once
 
 
 def test_the_largest_activation_is_found_in_every_body():
@@ -38,40 +31,6 @@ def test_the_largest_activation_is_found_in_every_body():
 )
 def test_masks_at_once(bytes_each, own_weights, backend, expected):
   assert masks_at_once(bytes_each, own_weights, backend) == expected
-
-
-@pytest.mark.parametrize(("size", "block"), [(1, 1), (3, 3), (4, 4), (6, 4), (7, 7), (100, 7)])
-def test_images_in_equal_blocks(size, block):
-  # Seven images in blocks of at most six: two of four, one image twice.
-  seen = []
-
-  def fn(x):
-    seen.append(len(x))
-    return 2 * x
-
-  x = jnp.arange(14.0).reshape(7, 2)
-  np.testing.assert_array_equal(in_blocks(fn, x, size), 2 * x)
-  assert set(seen) == {block}
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
-@pytest.mark.parametrize("count", [0, 1, 4, 5])
-def test_the_first_rows_are_computed_in_the_chunks_that_hold_them(count, chunk):
-  calls = []
-
-  def fn(rows):
-    assert rows.shape == (chunk, 2)
-    jax.debug.callback(lambda rows: calls.append(np.array(rows)), rows)
-    return {"doubled": 2 * rows, "sum": rows.sum(1)}
-
-  rows = jnp.arange(1.0, 11).reshape(5, 2)
-  out = jax.jit(lambda rows, count: first_in_chunks(fn, rows, count, chunk))(rows, count)
-  jax.effects_barrier()
-  assert len(calls) == -(-count // chunk)
-  done = min(5, len(calls) * chunk)
-  expected = np.where(np.arange(5)[:, None] < done, rows, 0)
-  np.testing.assert_array_equal(out["doubled"], 2 * expected)
-  np.testing.assert_array_equal(out["sum"], expected.sum(1))
 
 
 def test_images_at_once():

@@ -12,8 +12,10 @@ import gatprune_jax as gp
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import train, train_candidates
 from gatprune_jax.health import Diverged
+from gatprune_jax.networks import Network
 from gatprune_jax.preemption import Preempted
 from gatprune_jax.resume import Checkpoints
+from gatprune_jax.tasks import CLASSIFICATION
 from tests.evaluation.test_training import RECIPE
 
 KEY = jax.random.key(3)
@@ -34,7 +36,7 @@ def test_a_batch_that_is_not_finite_is_skipped(two_layers):
   x[5] = np.nan
   epochs = []
   trained = train(
-    e.train_fn, e.variables, Split(x, e.y), RECIPE, KEY,
+    e.network, CLASSIFICATION, Split(x, e.y), RECIPE, KEY,
     lambda epoch, metrics, variables: epochs.append(metrics["loss"]),
   )  # fmt: skip
   assert_finite(trained)
@@ -47,7 +49,9 @@ def test_images_that_are_not_finite_end_it(two_layers, tmp_path):
   e = two_layers
   recipe = dataclasses.replace(RECIPE, epochs=20)
   with pytest.raises(Diverged, match=r"training is not finite: 3 updates in a row up to step \d"):
-    train(e.train_fn, e.variables, Split(e.x * np.inf, e.y), recipe, KEY, store=store_in(tmp_path))
+    train(
+      e.network, CLASSIFICATION, Split(e.x * np.inf, e.y), recipe, KEY, store=store_in(tmp_path)
+    )
 
 
 def test_weights_that_no_step_could_change_are_not_returned(two_layers):
@@ -55,7 +59,7 @@ def test_weights_that_no_step_could_change_are_not_returned(two_layers):
   e = two_layers
   recipe = dataclasses.replace(RECIPE, epochs=1, warmup_epochs=0.0)
   with pytest.raises(Diverged, match="training is not finite: all 3 updates gave NaN or infinity"):
-    train(e.train_fn, e.variables, Split(e.x * np.inf, e.y), recipe, KEY)
+    train(e.network, CLASSIFICATION, Split(e.x * np.inf, e.y), recipe, KEY)
 
 
 def test_going_back_to_nothing_saved_takes_nothing_back(two_layers, tmp_path):
@@ -65,7 +69,7 @@ def test_going_back_to_nothing_saved_takes_nothing_back(two_layers, tmp_path):
   store = Checkpoints(str(tmp_path), {}, {}, 3, 1000, on_restore=told.append)
   recipe = dataclasses.replace(RECIPE, epochs=20)
   with pytest.raises(Diverged):
-    train(e.train_fn, e.variables, Split(e.x * np.inf, e.y), recipe, KEY, store=store)
+    train(e.network, CLASSIFICATION, Split(e.x * np.inf, e.y), recipe, KEY, store=store)
   assert told[:2] == [0, 3]  # at the beginning, and after three steps
 
 
@@ -84,8 +88,9 @@ def train_one_weight(limit, epochs, store, on_epoch=lambda *told: None):
     weight_decay=0.0, label_smoothing=0.0, shift=0, flip=False,
   )  # fmt: skip
   split = Split(np.ones((2, 1, 1, 1), np.float32), np.zeros(2, np.int32))
-  variables = {"params": {"w": jnp.zeros(1)}}
-  return train(train_fn, variables, split, recipe, KEY, on_epoch, store=store)["params"]["w"][0]
+  network = Network(None, train_fn, {"params": {"w": jnp.zeros(1)}})
+  trained = train(network, CLASSIFICATION, split, recipe, KEY, on_epoch, store=store)
+  return trained["params"]["w"][0]
 
 
 def test_it_goes_back_and_learns_more_slowly(tmp_path):
@@ -116,7 +121,7 @@ def test_it_goes_on_from_any_step_bit_for_bit(two_layers, tmp_path, stop):
   # Three epochs of three steps; the steps at the ends of epochs are among those it stops at.
   e = two_layers
   run = lambda lines, store=None: train(
-    e.train_fn, e.variables, Split(e.x, e.y), RECIPE, KEY,
+    e.network, CLASSIFICATION, Split(e.x, e.y), RECIPE, KEY,
     lambda epoch, metrics, variables: lines.append((epoch, metrics)), store=store,
   )  # fmt: skip
   whole = []
@@ -145,7 +150,7 @@ def test_candidates_go_on_and_fail_each_on_its_own(two_layers, tmp_path):
   split = Split(e.x, e.y)
   recipe = dataclasses.replace(RECIPE, epochs=2)
   run = lambda masks, **others: train_candidates(
-    graph, e.train_fn, e.variables, jnp.asarray(masks), split, recipe, KEY, **others
+    graph, e.network, CLASSIFICATION, jnp.asarray(masks), split, recipe, KEY, **others
   )
   both = run(masks)
   with pytest.raises(Preempted):

@@ -7,37 +7,43 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
+from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
-  equal_blocks,
-  in_chunks,
+  AdaptationConfig,
+  Weights,
+  make_lesson,
   recalibrate,
   running_momentum,
-  score_logits,
   score_mask,
+  score_outputs,
 )
+from gatprune_jax.maps import equal_blocks, first_rows
+from gatprune_jax.networks import Network, compact_network
+from gatprune_jax.tasks import CLASSIFICATION
 from tests.conftest import Example
 
 
-def test_score_logits_by_hand():
-  # Equal logits over 4 classes: log-likelihood -log 4; the first class is predicted.
+def test_scores_of_logits_by_hand():
+  # Equal logits over 4 classes: cross-entropy log 4; the first class is predicted.
   logits = jnp.array([[0.0, 0, 0, 0], [0, 100, 0, 0]])
-  score = score_logits(logits, jnp.array([1, 1]))
-  assert score.correct.tolist() == [0.0, 1.0]
-  np.testing.assert_allclose(score.log_likelihood, [-np.log(4), 0], atol=1e-6)
+  score = score_outputs(CLASSIFICATION, logits, jnp.array([1, 1]))
+  assert score.score.tolist() == [0.0, 1.0]
+  np.testing.assert_allclose(score.loss, [np.log(4), 0], atol=1e-6)
 
 
 def test_momentum_is_measured(example_b):
-  momentum = running_momentum(example_b.train_fn, example_b.variables, example_b.x)
-  for leaf in jax.tree.leaves(momentum):
+  momentum = running_momentum(example_b.network, example_b.x)
+  assert len(momentum) == len(jax.tree.leaves(example_b.variables["batch_stats"]))
+  for leaf in momentum:
     np.testing.assert_allclose(leaf, 0.9, atol=1e-5)  # as the module sets it
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_recalibrated_statistics_are_means_over_batches(example_b, backend, monkeypatch):
-  momentum = running_momentum(example_b.train_fn, example_b.variables, example_b.x)
+  momentum = running_momentum(example_b.network, example_b.x)
   batches = example_b.x.reshape(3, 4, *example_b.x.shape[1:])
   monkeypatch.setattr(jax, "default_backend", lambda: backend)
-  new = recalibrate(example_b.train_fn, momentum, example_b.variables, batches)
+  new = recalibrate(example_b.network, momentum, example_b.variables, batches)
   # The stem's batch norm sees the first convolution's output, recomputed here.
   kernel = example_b.variables["params"]["stem"]["kernel"]
   out = np.asarray(
@@ -49,7 +55,9 @@ def test_recalibrated_statistics_are_means_over_batches(example_b, backend, monk
   stats = new["batch_stats"]["norm_stem"]
   np.testing.assert_allclose(stats["mean"], out.mean((1, 2, 3)).mean(0), rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(stats["var"], out.var((1, 2, 3)).mean(0), rtol=1e-4)
-  assert new["params"] is example_b.variables["params"]
+  for own, dense in zip(*(jax.tree.leaves(v["params"]) for v in (new, example_b.variables)),
+                        strict=True):  # fmt: skip
+    assert own is dense
 
 
 def test_collections_that_training_does_not_update_stay(example_b):
@@ -63,9 +71,12 @@ def test_collections_that_training_does_not_update_stay(example_b):
   variables = {
     "params": {}, "constants": {"scale": jnp.array(2.0)}, "batch_stats": {"mean": jnp.ones(2)},
   }  # fmt: skip
-  momentum = running_momentum(train_fn, variables, x)
-  np.testing.assert_allclose(momentum["batch_stats"]["mean"], 0.9, rtol=1e-5)
-  new = recalibrate(train_fn, momentum, variables, x[None])
+  network = Network(None, train_fn, variables)
+  momentum = running_momentum(network, x)
+  measured, constant = momentum  # in the order of the leaves
+  np.testing.assert_allclose(measured, 0.9, rtol=1e-5)
+  assert constant is None
+  new = recalibrate(network, momentum, variables, x[None])
   np.testing.assert_allclose(new["batch_stats"]["mean"], 2 * x.mean((0, 1, 2)), rtol=1e-4)
   assert new["constants"]["scale"] == 2
 
@@ -81,11 +92,11 @@ class FrozenFirst(nn.Module):
 
 def test_frozen_statistics_stay_and_disturb_no_others():
   e = Example(FrozenFirst(), shape=(3,))
-  momentum = running_momentum(e.train_fn, e.variables, e.x)["batch_stats"]
-  assert momentum["frozen"] == {"mean": None, "var": None}
-  np.testing.assert_allclose(jax.tree.leaves(momentum["live"]), 0.9, atol=1e-5)
+  momentum = running_momentum(e.network, e.x)
+  assert momentum[:2] == (None, None)  # "frozen" comes before "live"
+  np.testing.assert_allclose(momentum[2:], 0.9, atol=1e-5)
   batches = e.x.reshape(2, 6, 3)
-  new = recalibrate(e.train_fn, {"batch_stats": momentum}, e.variables, batches)["batch_stats"]
+  new = recalibrate(e.network, momentum, e.variables, batches)["batch_stats"]
   own = jax.tree.map(np.asarray, e.variables)
   frozen, params = own["batch_stats"]["frozen"], own["params"]
   jax.tree.map(np.testing.assert_array_equal, new["frozen"], frozen)
@@ -104,15 +115,16 @@ def test_a_counter_is_no_mean_of_batches():
 
   variables = {"params": {}, "batch_stats": {"mean": jnp.ones(()), "count": jnp.array(7)}}
   x = jnp.arange(4.0)[:, None]
-  momentum = running_momentum(train_fn, variables, x)
-  new = recalibrate(train_fn, momentum, variables, x[None])["batch_stats"]
+  network = Network(None, train_fn, variables)
+  momentum = running_momentum(network, x)
+  new = recalibrate(network, momentum, variables, x[None])["batch_stats"]
   assert (new["mean"], new["count"]) == (1.5, 7)
 
 
 def test_a_recalibrated_network_evaluates_as_it_trains(example_b):
   # With the statistics of a batch, eval mode on that batch is train mode.
-  momentum = running_momentum(example_b.train_fn, example_b.variables, example_b.x)
-  new = recalibrate(example_b.train_fn, momentum, example_b.variables, example_b.x[None])
+  momentum = running_momentum(example_b.network, example_b.x)
+  new = recalibrate(example_b.network, momentum, example_b.variables, example_b.x[None])
   logits, _ = example_b.train_fn(example_b.variables, example_b.x)
   np.testing.assert_allclose(example_b.eval_fn(new, example_b.x), logits, rtol=1e-3, atol=1e-3)
 
@@ -120,19 +132,19 @@ def test_a_recalibrated_network_evaluates_as_it_trains(example_b):
 def test_scores_of_masks_are_those_of_compact_networks(example_b):
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
-  momentum = running_momentum(e.train_fn, e.variables, e.x)
+  nothing = make_lesson(AdaptationConfig(0, 1, 1.0), Split(e.x, e.y))
+  momentum = running_momentum(e.network, e.x)
   calibration = equal_blocks(e.x[:8], 4)
+  weights = Weights(e.variables, momentum, nothing, calibration)
   rng = np.random.default_rng(0)
   masks = rng.random((5, graph.num_channels)) < 0.7
   masks[:, [group.channels[0] for group in graph.groups]] = True
-  score = lambda mask: score_mask(
-    graph, e.eval_fn, e.train_fn, momentum, e.variables, mask, calibration, e.x, e.y
-  )
-  together = jax.jit(lambda masks: in_chunks(score, masks, 2))(masks)  # an incomplete last chunk
+  score = lambda mask: score_mask(graph, e.network, CLASSIFICATION, weights, mask, e.x, e.y)
+  # The last chunk is not complete.
+  together = jax.jit(lambda masks: first_rows(score, masks, len(masks), 2))(masks)
   for index, mask in enumerate(masks):
-    small = gp.compact(graph, e.eval_fn, e.variables, mask)
-    small_train = gp.compact(graph, e.train_fn, e.variables, mask)
-    variables = recalibrate(small_train.apply, momentum, small.variables, calibration)
-    expected = score_logits(small.apply(variables, e.x), e.y)
-    np.testing.assert_allclose(together.log_likelihood[index], expected.log_likelihood, atol=1e-3)
-    np.testing.assert_array_equal(together.correct[index], expected.correct)
+    small = compact_network(graph, e.network, mask)
+    variables = recalibrate(small, momentum, small.variables, calibration)
+    expected = score_outputs(CLASSIFICATION, small.eval_fn(variables, e.x), e.y)
+    np.testing.assert_allclose(together.loss[index], expected.loss, atol=1e-3)
+    np.testing.assert_array_equal(together.score[index], expected.score)

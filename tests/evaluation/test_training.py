@@ -16,12 +16,13 @@ from gatprune_jax.evaluation import (
   Recipe,
   init_train_state,
   make_optimizer,
-  score_logits,
   train,
   train_candidates,
   train_step,
   training_loss,
 )
+from gatprune_jax.networks import Network, compact_network, masked_network
+from gatprune_jax.tasks import CLASSIFICATION
 
 RECIPE = Recipe(
   epochs=3, batch_size=4, learning_rate=0.05, warmup_epochs=1.0, momentum=0.9, weight_decay=1e-3,
@@ -40,13 +41,14 @@ def test_one_step_by_hand():
   recipe = dataclasses.replace(RECIPE, warmup_epochs=0.0, learning_rate=0.1, label_smoothing=0.0)
   optimizer = make_optimizer(recipe, 10)
   variables = {"params": {"w": jnp.zeros(1)}}
-  state = init_train_state(optimizer, variables)
+  network = Network(None, train_fn, variables)
+  state = init_train_state(network, optimizer, variables)
 
   def step(**change):
     changed = dataclasses.replace(recipe, **change)
     x, y = jnp.ones((2, 1)), jnp.zeros(2, jnp.int32)
     batch = Batch(x, y, jnp.zeros((2, 2)))
-    return train_step(train_fn, optimizer, changed, state, batch)
+    return train_step(network, CLASSIFICATION, optimizer, changed, state, batch)
 
   new, metrics = step()
   np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-6)
@@ -69,7 +71,9 @@ def test_counters_are_not_averaged():
   optimizer = make_optimizer(recipe, 10)
   variables = {"params": {"w": jnp.zeros(1)}, "batch_stats": {"count": jnp.array(4)}}
   batch = Batch(jnp.ones((2, 1)), jnp.zeros(2, jnp.int32), jnp.zeros((2, 1)))
-  state, _ = train_step(train_fn, optimizer, recipe, init_train_state(optimizer, variables), batch)
+  network = Network(None, train_fn, variables)
+  state = init_train_state(network, optimizer, variables)
+  state, _ = train_step(network, CLASSIFICATION, optimizer, recipe, state, batch)
   count = state.average["batch_stats"]["count"]
   assert (int(count), count.dtype) == (5, jnp.int32)
 
@@ -80,7 +84,7 @@ def test_distillation_by_hand():
   logits, y = jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32)
   teacher = jnp.array([[2 * np.log(3), 0.0]])
   recipe = dataclasses.replace(RECIPE, label_smoothing=0.0, distillation=0.25)
-  loss = lambda logits: training_loss(recipe, logits, Batch(None, y, teacher))
+  loss = lambda logits: training_loss(CLASSIFICATION, recipe, logits, Batch(None, y, teacher))
   np.testing.assert_allclose(loss(logits), (0.75 + 0.25 * 4) * np.log(2), rtol=1e-6)
   # Gradient: 0.75 (1/2 - 1) + 0.25 * 4 * (1/2 - 3/4) / 2.
   np.testing.assert_allclose(jax.grad(loss)(logits)[0, 0], -0.5, rtol=1e-6)
@@ -92,7 +96,8 @@ def test_mixed_labels_by_hand():
   # on average.
   logits = jnp.tile(jnp.array([[np.log(3), 0.0]]), (2, 1))
   recipe = dataclasses.replace(RECIPE, label_smoothing=0.0)
-  loss = training_loss(recipe, logits, Batch(None, jnp.array([0, 1]), None, 0.75))
+  batch = Batch(None, jnp.array([0, 1]), None, 0.75)
+  loss = training_loss(CLASSIFICATION, recipe, logits, batch)
   np.testing.assert_allclose(loss, np.log(4) - np.log(3) / 2, rtol=1e-6)
 
 
@@ -111,9 +116,10 @@ def test_images_are_mixed_as_their_labels_are():
     learning_rate=1e-9, label_smoothing=0.0,
   )  # fmt: skip
   losses = []
+  network = Network(None, train_fn, {"params": {"w": jnp.ones(())}})
   train(
-    train_fn, {"params": {"w": jnp.ones(())}}, Split(x, np.array([0, 1], np.int32)), recipe,
-    jax.random.key(0), lambda epoch, metrics, variables: losses.append(metrics["loss"]),
+    network, CLASSIFICATION, Split(x, np.array([0, 1], np.int32)), recipe, jax.random.key(0),
+    lambda epoch, metrics, variables: losses.append(metrics["loss"]),
   )  # fmt: skip
   jax.effects_barrier()
   for images, loss in zip(seen, losses, strict=True):
@@ -131,12 +137,12 @@ def test_distillation_imitates_the_teacher(example_b):
   recipe = dataclasses.replace(RECIPE, distillation=1.0)
   teacher = lambda x: e.eval_fn(e.variables, x)
   one, other = (
-    train(e.train_fn, e.variables, Split(e.x, y), recipe, jax.random.key(0), teacher=teacher)
+    train(e.network, CLASSIFICATION, Split(e.x, y), recipe, jax.random.key(0), teacher=teacher)
     for y in (e.y, (e.y + 1) % 5)
   )
   jax.tree.map(np.testing.assert_array_equal, one, other)
   with pytest.raises(gp.InputError, match="no teacher is given"):
-    train(e.train_fn, e.variables, Split(e.x, e.y), recipe, jax.random.key(0))
+    train(e.network, CLASSIFICATION, Split(e.x, e.y), recipe, jax.random.key(0))
 
 
 def test_decay_spares_vectors():
@@ -153,12 +159,12 @@ def test_training_learns(example_b):
   fit = dataclasses.replace(RECIPE, epochs=30, label_smoothing=0.0, shift=0, flip=False)
   losses = []
   variables = train(
-    e.train_fn, e.variables, Split(e.x, e.y), fit, jax.random.key(0),
+    e.network, CLASSIFICATION, Split(e.x, e.y), fit, jax.random.key(0),
     lambda epoch, metrics, variables: losses.append(metrics["loss"]),
   )  # fmt: skip
   assert losses[-1] < 0.2 * losses[0]
   logits, _ = e.train_fn(variables, e.x)
-  assert score_logits(logits, e.y).correct.mean() > 0.9
+  assert CLASSIFICATION.score(logits, e.y).mean() > 0.9
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -171,11 +177,10 @@ def test_candidates_side_by_side_equal_each_alone(example_b, backend, monkeypatc
   masks[:, [group.channels[0] for group in graph.groups]] = True
   split, key = Split(e.x, e.y), jax.random.key(5)
   together = train_candidates(
-    graph, e.train_fn, e.variables, jnp.asarray(masks), split, RECIPE, key
+    graph, e.network, CLASSIFICATION, jnp.asarray(masks), split, RECIPE, key
   )
-  masked_fn = gp.masked(graph, e.train_fn)
   for index, mask in enumerate(masks):
-    alone = train(lambda v, x, m=mask: masked_fn(v, m, x), e.variables, split, RECIPE, key)
+    alone = train(masked_network(graph, e.network, mask), CLASSIFICATION, split, RECIPE, key)
     own = jax.tree.map(lambda leaf, i=index: leaf[i], together)
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
@@ -190,7 +195,7 @@ def test_what_candidates_do_not_compute_stays(example_b):
   mask = np.ones(graph.num_channels, bool)
   mask[graph.groups[1].channels[1:]] = False
   trained = train_candidates(
-    graph, e.train_fn, e.variables, mask[None], Split(e.x, e.y), RECIPE, jax.random.key(0)
+    graph, e.network, CLASSIFICATION, mask[None], Split(e.x, e.y), RECIPE, jax.random.key(0)
   )
   for leaf, before, after in zip(
     graph.leaves, *map(jax.tree.leaves, (e.variables, trained)), strict=True
@@ -208,10 +213,9 @@ def test_compact_fine_tuning_equals_masked(example_b):
   mask = np.random.default_rng(1).random(graph.num_channels) < 0.6
   mask[[group.channels[0] for group in graph.groups]] = True
   split, key = Split(e.x, e.y), jax.random.key(6)
-  small = gp.compact(graph, e.train_fn, e.variables, mask)
-  compact = train(small.apply, small.variables, split, RECIPE, key)
+  compact = train(compact_network(graph, e.network, mask), CLASSIFICATION, split, RECIPE, key)
   stacked = train_candidates(
-    graph, e.train_fn, e.variables, jnp.asarray(mask[None]), split, RECIPE, key
+    graph, e.network, CLASSIFICATION, jnp.asarray(mask[None]), split, RECIPE, key
   )
   dense = jax.tree.map(lambda leaf: leaf[0], stacked)
   cut = gp.compact(graph, e.eval_fn, dense, mask).variables
@@ -247,4 +251,4 @@ def test_a_batch_must_fit_the_split(example_b):
   e = example_b
   recipe = dataclasses.replace(RECIPE, batch_size=13)
   with pytest.raises(gp.InputError, match="batch_size 13 exceeds the 12 training images"):
-    train(e.train_fn, e.variables, Split(e.x, e.y), recipe, jax.random.key(0))
+    train(e.network, CLASSIFICATION, Split(e.x, e.y), recipe, jax.random.key(0))

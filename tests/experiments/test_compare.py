@@ -7,9 +7,9 @@ import pytest
 
 from experiments import compare
 from experiments.configs import digits_resnet8
-from experiments.journal import Journal, Run
 from experiments.settings import make_settings
 import gatprune_jax as gp
+from gatprune_jax.journal import Journal, Run
 from gatprune_jax.preemption import Preempted
 from gatprune_jax.search import SearchResult
 
@@ -21,12 +21,12 @@ def methods(monkeypatch):
   """What is called, in order; an agent scores 11 masks, a search as many as it may."""
   calls = []
 
-  def result(name, task, evaluations):
+  def result(name, problem, evaluations):
     calls.append((name, evaluations))
-    return SearchResult(task.pruners[-1].mask[None], np.zeros(1), evaluations, 0.0, None)
+    return SearchResult(problem.pruners[-1].mask[None], np.zeros(1), evaluations, 0.0, None)
 
-  agent = lambda task, *_: result("agent", task, 11)
-  one_search = lambda name: lambda task, config, num, seed: result(name, task, num)
+  agent = lambda problem, *_: result("agent", problem, 11)
+  one_search = lambda name: lambda problem, config, num, seed: result(name, problem, num)
   monkeypatch.setattr(compare, "search", agent)
   monkeypatch.setattr(compare, "SEARCHES", {name: one_search(name) for name in compare.SEARCHES})
   return calls

@@ -5,10 +5,10 @@ import pytest
 
 from experiments import gradient
 from experiments.configs import digits_resnet8
-from experiments.journal import Run
 from experiments.settings import make_settings
 import gatprune_jax as gp
 from gatprune_jax import workdir as runs
+from gatprune_jax.journal import Run
 
 
 def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys):

@@ -277,7 +277,7 @@ import json, os, sys
 import psutil
 from absl import app
 from experiments import prune
-from experiments.journal import Loop
+from gatprune_jax.journal import Loop
 from experiments.starting import start
 
 sizes, record = [], Loop.record

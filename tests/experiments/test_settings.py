@@ -2,12 +2,14 @@
 
 import functools
 
+from ml_collections import ConfigDict
 import pytest
 
 from experiments.configs import digits_resnet8
 from experiments.settings import make_settings
 from experiments.starting import last_of_each
 import gatprune_jax as gp
+from gatprune_jax.resume import CheckpointConfig
 
 TAKEN = "has the name of another method, variant or phase"
 # {name: (fields of the config, words of the sentence)}
@@ -45,11 +47,8 @@ def test_bad_comparisons_are_refused(case):
     make_settings(Tree(tree))
 
 
-# {path of a field: (its new value, None to remove it; words of the sentence)}
+# {path of a field: (its new value; words of the sentence)}
 MISMADE = {
-  "checkpoints": (None, "config has no checkpoints: set it, as in"),
-  "finetune.mixup": (None, r"config\.finetune has no mixup: set it"),
-  "model.name": (None, r"config\.model has no name: set it"),
   "model.factory": ("make", "model factory 'make' names no function: give MODULE:NAME, such as"),
   "images.val": (3, r"config\.images has val, which no experiment knows: take it out"),
   "search.extra": (1, r"config\.search has extra, which no experiment knows"),
@@ -70,12 +69,27 @@ def test_a_config_of_other_fields_is_refused(path):
   tree = digits_resnet8.get_config().to_dict()
   *sections, name = path.split(".")
   inner = functools.reduce(dict.__getitem__, sections, tree)
-  if value is None:
-    del inner[name]
-  else:
-    inner[name] = value
+  inner[name] = value
   with pytest.raises(gp.InputError, match=words):
     make_settings(Tree(tree))
+
+
+def test_a_field_that_a_config_leaves_out_has_its_default():
+  config = digits_resnet8.get_config()
+  del config.checkpoints, config.finetune.mixup
+  config.model = ConfigDict({"name": "resnet8", "widths": (4, 6, 8), "shortcut": "A"})
+  settings = make_settings(config)
+  assert settings.checkpoints == CheckpointConfig()
+  assert settings.finetune.mixup == 0
+  assert (settings.model.dtype, settings.model.options["shortcut"]) == ("auto", "A")
+
+
+def test_a_resource_without_a_budget_does_not_count():
+  config = digits_resnet8.get_config()
+  assert make_settings(config).limits == {"macs": 0.25, "params": 1.0}
+  config.budgets.activation_bytes = 0.5
+  limits = {"macs": 0.25, "params": 1.0, "activation_bytes": 0.5}
+  assert make_settings(config).limits == limits
 
 
 class Tree(dict):

@@ -14,7 +14,9 @@ from gatprune_jax.agent import CriticConfig, PPOConfig
 from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
-from gatprune_jax.search import Scorer, Task, search
+from gatprune_jax.networks import Network
+from gatprune_jax.search import PruningProblem, Scorer, search
+from gatprune_jax.tasks import CLASSIFICATION
 from tests.search import test_search
 
 CONFIG = dataclasses.replace(
@@ -59,31 +61,35 @@ def trained():
   return fit(variables), Split(x, y)
 
 
-def make_task(trained, budget):
+def make_problem(trained, budget):
   variables, split = trained
   graph = gp.trace(apply, variables, split.x[:1])
   assert graph.num_channels == 12
   constraints = make_constraints(graph, {"macs": budget}, 0.0)
-  evidence = Evidence(graph, variables, apply, split.x, split.y, jax.random.key(0))
+  network = Network(apply, lambda v, x: (apply(v, x), {}), variables)
+  evidence = Evidence(graph, network, CLASSIFICATION, split.x, split.y, jax.random.key(0))
   saliency = {"l1": score_channels("l1", evidence)}
   pruners = classical_pruners(constraints, saliency)
-  train_fn = lambda v, x: (apply(v, x), {})
   # The same points on both splits, so that there is one optimum.
-  return Task(constraints, apply, train_fn, variables, split, split, split, pruners, saliency)
+  return PruningProblem(
+    network, CLASSIFICATION, constraints, split, split, split, pruners, saliency
+  )
 
 
 @pytest.mark.parametrize("budget", [0.6, 0.5, 0.4])
 def test_the_returned_mask_is_within_one_percent_of_the_optimum(trained, budget):
-  task = make_task(trained, budget)
+  problem = make_problem(trained, budget)
   everything = np.array(list(itertools.product([False, True], repeat=12)))
-  scores, _ = Scorer(task, CONFIG)(everything)
-  wide = np.stack([everything[:, g.channels].any(1) for g in task.constraints.graph.groups]).all(0)
-  feasible = wide & np.array([task.constraints.feasible(mask) for mask in everything])
+  scores, _ = Scorer(problem, CONFIG)(everything)
+  wide = np.stack([everything[:, g.channels].any(1) for g in problem.constraints.graph.groups]).all(
+    0
+  )
+  feasible = wide & np.array([problem.constraints.feasible(mask) for mask in everything])
   optimum = scores[feasible].max()
   # Not won by chance: thousands are feasible, a handful is within a percent.
   assert (scores[feasible] >= 0.99 * optimum).sum() <= 5 < 1000 < feasible.sum()
   for seed in range(5):
-    result = search(task, CONFIG, seed)
-    assert task.constraints.feasible(result.masks[0])
+    result = search(problem, CONFIG, seed)
+    assert problem.constraints.feasible(result.masks[0])
     assert result.scores[0] >= 0.99 * optimum, (seed, result.scores[0] / optimum)
     assert result.evaluations <= 640

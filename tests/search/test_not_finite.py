@@ -1,5 +1,6 @@
 """A search whose numbers are not finite: the update is skipped, then the search goes back."""
 
+import copy
 import dataclasses
 import functools
 import types
@@ -14,47 +15,47 @@ from gatprune_jax.health import Diverged, must_roll_back, roll_back
 from gatprune_jax.resume import Checkpoints, Nowhere
 from gatprune_jax.search import Scorer, search
 from gatprune_jax.search.loop import compile_update, learn, prepare
-from tests.search.test_search import CONFIG, make_task
+from tests.search.test_search import CONFIG, make_problem
 
 
 class Searching:
   """A search up to its first update, whose scores may be spoilt."""
 
   def __init__(self, example, config=CONFIG, spoil=lambda mask, score: score):
-    task = make_task(example, {"macs": 0.3}, config)
-    self.scorer = Scorer(task, config)
-    self.config = self.scorer.config
-    self.policy, self.problem, self.state = prepare(task, config, self.scorer, 0)
+    problem = make_problem(example, {"macs": 0.3}, config)
+    self.scorer, self.config = Scorer(problem, config), config
+    self.policy, self.inputs, self.state = prepare(problem, config, self.scorer, 0)
     self.steps, self.metrics = [], []
-    score_fn = self.scorer.score_fn
-    self.score_fn = lambda images, mask, x, y: spoil(mask, score_fn(images, mask, x, y))
+    score = self.scorer.evaluator.score
+    self.evaluator = copy.copy(self.scorer.evaluator)
+    self.evaluator.score = lambda weights, mask, x, y: spoil(mask, score(weights, mask, x, y))
 
   def on_update(self, progress):
     self.steps.append(progress.update)
     self.metrics.append(progress.metrics)
 
   def learn(self, store):
-    scorer = types.SimpleNamespace(config=self.config, score_fn=self.score_fn)
-    return learn(scorer, self.config, self.policy, self.problem, self.state, self.on_update, store)
+    scorer = types.SimpleNamespace(evaluator=self.evaluator)
+    return learn(scorer, self.config, self.policy, self.inputs, self.state, self.on_update, store)
 
   def update(self, state):
-    step = compile_update(self.config, self.policy, self.score_fn)
-    return step(jax.tree.map(jnp.array, state), self.problem)
+    step = compile_update(self.config, self.policy, self.evaluator)
+    return step(jax.tree.map(jnp.array, state), self.inputs)
 
 
 def store_in(path, every=1):
   return Checkpoints(str(path), {}, {}, 3, every)
 
 
-def nan_likelihood(mask, score):
-  return score._replace(log_likelihood=score.log_likelihood.at[0].set(jnp.nan))
+def nan_loss(mask, score):
+  return score._replace(loss=score.loss.at[0].set(jnp.nan))
 
 
 def nan_accuracy(mask, score):
-  return score._replace(correct=score.correct.at[0].set(jnp.inf))
+  return score._replace(score=score.score.at[0].set(jnp.inf))
 
 
-@pytest.mark.parametrize("spoil", [nan_likelihood, nan_accuracy])
+@pytest.mark.parametrize("spoil", [nan_loss, nan_accuracy])
 def test_after_three_skips_it_goes_back_and_after_three_times_it_stops(two_layers, tmp_path, spoil):
   searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=50), spoil)
   with pytest.raises(Diverged, match=r"the search is not finite: 3 updates in a row up to step 6 ga"
@@ -67,13 +68,13 @@ def test_after_three_skips_it_goes_back_and_after_three_times_it_stops(two_layer
 
 
 def test_a_search_that_learned_nothing_is_no_result(two_layers):
-  searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=2), nan_likelihood)
+  searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=2), nan_loss)
   with pytest.raises(Diverged, match="the search is not finite: all 2 updates gave NaN or infin"):
     searching.learn(Nowhere())
 
 
 def test_a_skipped_update_changes_nothing_but_the_counts(two_layers):
-  searching = Searching(two_layers, spoil=nan_likelihood)
+  searching = Searching(two_layers, spoil=nan_loss)
   state, _ = searching.update(searching.state)
   assert int(state.step) == 1
   assert (int(state.health.skipped), int(state.health.in_a_row)) == (1, 1)
@@ -87,7 +88,7 @@ def test_a_skipped_update_changes_nothing_but_the_counts(two_layers):
 def test_one_bad_update_is_passed_over(two_layers):
   def spoil(mask, score):  # about one mask in thirteen
     bad = (mask * jnp.arange(len(mask))).sum() % 13 == 5
-    return score._replace(log_likelihood=jnp.where(bad, jnp.nan, score.log_likelihood))
+    return score._replace(loss=jnp.where(bad, jnp.nan, score.loss))
 
   searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=12), spoil)
   state = searching.learn(Nowhere())
@@ -149,19 +150,20 @@ def test_what_is_done_again_after_a_roll_back_has_other_samples(two_layers):
 
 
 def test_a_network_that_is_not_finite_is_refused(two_layers):
-  task = make_task(two_layers, {"macs": 0.3})
+  problem = make_problem(two_layers, {"macs": 0.3})
   eval_fn = lambda variables, x: two_layers.eval_fn(variables, x) * jnp.nan
+  network = dataclasses.replace(two_layers.network, eval_fn=eval_fn)
   with pytest.raises(gp.InputError, match="under all 4 classical masks are NaN or infinite"):
-    search(task._replace(eval_fn=eval_fn), CONFIG, 0)
+    search(dataclasses.replace(problem, network=network), CONFIG, 0)
 
 
 def test_nothing_is_learned_from_a_classical_mask_that_is_not_finite(two_layers):
-  task = make_task(two_layers, {"macs": 0.3})
-  scorer, spoilt = Scorer(task, CONFIG), task.pruners[-1].mask
+  problem = make_problem(two_layers, {"macs": 0.3})
+  scorer, spoilt = Scorer(problem, CONFIG), problem.pruners[-1].mask
   scorer.remember(spoilt[None], np.array([np.nan]), np.array([0.0]))
-  policy, problem, state = prepare(task, CONFIG, scorer, 0)
-  assert 0 < int(state.replay.size) == len({p.mask.tobytes() for p in task.pruners}) - 1
-  state = learn(scorer, scorer.config, policy, problem, state, lambda progress: None, Nowhere())
+  policy, inputs, state = prepare(problem, CONFIG, scorer, 0)
+  assert 0 < int(state.replay.size) == len({p.mask.tobytes() for p in problem.pruners}) - 1
+  state = learn(scorer, CONFIG, policy, inputs, state, lambda progress: None, Nowhere())
   assert int(state.health.skipped) == 0
 
 

@@ -14,12 +14,14 @@ from gatprune_jax.agent import leave_one_out_advantages, make_optimizer
 from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Classical, allocate, channel_order, order_by_ratios
 from gatprune_jax.data import Split
-from gatprune_jax.search import SEARCHES, Task
+from gatprune_jax.networks import Network
+from gatprune_jax.search import SEARCHES, PruningProblem
 from gatprune_jax.search.ratio_agent import RatioPolicy, improve_ratios
+from gatprune_jax.tasks import CLASSIFICATION
 from tests.search.test_search import CONFIG
 
 
-def make_task():
+def make_problem():
   """A wide copying group in front of a narrow one; only the narrow one's width matters.
 
   The classical mask keeps equal shares of both.
@@ -44,10 +46,10 @@ def make_task():
   norms = np.concatenate([np.abs(first).sum(0), np.abs(second).sum(0)])
   order = channel_order(graph, norms, "uniform")
   classical = Classical("l1 uniform", order, allocate(constraints, order))
-  return Task(
-    constraints, eval_fn, lambda v, x: (eval_fn(v, x), {}), variables, split, split, split,
-    [classical], {"l1": norms},
-  )  # fmt: skip
+  network = Network(eval_fn, lambda v, x: (eval_fn(v, x), {}), variables)
+  return PruningProblem(
+    network, CLASSIFICATION, constraints, split, split, split, [classical], {"l1": norms}
+  )
 
 
 def test_ratios_move_to_where_the_score_is_best():
@@ -68,29 +70,30 @@ def test_ratios_move_to_where_the_score_is_best():
 
 
 def test_it_improves_on_equal_shares_with_the_masks_it_is_given():
-  task = make_task()
+  problem = make_problem()
   config = dataclasses.replace(CONFIG, samples=8, chunk=8)
-  result = SEARCHES["ratio_agent"](task, config, 5, seed=0)
+  result = SEARCHES["ratio_agent"](problem, config, 5, seed=0)
   assert result.evaluations == 5  # of seven that ratios can make
   for mask in result.masks:
-    assert task.constraints.feasible(mask)
-    widths = [mask[group.channels].sum() for group in task.constraints.graph.groups]
+    assert problem.constraints.feasible(mask)
+    widths = [mask[group.channels].sum() for group in problem.constraints.graph.groups]
     # Within a group, the largest norms are kept.
-    for group, width in zip(task.constraints.graph.groups, widths, strict=True):
-      norms = task.saliency["l1"][group.channels]
+    for group, width in zip(problem.constraints.graph.groups, widths, strict=True):
+      norms = problem.saliency["l1"][group.channels]
       assert set(np.flatnonzero(mask[group.channels])) == set(np.argsort(-norms)[:width])
-  masked = jax.jit(gp.masked(task.constraints.graph, task.eval_fn))
-  accuracy = lambda mask: float(
-    (masked(task.variables, mask, task.reward.x).argmax(-1) == task.reward.y).mean()
+  network, graph, reward = problem.network, problem.constraints.graph, problem.reward
+  logits = lambda mask: jax.jit(gp.masked(graph, network.eval_fn))(
+    network.variables, mask, reward.x
   )
-  assert accuracy(result.masks[0]) > accuracy(task.pruners[0].mask)
+  accuracy = lambda mask: float((logits(mask).argmax(-1) == reward.y).mean())
+  assert accuracy(result.masks[0]) > accuracy(problem.pruners[0].mask)
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_where_the_agent_found_nothing_the_classical_masks_are_left(name):
-  task = make_task()
-  result = SEARCHES[name](task, CONFIG, 1, seed=0)
-  np.testing.assert_array_equal(result.masks, [task.pruners[0].mask])
+  problem = make_problem()
+  result = SEARCHES[name](problem, CONFIG, 1, seed=0)
+  np.testing.assert_array_equal(result.masks, [problem.pruners[0].mask])
   assert result.evaluations == 1
 
 
@@ -98,17 +101,17 @@ def test_less_than_the_classical_masks_is_refused():
   with pytest.raises(
     gp.InputError, match="0 evaluations are too few: every search scores the 1 cl"
   ):
-    SEARCHES["evolve_bits"](make_task(), CONFIG, 0, seed=0)
+    SEARCHES["evolve_bits"](make_problem(), CONFIG, 0, seed=0)
 
 
 def test_orders_follow_ratios_by_hand():
-  graph = make_task().graph  # two groups of twelve
+  graph = make_problem().constraints.graph  # two groups of twelve
   order = order_by_ratios(graph, np.arange(24), np.array([1.0, 0.5]))
   # Twice as many of the first: positions (r + 1/2) / 12 against (r + 1/2) / 6.
   assert np.argsort(order)[:9].tolist() == [0, 12, 1, 2, 13, 3, 4, 14, 5]
 
 
 def test_it_needs_norms():
-  task = make_task()._replace(saliency={"taylor": np.ones(24)})
+  problem = dataclasses.replace(make_problem(), saliency={"taylor": np.ones(24)})
   with pytest.raises(gp.InputError, match="ratio_agent ranks channels by 'l1', which is not among"):
-    SEARCHES["ratio_agent"](task, CONFIG, 40, seed=0)
+    SEARCHES["ratio_agent"](problem, CONFIG, 40, seed=0)

@@ -13,12 +13,21 @@ from gatprune_jax.channels import make_budgets, make_constraints
 from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import AdaptationConfig, Score
+from gatprune_jax.networks import Network
 from gatprune_jax.resume import Nowhere
-from gatprune_jax.search import Scorer, SearchConfig, Task, hold_out_arena, search, warm_logits
+from gatprune_jax.search import (
+  PruningProblem,
+  Scorer,
+  SearchConfig,
+  hold_out_arena,
+  search,
+  warm_logits,
+)
 from gatprune_jax.search import loop as loop_module
 from gatprune_jax.search.loop import compile_update, final_logits, learn, prepare
 from gatprune_jax.search.scoring import image_scores
 from gatprune_jax.search.update import Incumbent, challenge
+from gatprune_jax.tasks import CLASSIFICATION
 from tests.search.test_equal_budget import make_terms
 
 CONFIG = SearchConfig(
@@ -32,26 +41,26 @@ CONFIG = SearchConfig(
 )  # fmt: skip
 
 
-def make_task(e, limits, config=CONFIG, seed=0):
+def make_problem(e, limits, config=CONFIG, seed=0):
   """An example's network to be pruned, in a few classical ways to begin with."""
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   constraints = make_constraints(graph, limits, config.keep_floor)
   evidence = Evidence(
-    graph, e.variables, e.eval_fn, jnp.asarray(e.x), jnp.asarray(e.y), jax.random.key(0)
+    graph, e.network, CLASSIFICATION, jnp.asarray(e.x), jnp.asarray(e.y), jax.random.key(0)
   )
   saliency = {name: score_channels(name, evidence) for name in ("l1", "taylor")}
   pruners = classical_pruners(constraints, saliency)
-  split = Split(np.tile(e.x, (3, 1, 1, 1)), np.tile(np.arange(5, dtype=np.int32), 8)[:36])
+  split = Split(np.tile(e.x, (3, 1, 1, 1))[:36], np.arange(36, dtype=np.int32) % 5)
   reward, arena = hold_out_arena(config, split, seed)
-  return Task(
-    constraints, e.eval_fn, e.train_fn, e.variables, split, reward, arena, pruners, saliency,
-  )  # fmt: skip
+  return PruningProblem(
+    e.network, CLASSIFICATION, constraints, split, reward, arena, pruners, saliency
+  )
 
 
 def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
-  task = make_task(e, limits, config, seed)
-  result = search(task, config, seed, on_update)
-  return task.constraints, result
+  problem = make_problem(e, limits, config, seed)
+  result = search(problem, config, seed, on_update)
+  return problem.constraints, result
 
 
 @pytest.mark.parametrize(
@@ -135,14 +144,14 @@ def test_the_shortlist_is_chosen_from_the_elites(two_layers, monkeypatch):
 
 
 def test_a_budget_of_everything_is_met_up_to_rounding(two_layers):
-  task = make_task(two_layers, {"macs": 1.0})
-  scorer = Scorer(task, CONFIG)
-  policy, problem, state = prepare(task, CONFIG, scorer, 0)
+  problem = make_problem(two_layers, {"macs": 1.0})
+  scorer = Scorer(problem, CONFIG)
+  policy, inputs, state = prepare(problem, CONFIG, scorer, 0)
   # The largest share below 1 in float32, as a sum that is rounded down would leave it.
   limits = np.nextafter(np.ones(1, np.float32), 0)
-  budgets = dataclasses.replace(problem.environment.budgets, limits=limits)
-  problem = problem._replace(environment=problem.environment.replace(budgets=budgets))
-  _, metrics = compile_update(scorer.config, policy, scorer.score_fn)(state, problem)
+  budgets = dataclasses.replace(inputs.environment.budgets, limits=limits)
+  inputs = inputs._replace(environment=inputs.environment.replace(budgets=budgets))
+  _, metrics = compile_update(CONFIG, policy, scorer.evaluator)(state, inputs)
   assert metrics["cost"] > 0.9
   assert metrics["feasible_share"] == 1
 
@@ -173,21 +182,22 @@ def test_the_policy_learns_the_channels_that_matter():
   config = dataclasses.replace(
     CONFIG, updates=60, samples=16, past_scores=64, warm_start=0.5, arena_share=0.25
   )
-  task = Task(
-    constraints, eval_fn, train_fn, variables, split, *hold_out_arena(config, split, 0),
-    [Classical("wrong", wrong, mask)], {"wrong": -wrong.astype(float)},
+  problem = PruningProblem(
+    Network(eval_fn, train_fn, variables), CLASSIFICATION, constraints, split,
+    *hold_out_arena(config, split, 0), [Classical("wrong", wrong, mask)],
+    {"wrong": -wrong.astype(float)},
   )  # fmt: skip
-  scorer = Scorer(task, config)
-  policy, problem, state = prepare(task, config, scorer, 0)
-  assert np.argsort(-final_logits(policy, state, problem)).tolist() == wrong.argsort().tolist()
-  state = learn(scorer, scorer.config, policy, problem, state, lambda progress: None, Nowhere())
-  logits = final_logits(policy, state, problem)
+  scorer = Scorer(problem, config)
+  policy, inputs, state = prepare(problem, config, scorer, 0)
+  assert np.argsort(-final_logits(policy, state, inputs)).tolist() == wrong.argsort().tolist()
+  state = learn(scorer, config, policy, inputs, state, lambda progress: None, Nowhere())
+  logits = final_logits(policy, state, inputs)
   assert logits[:2].min() > 0 > logits[2:].max()
 
 
 def test_scores_of_images_by_hand():
   # 1 - 0.5 * 0.1; 0 - 0.5 * 2; and of 9 nats the bound, 5.
-  score = Score(jnp.array([1.0, 0.0, 0.0]), jnp.array([-0.1, -2.0, -9.0]))
+  score = Score(jnp.array([1.0, 0.0, 0.0]), jnp.array([0.1, 2.0, 9.0]))
   np.testing.assert_allclose(image_scores(CONFIG, score), [0.95, -1.0, -2.5], rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""What methods propose, as a file."""
+"""What methods propose, and as a file."""
 
 from collections.abc import Sequence
 import os

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.found import Found, load_found, save_found
+from gatprune_jax.pruning import Found, load_found, save_found
 
 FOUND = [Found("agent", np.eye(3, dtype=bool), 10, 1.5), Found("other", np.eye(3) < 0.5, 7, 0.5)]
 

@@ -1,0 +1,21 @@
+"""Anyone's network as pure functions of its variables, whatever it is written in."""
+
+from gatprune_jax.networks.equinox import from_equinox
+from gatprune_jax.networks.flax_linen import from_linen
+from gatprune_jax.networks.flax_nnx import from_nnx
+from gatprune_jax.networks.network import (
+  Network,
+  check_network,
+  compact_network,
+  masked_network,
+)
+
+__all__ = [
+  "Network",
+  "check_network",
+  "compact_network",
+  "from_equinox",
+  "from_linen",
+  "from_nnx",
+  "masked_network",
+]

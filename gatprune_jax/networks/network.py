@@ -1,0 +1,196 @@
+"""A network: two pure functions, their variables, and which of the variables train."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gatprune_jax.channels import (
+  ChannelGraph,
+  Convolution,
+  check_finite,
+  compact,
+  leaf_paths,
+  masked,
+  parameter_flags,
+)
+from gatprune_jax.errors import InputError, first_line
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+  """A network as functions of its variables.
+
+  Some of the variables train: gradient steps change them. The others are the network's *state*,
+  running statistics for example, which only the train function changes.
+
+  Attributes:
+    eval_fn: `eval_fn(variables, x) -> outputs` for a batch x; outputs are any tree of arrays whose
+      first axis is the batch. Its normalisations use running statistics.
+    train_fn: `train_fn(variables, x) -> (outputs, updated)`. Its normalisations use the statistics
+      of the batch; `updated` is the variables with what the batch changed, or, where the variables
+      are a dict, only those of its entries that changed (`{}` where none does).
+    variables: a tree of arrays, or of `jax.ShapeDtypeStruct` where there are no values yet.
+    trainable: which variables train, a tree of bools that is a prefix of the variables' tree. None:
+      the "params" collection of a dict, the `nnx.Param`s of an NNX state, of any other tree every
+      array of floating-point numbers.
+    in_own_form: makes the network's module out of variables, also of those that were cut. None
+      where the framework has no module that holds its variables.
+  """
+
+  eval_fn: Callable[[Any, Any], Any]
+  train_fn: Callable[[Any, Any], tuple[Any, Any]]
+  variables: Any
+  trainable: Any = None
+  in_own_form: Callable[[Any], Any] | None = None
+
+  @functools.cached_property
+  def trains(self) -> tuple[bool, ...]:
+    """Of every leaf of the variables, whether it trains.
+
+    Raises:
+      InputError: where `trainable` does not fit the variables.
+    """
+    if self.trainable is None:
+      return tuple(parameter_flags(self.variables))
+    try:
+      flags = jax.tree.leaves(jax.tree.broadcast(self.trainable, self.variables))
+    except ValueError as error:
+      raise InputError(
+        f"trainable is no prefix of the variables' tree ({first_line(error)}): give a bool for "
+        "each of its entries, such as {'kernels': True, 'statistics': False}"
+      ) from error
+    for path, leaf, flag in zip(
+      leaf_paths(self.variables), jax.tree.leaves(self.variables), flags, strict=True
+    ):
+      if not isinstance(flag, (bool, np.bool_)):
+        raise InputError(f"trainable of {path} is {flag!r}: it must be True or False")
+      if flag and not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        raise InputError(f"trainable of {path} is True, but it holds {leaf.dtype} values")
+    return tuple(bool(flag) for flag in flags)
+
+  def with_variables(self, variables: Any) -> "Network":
+    """The same network with other values."""
+    return dataclasses.replace(self, variables=variables)
+
+  def split(self, variables: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The leaves that train, and those of the state."""
+    pairs = list(zip(jax.tree.leaves(variables), self.trains, strict=True))
+    return tuple(leaf for leaf, t in pairs if t), tuple(leaf for leaf, t in pairs if not t)
+
+  def merge(self, params: tuple[Any, ...], state: tuple[Any, ...]) -> Any:
+    """The variables of which `split` made these."""
+    params, state = iter(params), iter(state)
+    leaves = [next(params if trains else state) for trains in self.trains]
+    return jax.tree.unflatten(jax.tree.structure(self.variables), leaves)
+
+  def forward_train(self, variables: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Outputs in train mode, and the leaves of the state after the batch."""
+    outputs, updated = self.train_fn(variables, x)
+    return outputs, self.split(_complete(variables, updated))[1]
+
+
+def _complete(variables: Any, updated: Any) -> Any:
+  """The variables with what a train function says that it changed."""
+  if jax.tree.structure(updated) == jax.tree.structure(variables):
+    return updated
+  if isinstance(variables, Mapping) and isinstance(updated, Mapping):
+    return {**variables, **updated}
+  return updated
+
+
+def masked_network(
+  graph: ChannelGraph, network: Network, mask: Any, conv: Convolution | None = None
+) -> Network:
+  """The network with channels masked, see `masked`; its variables stay dense.
+
+  Args:
+    graph: the network's channels.
+    network: the dense one.
+    mask: `[N]`, 1 = keep.
+    conv: as in `masked`.
+  """
+  under_mask = lambda fn: lambda variables, x: masked(graph, fn, conv)(variables, mask, x)
+  return dataclasses.replace(
+    network, eval_fn=under_mask(network.eval_fn), train_fn=under_mask(network.train_fn)
+  )
+
+
+def compact_network(
+  graph: ChannelGraph, network: Network, mask: Any, allow_empty: bool = False
+) -> Network:
+  """The network with channels removed; see `compact`."""
+  small = compact(graph, network.eval_fn, network.variables, mask, allow_empty)
+  small_train = compact(graph, network.train_fn, network.variables, mask, allow_empty)
+  return dataclasses.replace(
+    network, eval_fn=small.apply, train_fn=small_train.apply, variables=small.variables
+  )
+
+
+def check_network(network: Network, x: Any) -> None:
+  """Tries the train function on a batch; `gp.trace` tries the other one.
+
+  Args:
+    network: with values.
+    x: a batch as its functions take it.
+
+  Raises:
+    InputError: where variables are not finite, train_fn fails, returns no state or one of another
+      structure, or changes a variable that trains.
+  """
+  check_finite(network.variables)
+  try:
+    result = jax.eval_shape(network.train_fn, network.variables, x)
+  except Exception as error:
+    raise InputError(
+      f"train_fn(variables, x) fails with {type(error).__name__}: {first_line(error)}"
+    ) from error
+  if not (isinstance(result, (tuple, list)) and len(result) == 2):
+    raise InputError(
+      f"train_fn returns {_kind(result)}: it must return the outputs and the state, (outputs, "
+      "updated variables), with {} as the second where a batch changes no variable"
+    )
+  complete = _complete(network.variables, result[1])
+  here, there = map(_forms, (network.variables, complete))
+  if here != there:
+    raise InputError(
+      "train_fn returns as its state what are not the network's variables: it must have all of "
+      f"them, or whole entries of their dict, with their shapes; {_first_difference(here, there)}"
+    )
+  before = network.split(network.variables)[0]
+  after = jax.jit(
+    lambda v, x: network.split(_complete(v, network.train_fn(v, x)[1]))[0]
+  )(network.variables, x)  # fmt: skip
+  names = zip(leaf_paths(network.variables), network.trains, strict=True)
+  names = (path for path, trains in names if trains)
+  for name, old, new in zip(names, before, after, strict=True):
+    if not np.array_equal(np.asarray(old), np.asarray(new)):
+      raise InputError(
+        f"train_fn changes variable {name}, which trains by gradient steps: it is a running "
+        "statistic, so say in trainable that it is not trained, such as {'params': True, "
+        "'statistics': False}"
+      )
+
+
+def _forms(tree: Any) -> list[tuple[str, tuple[int, ...], Any]]:
+  """Path, shape and dtype of every leaf."""
+  pairs = zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True)
+  return [(path, leaf.shape, leaf.dtype) for path, leaf in pairs]
+
+
+def _kind(value: Any) -> str:
+  if isinstance(value, (tuple, list)):
+    return f"{len(value)} values"
+  return f"one array of shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
+
+
+def _first_difference(here: list[Any], there: list[Any]) -> str:
+  for mine, its in zip(here, there, strict=False):
+    if mine != its:
+      show = lambda leaf: f"{leaf[0]} {leaf[2]}{list(leaf[1])}"
+      return f"there {show(its)} is where {show(mine)} was expected"
+  return f"there are {len(there)} arrays, {len(here)} were expected"

@@ -1,0 +1,43 @@
+"""Fine-tuning all networks in one step, and compact ones one after the other."""
+
+import jax
+import numpy as np
+
+import gatprune_jax as gp
+from gatprune_jax.channels import compact_variables, make_constraints
+from gatprune_jax.data import load_dataset
+from gatprune_jax.evaluation import Recipe
+from gatprune_jax.journal import Journal, Run
+from gatprune_jax.models import cifar_resnet
+from gatprune_jax.networks import from_linen
+from gatprune_jax.pruning import finetune
+from gatprune_jax.resume import CheckpointConfig
+from gatprune_jax.search import make_problem
+from tests.channels.laws import assert_same, random_mask
+
+
+def test_both_ways_of_fine_tuning_train_the_same_networks(tmp_path):
+  data, module = load_dataset(), cifar_resnet(8, 10, (4, 6, 8), "B")
+  variables = jax.jit(module.init)(jax.random.key(0), data.train.x[:1])
+  network = from_linen(module, variables)
+  graph = gp.trace(network.eval_fn, variables, data.train.x[:1])
+  problem = make_problem(network, make_constraints(graph, {"macs": 0.25}), data, criteria=("l1",))
+  rng = np.random.default_rng(0)
+  masks = np.stack([random_mask(graph, rng) for _ in range(2)])
+  recipe = Recipe(epochs=1, warmup_epochs=0.0, learning_rate=0.01, shift=1)
+
+  def finetuned(side_by_side):
+    run = Run("", {"side by side": side_by_side}, lambda step: False)
+    journal = Journal(run, CheckpointConfig(), str(tmp_path / str(side_by_side)))
+    return finetune(problem, masks, recipe, side_by_side=side_by_side, journal=journal)
+
+  together, in_turn = finetuned(True), finetuned(False)
+  for index, mask in enumerate(masks):
+    start = jax.tree.leaves(compact_variables(graph, variables, mask))
+    here, there = (jax.tree.leaves(way.network(index).variables) for way in (together, in_turn))
+    for a, b in zip(here, there, strict=True):
+      assert_same(a, b, 1e-3)
+    moved = [np.any(np.asarray(a) != np.asarray(b)) for a, b in zip(here, start, strict=True)]
+    assert np.mean(moved) > 0.9  # a channel that is never positive does not learn
+  select = data.select
+  assert np.abs(together.scores(select) - in_turn.scores(select)).max() <= 1 / select.num
