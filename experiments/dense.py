@@ -178,7 +178,7 @@ def refuse_checkpoint(settings: Settings) -> None:
 
 
 def _restore(path: str, network: Network) -> Any:
-  like = jax.eval_shape(lambda: network.variables)
+  like = network.variables
   return arrays_from_first(lambda: restore_variables(path, like), like)
 
 

@@ -8,7 +8,7 @@ from experiments.config_tree import as_config, as_tree, changed, made, refuse_in
 from experiments.sections import CompareConfig, DenseConfig, ModelConfig
 from gatprune_jax import InputError
 from gatprune_jax.channels import RESOURCES
-from gatprune_jax.criteria import check_criteria
+from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import DataConfig
 from gatprune_jax.evaluation import Recipe
 from gatprune_jax.resume import CheckpointConfig
@@ -58,9 +58,7 @@ class Settings(DataConfig):
         "dense.trained is True, but there are no trained variables: give dense.weights or "
         "model.factory, or set it to False"
       )
-    check_criteria(self.criteria)
-    if set(self.criteria) <= {"random"}:
-      raise InputError("criteria names no saliency score besides random: add at least one")
+    check_saliency(self.criteria)
     for name in self.compare.variants:
       self.variant(name)
 

@@ -4,7 +4,7 @@ Where a channel is produced by several layers (the residual stream), its score i
 layers' scores. A new criterion is one function and one entry of `CRITERIA`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -122,11 +122,18 @@ def score_channels(name: str, evidence: Evidence) -> np.ndarray:
   return CRITERIA[name](evidence)
 
 
-def check_criteria(names: list[str]) -> None:
+def check_criteria(names: Sequence[str]) -> None:
   """Raises InputError where a name is not that of a criterion."""
   for name in names:
     if name not in CRITERIA:
       raise InputError(f"criterion {name!r} is unknown: choose from {', '.join(CRITERIA)}")
+
+
+def check_saliency(names: Sequence[str]) -> None:
+  """As `check_criteria`, where the scores are to be features too, which "random" alone is not."""
+  check_criteria(names)
+  if set(names) <= {"random"}:
+    raise InputError("criteria names no saliency score besides random: add at least one")
 
 
 def vector_statistics(

@@ -61,11 +61,8 @@ def score_mask(
     x: inputs `[n, ...]`.
     y: targets, tree of `[n, ...]`.
   """
-  variables = weights.variables
-  if len(weights.lesson.x):
-    learner = masked_network(graph, network, mask, candidate_convolution())
-    variables = adapt(learner, task, variables, weights.lesson)
-  learned = weights._replace(variables=variables)
+  learner = masked_network(graph, network, mask, candidate_convolution())
+  learned = weights._replace(variables=adapt(learner, task, weights.variables, weights.lesson))
   statistics = mask_statistics(graph, network, learned, mask)
   return score_with_statistics(graph, network, task, learned, mask, statistics, x, y)
 

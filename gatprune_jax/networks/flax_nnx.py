@@ -1,5 +1,6 @@
 """Networks written in Flax NNX."""
 
+from collections.abc import Callable
 from typing import Any
 
 from flax import nnx
@@ -25,18 +26,17 @@ def from_nnx(module: nnx.Module) -> Network:
     for leaf in jax.tree.leaves(state)
   ]
 
-  def with_numbers(state: Any) -> Any:
-    leaves, treedef = jax.tree.flatten(state)
+  def with_changed_keys(tree: Any, change: Callable[[jax.Array, Any], jax.Array]) -> Any:
+    leaves, treedef = jax.tree.flatten(tree)
     pairs = zip(leaves, kinds, strict=True)
-    return treedef.unflatten(
-      [leaf if kind is None else jax.random.key_data(leaf) for leaf, kind in pairs]
-    )
+    return treedef.unflatten([leaf if kind is None else change(leaf, kind) for leaf, kind in pairs])
+
+  def with_numbers(state: Any) -> Any:
+    return with_changed_keys(state, lambda key, _: jax.random.key_data(key))
 
   def with_keys(variables: Any) -> Any:
-    leaves, treedef = jax.tree.flatten(variables)
-    pairs = zip(leaves, kinds, strict=True)
-    return treedef.unflatten(
-      [leaf if kind is None else jax.random.wrap_key_data(leaf, impl=kind) for leaf, kind in pairs]
+    return with_changed_keys(
+      variables, lambda data, kind: jax.random.wrap_key_data(data, impl=kind)
     )
 
   def in_own_form(variables: Any) -> nnx.Module:

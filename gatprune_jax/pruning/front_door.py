@@ -14,7 +14,7 @@ import numpy as np
 
 from gatprune_jax import workdir as runs
 from gatprune_jax.channels import leaf_paths, make_constraints, trace
-from gatprune_jax.criteria import check_criteria
+from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import Dataset, Split
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation import Recipe, steps_per_epoch
@@ -129,16 +129,14 @@ def _check_fit(
   network: Network, data: Dataset, task: Task, plan: Plan, criteria: Sequence[str]
 ) -> None:
   """Refuses what does not fit each other, before anything is computed or written."""
-  check_criteria(criteria)
-  if set(criteria) <= {"random"}:
-    raise InputError("criteria names no saliency score besides random: add at least one")
+  check_saliency(criteria)
   check_search(plan.search, data, plan.seed)
   steps_per_epoch(plan.finetune, data.train)
   task.training_loss(plan.finetune.label_smoothing)
-  few = data.train.first(min(64, data.train.num))
+  few = data.train.first(64)
   check_network(network, jnp.asarray(few.x))
   apply = jax.jit(network.eval_fn)
-  for part in (data.train.first(min(256, data.train.num)), data.reward, data.select):
+  for part in (data.train.first(256), data.reward, data.select):
     for piece in part.pieces():
       check_task(task, apply(network.variables, jnp.asarray(piece.x)), piece.y)
 

@@ -74,6 +74,4 @@ def judge(
     choices.append(Choice(method, first, chosen))
     first = last
   test_before, test_after = before(data.test), after(data.test)
-  return Judgement(
-    masks, select_before, select_after, test_before, test_after, choices, finetuned
-  )  # fmt: skip
+  return Judgement(masks, select_before, select_after, test_before, test_after, choices, finetuned)

@@ -16,7 +16,7 @@ from gatprune_jax.pruning.found import Found
 from gatprune_jax.report import Row, comparison
 from gatprune_jax.workdir import whole_file, write_json
 
-_TABLE, _ROWS, _MASKS, NETWORK = "table.md", "rows.json", "masks.npz", "network"
+_TABLE, _ROWS, _MASKS, _NETWORK = "table.md", "rows.json", "masks.npz", "network"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Pruned:
         file.write(f"{self}\n".encode())
     except OSError as error:
       raise InputError(f"{path} cannot be written: {error.strerror}") from error
-    save(os.path.join(path, NETWORK), self.network, self.example)
+    save(os.path.join(path, _NETWORK), self.network, self.example)
 
   def save_masks(self, path: str) -> None:
     """Writes every method's mask by its name, as an npz file."""
