@@ -1,6 +1,7 @@
 """A function over many rows: side by side, one after the other, or shared out over all devices."""
 
 from collections.abc import Callable
+import math
 from typing import Any
 
 import jax
@@ -29,12 +30,10 @@ def over_shares(fn: Callable[..., Any], num: int) -> Callable[..., Any]:
       replicated).
     num: of rows, without those that fill the last share.
   """
-  if mesh.num_devices() == 1:
-    return fn
 
   def own(rows, *same):
     kept, told = fn(rows, *same)
-    return kept, jax.lax.all_gather(told, mesh.AXIS, tiled=True)
+    return kept, mesh.gather_rows(told)
 
   shared = mesh.on_each_device(own, jax.P(mesh.AXIS), (jax.P(mesh.AXIS), jax.P()))
 
@@ -50,9 +49,10 @@ def first_rows(
 ) -> Any:
   """`vmap(fn)` over the first of some rows, in as many whole chunks as hold these; under jit.
 
-  A chunk is shared out over all devices, and its results are on each. One compiled call serves any
-  count: on CPU the system hands every call new memory and clears it, which many small calls would
-  wait for.
+  The chunks are dealt out to the devices in turn. Each device goes through its own without waiting
+  for the others, and they meet once, at the end, when all results are copied to every device. One
+  compiled call serves any count: on CPU the system hands every call new memory and clears it,
+  which many small calls would wait for.
 
   Args:
     fn: `fn(row, *same)` -> a tree.
@@ -65,48 +65,33 @@ def first_rows(
     A tree of `[R, ...]`; past the chunks that were needed, zeros.
   """
   num = len(jax.tree.leaves(rows)[0])
-  at_once = min(chunk * mesh.num_devices(), num)
-  num_queued = -(-num // at_once) * at_once  # whole chunks
-  queue = jax.tree.map(lambda leaf: leaf[jnp.arange(num_queued) % num], rows)
-  compute = _over_devices(lambda some, *same: jax.vmap(lambda row: fn(row, *same))(some))
-  take = lambda start: jax.tree.map(
-    lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, at_once), queue
-  )
+  chunk = min(chunk, mesh.share(num))
+  num_rounds = -(-num // (chunk * mesh.num_devices()))
+  dealt_shape = (num_rounds, mesh.num_devices(), chunk)
+  order = (np.arange(math.prod(dealt_shape)) % num).reshape(dealt_shape).swapaxes(0, 1)
+  dealt = jax.tree.map(lambda leaf: leaf[order], rows)  # [devices, rounds, chunk, ...]
+  compute = lambda some, *same: jax.vmap(lambda row: fn(row, *same))(some)
 
-  def next_chunk(carry):
-    start, results = carry
-    new = compute(take(start), *same)
-    put = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, 0)
-    return start + at_once, jax.tree.map(put, results, new)
+  def own_chunks(dealt, count, *same):
+    take = lambda i: jax.tree.map(lambda leaf: leaf[0, i], dealt)
 
-  empty = jax.tree.map(
-    lambda one: jnp.zeros((num_queued, *one.shape[1:]), one.dtype),
-    jax.eval_shape(lambda: compute(take(0), *same)),
-  )
-  start = (jnp.zeros((), jnp.int32), empty)
-  _, results = jax.lax.while_loop(lambda carry: carry[0] < count, next_chunk, start)
-  return jax.tree.map(lambda leaf: leaf[:num], results)
+    def next_chunk(carry):
+      i, results = carry
+      put = lambda old, new: jax.lax.dynamic_update_index_in_dim(old, new[None], i, 1)
+      return i + 1, jax.tree.map(put, results, compute(take(i), *same))
 
+    empty = jax.tree.map(
+      lambda one: jnp.zeros((1, num_rounds, *one.shape), one.dtype),
+      jax.eval_shape(lambda: compute(take(0), *same)),
+    )
+    chunks_before = lambda i: i * mesh.num_devices() + mesh.device_index()
+    wanted = lambda carry: chunks_before(carry[0]) * chunk < count
+    _, results = jax.lax.while_loop(wanted, next_chunk, (jnp.zeros((), jnp.int32), empty))
+    return mesh.gather_rows(results)
 
-def _over_devices(fn: Callable[..., Any]) -> Callable[..., Any]:
-  """`fn(rows, *same)` with equal shares of the rows on all devices, and its results on each."""
-  if mesh.num_devices() == 1:
-    return fn
-
-  def shared(rows, *same):
-    num = len(jax.tree.leaves(rows)[0])
-    padded = jax.tree.map(lambda leaf: leaf[mesh.padded_rows(num)], rows)
-
-    def own(padded, *same):
-      each = mesh.share(num)
-      first = jax.lax.axis_index(mesh.AXIS) * each
-      mine = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, each), padded)
-      return jax.lax.all_gather(fn(mine, *same), mesh.AXIS, tiled=True)
-
-    out = mesh.on_each_device(own, jax.P(), jax.P())(padded, *same)
-    return jax.tree.map(lambda leaf: leaf[:num], out)
-
-  return shared
+  results = mesh.on_each_device(own_chunks, jax.P(mesh.AXIS), jax.P())(dealt, count, *same)
+  in_order = lambda leaf: leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[3:])[:num]
+  return jax.tree.map(in_order, results)
 
 
 def equal_blocks(rows: jax.Array, size: int) -> jax.Array:

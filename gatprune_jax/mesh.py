@@ -134,6 +134,8 @@ def _of_every_device(leaf: Any) -> jax.Array:
 
 def on_each_device(fn: Callable[..., Any], rows_spec: jax.P, out_specs: Any) -> Callable[..., Any]:
   """`fn(rows, *same)` on every device: rows as the spec says, the rest replicated; under jit."""
+  if num_devices() == 1:
+    return fn
 
   def call(rows, *same):
     specs = (rows_spec, *(jax.P() for _ in same))
@@ -142,6 +144,16 @@ def on_each_device(fn: Callable[..., Any], rows_spec: jax.P, out_specs: Any) -> 
     )(rows, *same)  # fmt: skip
 
   return call
+
+
+def device_index() -> jax.Array | int:
+  """Which of all devices this one is, from 0; within `on_each_device`."""
+  return 0 if num_devices() == 1 else jax.lax.axis_index(AXIS)
+
+
+def gather_rows(tree: Any) -> Any:
+  """The rows of all devices in their order, on each device; within `on_each_device`."""
+  return tree if num_devices() == 1 else jax.lax.all_gather(tree, AXIS, tiled=True)
 
 
 def as_batch(tree: Any, num: int) -> Any:
