@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from tests.search.test_search import CONFIG
+
 COLLECTIVE = re.compile(
   r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\("
 )
@@ -89,11 +91,12 @@ def test_updates_and_steps_hold_few_collectives(several):
   num_devices, _, programs = several
   paths = sorted(glob.glob(os.path.join(programs, "*.cpu_after_optimizations.txt")))
   update, dense, candidates = map(collectives, paths)
-  per_chunk = 4 * num_devices  # bytes of one float for each device's mask, or candidate
-  # Scores and accuracies.
-  assert update == {"all-gather": (2, 2 * per_chunk)}
-  # Losses and accuracies, and whether to roll back.
-  assert candidates == {"all-gather": (2, 2 * per_chunk), "all-reduce": (1, 4)}
+  # Scores and accuracies, of all masks of a batch at once: a float for each, in equal shares.
+  per_batch = 4 * num_devices * math.ceil(CONFIG.samples / num_devices)
+  assert update == {"all-gather": (2, 2 * per_batch)}
+  # Losses and accuracies of each device's candidate, and whether to roll back.
+  per_step = 4 * num_devices
+  assert candidates == {"all-gather": (2, 2 * per_step), "all-reduce": (1, 4)}
   # Mixing turns the batch round. Beside that, sums over the batch: of two normalisations, 6 and 8
   # channels wide, in both directions; of the gradients; of loss, accuracy and what is not finite.
   assert dense.keys() == {"all-reduce", "collective-permute"}
