@@ -14,9 +14,9 @@ from absl import app, flags, logging
 import jax
 
 from experiments.benchmarks import BENCHMARKS, Row, Skipped, overview
-from gatprune_jax import cores
-from gatprune_jax import workdir as runs
-from gatprune_jax.report import benchmark_table
+from gatprune_jax.runs import workdir as runs
+from gatprune_jax.runs.report import benchmark_table
+from gatprune_jax.runtime import cores
 
 _OUT = flags.DEFINE_string("out", None, "File for the rows as JSON; it must not exist yet.")
 _ONLY = flags.DEFINE_list("only", None, "Names of the benchmarks to run; all unless given.")

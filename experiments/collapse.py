@@ -13,8 +13,8 @@ from absl import app, logging
 import numpy as np
 
 from gatprune_jax import InputError
-from gatprune_jax import workdir as runs
-from gatprune_jax.report import CompareRow, markdown_table
+from gatprune_jax.runs import workdir as runs
+from gatprune_jax.runs.report import CompareRow, markdown_table
 
 _AGENT = "agent"
 

@@ -14,21 +14,22 @@ import os
 import jax
 import numpy as np
 
-from experiments import dense
-from experiments.preparing import Prepared, prepare, problem_of
-from experiments.settings import Settings
-from experiments.starting import start
+from experiments.common import dense
+from experiments.common.app import start
+from experiments.common.preparing import Prepared, prepare, problem_of
+from experiments.common.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax import InputError
-from gatprune_jax import workdir as runs
-from gatprune_jax.evaluation import steps_per_epoch
-from gatprune_jax.journal import Journal, Run
-from gatprune_jax.plot import plot_comparison
-from gatprune_jax.preemption import Preempted
-from gatprune_jax.processes import from_first, is_first
 from gatprune_jax.pruning import Found, as_found, classical_found, judge, load_found, save_found
-from gatprune_jax.report import CompareRow, comparison_over_seeds
+from gatprune_jax.runs import workdir as runs
+from gatprune_jax.runs.journal import Journal, Run
+from gatprune_jax.runs.plot import plot_comparison
+from gatprune_jax.runs.report import CompareRow, comparison_over_seeds
+from gatprune_jax.runtime.files import whole_file
+from gatprune_jax.runtime.preemption import Preempted
+from gatprune_jax.runtime.processes import from_first, is_first
 from gatprune_jax.search import SEARCHES, PruningProblem, SearchConfig, SearchResult, search
+from gatprune_jax.training import steps_per_epoch
 
 
 def main(settings: Settings, run: Run) -> None:
@@ -76,7 +77,7 @@ def make_tables(
     rows += [CompareRow(**row) for row in stored]
   table = comparison_over_seeds(rows, settings.compare.finetune)
   runs.write_json(os.path.join(workdir, "compare.json"), [row._asdict() for row in rows])
-  with runs.whole_file(os.path.join(workdir, "compare.md")) as file:
+  with whole_file(os.path.join(workdir, "compare.md")) as file:
     file.write(f"{table}\n".encode())
   named = [*settings.compare.variants, *settings.compare.searches]
   if is_first():

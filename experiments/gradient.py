@@ -13,21 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import dense
-from experiments.preparing import Prepared, prepare, problem_of
-from experiments.settings import Settings
-from experiments.starting import start
+from experiments.common import dense
+from experiments.common.app import start
+from experiments.common.preparing import Prepared, prepare, problem_of
+from experiments.common.settings import Settings
 from gatprune_jax import InputError
-from gatprune_jax import workdir as runs
 from gatprune_jax.agent import (
   Surrogate,
   counterfactual_advantages,
   fit_surrogate,
   observe,
 )
-from gatprune_jax.journal import Journal, Run
-from gatprune_jax.metrics import ProgressLine
-from gatprune_jax.report import markdown_table
+from gatprune_jax.runs import workdir as runs
+from gatprune_jax.runs.journal import Journal, Run
+from gatprune_jax.runs.metrics import ProgressLine
+from gatprune_jax.runs.report import markdown_table
 from gatprune_jax.search import Scorer, best_classical, warm_logits
 
 _FRESH = 2048  # masks of the reference

@@ -11,18 +11,18 @@ import shutil
 import sys
 from typing import Any
 
-from experiments import dense
-from experiments.preparing import Prepared, prepare, problem_of
-from experiments.settings import Settings
-from experiments.starting import start
+from experiments.common import dense
+from experiments.common.app import start
+from experiments.common.preparing import Prepared, prepare, problem_of
+from experiments.common.settings import Settings
 import gatprune_jax as gp
-from gatprune_jax import workdir as runs
 from gatprune_jax.channels import check_finite
-from gatprune_jax.evaluation import steps_per_epoch
-from gatprune_jax.journal import Journal, Run
-from gatprune_jax.processes import is_first
 from gatprune_jax.pruning import Plan, Pruned, describe_space, prune_problem
-from gatprune_jax.report import Row, comparison
+from gatprune_jax.runs import workdir as runs
+from gatprune_jax.runs.journal import Journal, Run
+from gatprune_jax.runs.report import Row, comparison
+from gatprune_jax.runtime.processes import is_first
+from gatprune_jax.training import steps_per_epoch
 
 
 def main(settings: Settings, run: Run) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 import gatprune_jax as gp
 from gatprune_jax import models
-from gatprune_jax.report import markdown_table
+from gatprune_jax.runs.report import markdown_table
 
 _DEVICES = flags.DEFINE_list("devices", ["8", "64", "512"], "Numbers of chips.")
 _SERIAL = flags.DEFINE_float(

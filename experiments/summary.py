@@ -9,8 +9,8 @@ import sys
 from absl import app, logging
 
 from gatprune_jax import InputError
-from gatprune_jax import workdir as runs
-from gatprune_jax.report import Row, summary
+from gatprune_jax.runs import workdir as runs
+from gatprune_jax.runs.report import Row, summary
 
 
 def main(argv: list[str]) -> None:

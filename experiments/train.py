@@ -6,12 +6,12 @@ Writes `checkpoints/dense`, which `experiments.prune --config.dense.checkpoint=D
 
 import time
 
-from experiments import dense
-from experiments.settings import Settings
-from experiments.starting import start
+from experiments.common import dense
+from experiments.common.app import start
+from experiments.common.settings import Settings
 from gatprune_jax import InputError
-from gatprune_jax import workdir as runs
-from gatprune_jax.journal import Journal, Run
+from gatprune_jax.runs import workdir as runs
+from gatprune_jax.runs.journal import Journal, Run
 
 
 def main(settings: Settings, run: Run) -> None:

@@ -23,17 +23,17 @@ from gatprune_jax.channels import (
   trace,
 )
 from gatprune_jax.errors import InputError
-from gatprune_jax.report import describe
+from gatprune_jax.runs.report import describe
 
 # Where the names are that are imported when they are first asked for.
 _LATER = {
-  "CLASSIFICATION": "tasks",
+  "CLASSIFICATION": "networks",
   "Network": "networks",
   "Pruned": "pruning",
-  "Recipe": "evaluation",
+  "Recipe": "training",
   "Scorer": "search",
   "SearchConfig": "search",
-  "Task": "tasks",
+  "Task": "networks",
   "finetune": "pruning",
   "from_equinox": "networks",
   "from_linen": "networks",

@@ -11,11 +11,11 @@ from experiments.benchmarks.attention import (
 from experiments.benchmarks.ceiling import ceiling
 from experiments.benchmarks.compression import half_width_speed, tracing
 from experiments.benchmarks.finetuning import finetuning, finetuning_against_torch
+from experiments.benchmarks.mask_scoring import scoring, scoring_against_torch
 from experiments.benchmarks.measuring import Row
 from experiments.benchmarks.peers import PEERS, Skipped, overview
 from experiments.benchmarks.reading import reading
 from experiments.benchmarks.scaling import scaling
-from experiments.benchmarks.scoring import scoring, scoring_against_torch
 from experiments.benchmarks.searching import agent_overhead, first_update
 
 BENCHMARKS: dict[str, Callable[[], Iterable[Row]]] = {

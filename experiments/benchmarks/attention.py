@@ -18,17 +18,11 @@ from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import require
 import gatprune_jax as gp
 from gatprune_jax import models
-from gatprune_jax.agent import (
-  Block,
-  Tiles,
-  attend_blocks,
-  attend_edges,
-  observe,
-  to_graphs_tuple,
-)
-from gatprune_jax.agent.blocks import EDGE_FEATURES
+from gatprune_jax.agent import attend_blocks, attend_edges, observe, to_graphs_tuple
 from gatprune_jax.agent.gat import Attention
 from gatprune_jax.channels import make_budgets
+from gatprune_jax.kernels.attention import Block, Tiles
+from gatprune_jax.kernels.attention.blocks import EDGE_FEATURES
 
 _HEADS, _FEATURES, _NODE_FEATURES = 4, 16, 64
 _RESNET50_WIDTHS = (64, 128, 256, 512)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks.finetuning import all_at_once
+from experiments.benchmarks.mask_scoring import score_all
 from experiments.benchmarks.masked_resnet import aligned_training, masked_training, problem
 from experiments.benchmarks.measuring import Row, alternating, dtypes
-from experiments.benchmarks.scoring import score_all
-from gatprune_jax import compilation, mesh
+from gatprune_jax.runtime import compilation, mesh
 
 
 def ceiling() -> Iterator[Row]:

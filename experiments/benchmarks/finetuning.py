@@ -16,8 +16,8 @@ from experiments.benchmarks.masked_resnet import (
 )
 from experiments.benchmarks.measuring import Row, alternating, dtypes, rows_against
 from experiments.benchmarks.peers import adapter
-from gatprune_jax import compilation, mesh
-from gatprune_jax.maps import over_rows, over_shares
+from gatprune_jax.runtime import compilation, mesh
+from gatprune_jax.runtime.maps import over_rows, over_shares
 
 _CANDIDATES, _BATCH = 8, 64
 

@@ -12,7 +12,8 @@ from experiments.benchmarks.measuring import network
 import gatprune_jax as gp
 from gatprune_jax import models
 from gatprune_jax.channels import ChannelGraph
-from gatprune_jax.evaluation import (
+from gatprune_jax.networks import CLASSIFICATION, Network, masked_network
+from gatprune_jax.training import (
   Batch,
   Recipe,
   align_candidates,
@@ -21,8 +22,6 @@ from gatprune_jax.evaluation import (
   make_optimizer,
   train_step,
 )
-from gatprune_jax.networks import Network, masked_network
-from gatprune_jax.tasks import CLASSIFICATION
 
 RECIPE = Recipe(
   epochs=1, batch_size=64, learning_rate=0.05, warmup_epochs=0.0, momentum=0.9, weight_decay=5e-4,

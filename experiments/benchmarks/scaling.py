@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 
+from experiments.benchmarks.mask_scoring import score_all
 from experiments.benchmarks.masked_resnet import problem
 from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import Skipped
-from experiments.benchmarks.scoring import score_all
 
 _MASKS, _IMAGES = 8, 256  # as many images for the statistics as for the score
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"

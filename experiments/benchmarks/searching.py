@@ -11,15 +11,15 @@ import numpy as np
 
 from experiments.benchmarks.masked_resnet import Problem, problem
 from experiments.benchmarks.measuring import Row, dtypes, timed
+from experiments.common.settings import make_settings
 from experiments.configs import cifar10_resnet20
-from experiments.settings import make_settings
-from gatprune_jax import compilation, mesh
 from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
+from gatprune_jax.networks import CLASSIFICATION
+from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.search import PruningProblem, Scorer
 from gatprune_jax.search.loop import compile_update, prepare
-from gatprune_jax.tasks import CLASSIFICATION
 
 _UPDATES = 3  # after the first, which compiles
 _ARENA = 16  # images on which an update scores one more mask

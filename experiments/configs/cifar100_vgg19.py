@@ -11,9 +11,9 @@ Hardware: one accelerator. Time and numbers: not measured yet.
 
 from ml_collections import ConfigDict
 
-from experiments.config_tree import as_config
+from experiments.common.config_tree import as_config
+from experiments.common.sections import ModelConfig
 from experiments.configs import cifar100_resnet56, variants
-from experiments.sections import ModelConfig
 
 
 def get_config(variant: str = "") -> ConfigDict:

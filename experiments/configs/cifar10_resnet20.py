@@ -16,9 +16,9 @@ experiments.compare takes twelve minutes on one core; numbers are in experiments
 
 from ml_collections import ConfigDict
 
-from experiments.config_tree import as_config
+from experiments.common.config_tree import as_config
+from experiments.common.sections import ModelConfig
 from experiments.configs import digits_resnet8, variants
-from experiments.sections import ModelConfig
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -11,8 +11,8 @@ Time and numbers: see README.md, "Results".
 
 from ml_collections import ConfigDict
 
+from experiments.common.settings import default_config
 from experiments.configs import variants
-from experiments.settings import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -16,9 +16,9 @@ on the whole data set, the first run reads all labels before.
 
 from ml_collections import ConfigDict
 
-from experiments.config_tree import as_config
+from experiments.common.config_tree import as_config
+from experiments.common.sections import ModelConfig
 from experiments.configs import cifar10_resnet20, variants
-from experiments.sections import ModelConfig
 
 
 def get_config(variant: str = "") -> ConfigDict:

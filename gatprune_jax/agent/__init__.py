@@ -1,17 +1,10 @@
 """The learner's parts. They know channels and criteria, nothing of how a mask is scored."""
 
-from gatprune_jax.agent.blocks import Bipartite, Block, stack_blocks, tiling_for
 from gatprune_jax.agent.critic import (
   CriticConfig,
   Surrogate,
   counterfactual_advantages,
   fit_surrogate,
-)
-from gatprune_jax.agent.features import (
-  Observation,
-  dynamic_features,
-  observe,
-  rank_among_all,
 )
 from gatprune_jax.agent.gat import attend_blocks, attend_edges, to_graphs_tuple
 from gatprune_jax.agent.lagrangian import (
@@ -21,6 +14,7 @@ from gatprune_jax.agent.lagrangian import (
   update_multipliers,
   utility,
 )
+from gatprune_jax.agent.observation import Observation, dynamic_features, observe, rank_among_all
 from gatprune_jax.agent.policy import (
   MAX_LOGIT,
   Policy,
@@ -38,14 +32,11 @@ from gatprune_jax.agent.ppo import (
   leave_one_out_advantages,
   make_optimizer,
 )
-from gatprune_jax.agent.self_competition import MODES, PastScores, compete, init_past, remember
-from gatprune_jax.agent.tiles import Tiles, tile_sets
+from gatprune_jax.agent.rewards import MODES, PastScores, compete, init_past, remember
 
 __all__ = [
   "MAX_LOGIT",
   "MODES",
-  "Bipartite",
-  "Block",
   "CriticConfig",
   "DualConfig",
   "Multipliers",
@@ -55,7 +46,6 @@ __all__ = [
   "Policy",
   "PolicyConfig",
   "Surrogate",
-  "Tiles",
   "attend_blocks",
   "attend_edges",
   "bounded",
@@ -75,9 +65,6 @@ __all__ = [
   "rank_among_all",
   "remember",
   "sample",
-  "stack_blocks",
-  "tile_sets",
-  "tiling_for",
   "to_graphs_tuple",
   "update_multipliers",
   "utility",

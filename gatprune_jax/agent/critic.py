@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gatprune_jax.agent.ppo import leave_one_out
 from gatprune_jax.errors import InputError
-from gatprune_jax.maps import over_rows
+from gatprune_jax.runtime.maps import over_rows
 
 # Ridge penalties to choose from, in units of the variance of a standardised reward: from "every
 # channel explains" to "nothing is explained".

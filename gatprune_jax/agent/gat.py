@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from gatprune_jax.agent.attention import SLOPE
-from gatprune_jax.agent.blocks import EDGE_FEATURES, SELF, Block
-from gatprune_jax.agent.fused_attention import attend_tiles
-from gatprune_jax.agent.sliced_attention import attend_slices
-from gatprune_jax.agent.tiles import Tiles, as_block
+from gatprune_jax.kernels.attention.blocks import EDGE_FEATURES, SELF, Block
+from gatprune_jax.kernels.attention.on_blocks import attend_slices
+from gatprune_jax.kernels.attention.on_tiles import attend_tiles
+from gatprune_jax.kernels.attention.softmax import SLOPE
+from gatprune_jax.kernels.attention.tiles import Tiles, as_block
 
 
 class Attention(NamedTuple):

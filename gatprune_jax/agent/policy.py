@@ -8,8 +8,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from gatprune_jax.agent.features import Observation
 from gatprune_jax.agent.gat import GraphAttention
+from gatprune_jax.agent.observation import Observation
 from gatprune_jax.errors import InputError
 
 MAX_LOGIT = 8.0  # a bit that is never sampled again has no gradient

@@ -26,14 +26,14 @@ from gatprune_jax.channels.costs import (
   ranks,
   smallest_mask,
 )
-from gatprune_jax.channels.export import export_stablehlo
-from gatprune_jax.channels.function import check_finite
+from gatprune_jax.channels.files.stablehlo import export_stablehlo
+from gatprune_jax.channels.files.storage import Loaded, load, save
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf, leaf_paths
 from gatprune_jax.channels.interpreter import Convolution
 from gatprune_jax.channels.masking import masked
-from gatprune_jax.channels.parameters import parameter_flags
-from gatprune_jax.channels.storage import Loaded, load, save
-from gatprune_jax.channels.trace import trace
+from gatprune_jax.channels.tracing.function import check_finite
+from gatprune_jax.channels.tracing.parameters import parameter_flags
+from gatprune_jax.channels.tracing.trace import trace
 
 __all__ = [
   "FROZEN",

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.channels.binding import Binding, bind
 from gatprune_jax.channels.compaction import (
   checked_mask,
   compact_variables,
@@ -21,9 +20,10 @@ from gatprune_jax.channels.compaction import (
   kept_positions,
 )
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph
-from gatprune_jax.channels.grouping import Partition
 from gatprune_jax.channels.interpreter import Convolution, Interpreter
-from gatprune_jax.channels.labelling import Program
+from gatprune_jax.channels.tracing.binding import Binding, bind
+from gatprune_jax.channels.tracing.grouping import Partition
+from gatprune_jax.channels.tracing.labelling import Program
 
 
 @dataclasses.dataclass(frozen=True)

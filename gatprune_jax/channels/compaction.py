@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from gatprune_jax.channels.binding import bind
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, check_mask_shape
 from gatprune_jax.channels.interpreter import Interpreter
+from gatprune_jax.channels.tracing.binding import bind
 from gatprune_jax.errors import InputError
 
 

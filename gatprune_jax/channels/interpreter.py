@@ -8,11 +8,11 @@ from jax.extend import core as jex_core
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.channels import rules
-from gatprune_jax.channels.axes import Axes, Kept, Part, has_parts, resized
-from gatprune_jax.channels.classes import LabelClasses
 from gatprune_jax.channels.graph import FROZEN
-from gatprune_jax.channels.labelling import Program, Source, Step, label
+from gatprune_jax.channels.rules import table as rules
+from gatprune_jax.channels.rules.axes import Axes, Kept, Part, has_parts, resized
+from gatprune_jax.channels.rules.classes import LabelClasses
+from gatprune_jax.channels.tracing.labelling import Program, Source, Step, label
 from gatprune_jax.errors import InputError
 
 Convolution = Callable[..., jax.Array]  # (lhs, rhs, **conv_general_dilated parameters) -> result

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 
-from gatprune_jax.channels.binding import bind
 from gatprune_jax.channels.graph import ChannelGraph, check_mask_shape
 from gatprune_jax.channels.interpreter import Convolution, Interpreter
+from gatprune_jax.channels.tracing.binding import bind
 
 
 def masked(

@@ -8,7 +8,7 @@ from gatprune_jax.criteria.allocation import (
   classical_pruners,
   order_by_ratios,
 )
-from gatprune_jax.criteria.scores import (
+from gatprune_jax.criteria.saliency import (
   CRITERIA,
   Evidence,
   check_criteria,

@@ -8,10 +8,10 @@ from grain.experimental import device_put
 import jax
 import numpy as np
 
-from gatprune_jax import mesh
 from gatprune_jax.data.photographs import Photographs
 from gatprune_jax.data.splits import Split
 from gatprune_jax.errors import InputError
+from gatprune_jax.runtime import mesh
 
 # (key of the epoch, number of its first batch) -> batches: x [B, ...], tree of targets [B, ...]
 Feed = Callable[[jax.Array, int], Iterator[tuple[jax.Array, Any]]]

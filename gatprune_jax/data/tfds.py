@@ -12,7 +12,7 @@ from gatprune_jax.data.files import READING_ERRORS, Unreadable, check_label, rea
 from gatprune_jax.data.photographs import Photographs
 from gatprune_jax.data.splits import IMAGENET_PIXELS, Dataset, Split, cut_in_four
 from gatprune_jax.errors import InputError
-from gatprune_jax.workdir import whole_file
+from gatprune_jax.runtime.files import whole_file
 
 _CIFAR_SHAPE = (32, 32, 3)
 _IMAGENET_SIDE = 224

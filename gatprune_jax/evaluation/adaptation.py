@@ -13,8 +13,7 @@ import optax
 
 from gatprune_jax.data import Split
 from gatprune_jax.errors import InputError
-from gatprune_jax.networks import Network
-from gatprune_jax.tasks import Task
+from gatprune_jax.networks import Network, Task
 
 _MOMENTUM = 0.9
 

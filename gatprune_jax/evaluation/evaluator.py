@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax import compilation, mesh
 from gatprune_jax.channels import ChannelGraph
 from gatprune_jax.data import Split
 from gatprune_jax.errors import InputError
@@ -26,9 +25,9 @@ from gatprune_jax.evaluation.scoring import (
   score_mask,
   score_with_statistics,
 )
-from gatprune_jax.maps import equal_blocks, first_rows
-from gatprune_jax.networks import Network
-from gatprune_jax.tasks import Task
+from gatprune_jax.networks import Network, Task
+from gatprune_jax.runtime import compilation, mesh
+from gatprune_jax.runtime.maps import equal_blocks, first_rows
 
 _PROBE = 64  # training inputs on which the momenta are measured; any batch shows them
 

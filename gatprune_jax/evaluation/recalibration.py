@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gatprune_jax.maps import over_rows
 from gatprune_jax.networks import Network
+from gatprune_jax.runtime.maps import over_rows
 
 # A scalar for every running statistic, None for every other leaf of a network's state.
 Momentum = tuple[jax.Array | None, ...]

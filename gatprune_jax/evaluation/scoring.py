@@ -10,11 +10,10 @@ from gatprune_jax.channels import ChannelGraph
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation.adaptation import Lesson, adapt
 from gatprune_jax.evaluation.batching import images_at_once, largest_activation
-from gatprune_jax.evaluation.convolution import candidate_convolution, scoring_convolution
 from gatprune_jax.evaluation.recalibration import Momentum, batch_statistics, with_statistics
-from gatprune_jax.maps import in_blocks
-from gatprune_jax.networks import Network, masked_network
-from gatprune_jax.tasks import Task
+from gatprune_jax.kernels.convolution.choice import candidate_convolution, scoring_convolution
+from gatprune_jax.networks import Network, Task, masked_network
+from gatprune_jax.runtime.maps import in_blocks
 
 
 class Score(NamedTuple):

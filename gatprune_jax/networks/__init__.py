@@ -1,4 +1,4 @@
-"""Anyone's network as pure functions of its variables, whatever it is written in."""
+"""Anyone's network as pure functions of its variables, and the task that it is for."""
 
 from gatprune_jax.networks.equinox import from_equinox
 from gatprune_jax.networks.flax_linen import from_linen
@@ -9,10 +9,14 @@ from gatprune_jax.networks.network import (
   compact_network,
   masked_network,
 )
+from gatprune_jax.networks.task import CLASSIFICATION, Task, check_task
 
 __all__ = [
+  "CLASSIFICATION",
   "Network",
+  "Task",
   "check_network",
+  "check_task",
   "compact_network",
   "from_equinox",
   "from_linen",

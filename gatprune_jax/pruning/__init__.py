@@ -1,19 +1,19 @@
 """From a trained network, data and budgets to a pruned network and its table."""
 
+from gatprune_jax.pruning.api import prune
 from gatprune_jax.pruning.finetuning import (
   Finetuned,
   finetune,
   lines_of_epochs,
   scores_before,
 )
-from gatprune_jax.pruning.found import Found, as_found, load_found, save_found
-from gatprune_jax.pruning.front_door import prune
 from gatprune_jax.pruning.judging import Choice, Judgement, judge
 from gatprune_jax.pruning.pipeline import (
   Plan,
   classical_found,
   prune_problem,
 )
+from gatprune_jax.pruning.proposals import Found, as_found, load_found, save_found
 from gatprune_jax.pruning.pruned import Pruned
 from gatprune_jax.pruning.space import describe_space
 

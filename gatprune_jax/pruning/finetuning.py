@@ -8,20 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax import compilation, mesh
 from gatprune_jax.data import Split
-from gatprune_jax.evaluation import (
-  Recipe,
-  candidate_scores,
-  mean_score,
-  steps_per_epoch,
-  train,
-  train_candidates,
-)
-from gatprune_jax.journal import Unsaved
-from gatprune_jax.maps import over_shares
+from gatprune_jax.evaluation import candidate_scores, mean_score
 from gatprune_jax.networks import Network, compact_network
+from gatprune_jax.runs.journal import Unsaved
+from gatprune_jax.runtime import compilation, mesh
+from gatprune_jax.runtime.maps import over_shares
 from gatprune_jax.search import PruningProblem, SearchConfig
+from gatprune_jax.training import Recipe, steps_per_epoch, train, train_candidates
 
 Scores = Callable[[Split], np.ndarray]  # split -> the task's mean score of every mask, [C]
 

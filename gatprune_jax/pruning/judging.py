@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from gatprune_jax.data import Dataset
-from gatprune_jax.evaluation import Recipe
-from gatprune_jax.journal import Unsaved
 from gatprune_jax.pruning.finetuning import Finetuned, finetune, scores_before
-from gatprune_jax.pruning.found import Found
+from gatprune_jax.pruning.proposals import Found
+from gatprune_jax.runs.journal import Unsaved
 from gatprune_jax.search import PruningProblem, SearchConfig
+from gatprune_jax.training import Recipe
 
 
 class Choice(NamedTuple):

@@ -9,14 +9,15 @@ import numpy as np
 from gatprune_jax import channels
 from gatprune_jax.channels import Compact, Constraints
 from gatprune_jax.data import Dataset
-from gatprune_jax.evaluation import Recipe, mean_score
-from gatprune_jax.journal import Unsaved
-from gatprune_jax.processes import from_first
-from gatprune_jax.pruning.found import Found, as_found, load_found, save_found
+from gatprune_jax.evaluation import mean_score
 from gatprune_jax.pruning.judging import Judgement, judge
+from gatprune_jax.pruning.proposals import Found, as_found, load_found, save_found
 from gatprune_jax.pruning.pruned import Pruned, in_own_form
-from gatprune_jax.report import Row
+from gatprune_jax.runs.journal import Unsaved
+from gatprune_jax.runs.report import Row
+from gatprune_jax.runtime.processes import from_first
 from gatprune_jax.search import PruningProblem, SearchConfig, search
+from gatprune_jax.training import Recipe
 
 AGENT, DENSE = "agent", "dense"
 

@@ -11,10 +11,11 @@ import numpy as np
 from gatprune_jax.channels import ChannelGraph, Compact, save
 from gatprune_jax.errors import InputError
 from gatprune_jax.networks import Network
-from gatprune_jax.processes import is_first
-from gatprune_jax.pruning.found import Found
-from gatprune_jax.report import Row, comparison
-from gatprune_jax.workdir import whole_file, write_json
+from gatprune_jax.pruning.proposals import Found
+from gatprune_jax.runs.report import Row, comparison
+from gatprune_jax.runs.workdir import write_json
+from gatprune_jax.runtime.files import whole_file
+from gatprune_jax.runtime.processes import is_first
 
 _TABLE, _ROWS, _MASKS, _NETWORK = "table.md", "rows.json", "masks.npz", "network"
 

@@ -1,14 +1,14 @@
 """The constrained MDP, the loop that ties evaluation and agent together, and its competitors."""
 
-from gatprune_jax.search.competitors import SEARCHES
-from gatprune_jax.search.config import SearchConfig
-from gatprune_jax.search.equal_budget import (
+from gatprune_jax.search.baselines.competitors import SEARCHES
+from gatprune_jax.search.baselines.equal_budget import (
   STRATEGIES,
   Scored,
   Terms,
   search_equal_budget,
   search_without_learning,
 )
+from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.loop import Progress, search
 from gatprune_jax.search.mdp import SCHEDULES, make_decisions
 from gatprune_jax.search.problem import (
@@ -18,7 +18,7 @@ from gatprune_jax.search.problem import (
   hold_out_arena,
   make_problem,
 )
-from gatprune_jax.search.scoring import Scorer, SearchResult, best_classical
+from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
 from gatprune_jax.search.warm_start import warm_logits
 
 __all__ = [

@@ -8,18 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax import mesh
 from gatprune_jax.agent import Policy, observe, with_embedding
 from gatprune_jax.evaluation import Evaluator
-from gatprune_jax.health import is_finite, must_roll_back, refuse_if_all_skipped, roll_back
-from gatprune_jax.resume import Nowhere, Store
+from gatprune_jax.runs.health import is_finite, must_roll_back, refuse_if_all_skipped, roll_back
+from gatprune_jax.runs.resume import Nowhere, Store
+from gatprune_jax.runtime import mesh
 from gatprune_jax.search.candidates import candidate_masks, distinct
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.mdp import greedy_logits, make_decisions, make_environment
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.refinement import neighbours, refine
 from gatprune_jax.search.replay import init_replay, scored_masks
-from gatprune_jax.search.scoring import Scorer, SearchResult, best_classical
+from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
 from gatprune_jax.search.update import (
   Incumbent,
   SearchState,

@@ -12,10 +12,9 @@ from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_
 from gatprune_jax.data import Dataset, Split, cut
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation import Evaluator, check_calibration, make_lesson
-from gatprune_jax.networks import Network
-from gatprune_jax.processes import from_first
+from gatprune_jax.networks import CLASSIFICATION, Network, Task
+from gatprune_jax.runtime.processes import from_first
 from gatprune_jax.search.config import SearchConfig
-from gatprune_jax.tasks import CLASSIFICATION, Task
 
 # Saliency scores of the channels: baselines, and features of the agent.
 DEFAULT_CRITERIA = ("random", "l1", "l2", "bn_scale", "fpgm", "taylor")

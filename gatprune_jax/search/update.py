@@ -31,12 +31,12 @@ from gatprune_jax.agent import (
   utility,
 )
 from gatprune_jax.evaluation import Evaluator
-from gatprune_jax.health import Health, all_finite, healthy, take_if_finite
-from gatprune_jax.maps import first_rows
+from gatprune_jax.runs.health import Health, all_finite, healthy, take_if_finite
+from gatprune_jax.runtime.maps import first_rows
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.mdp import Environment, LogitsFn, decision_logits, rollout, transition
 from gatprune_jax.search.replay import Replay, score_new
-from gatprune_jax.search.scoring import Images, image_scores
+from gatprune_jax.search.scorer import Images, image_scores
 
 _AFTER_ROLLBACK = 2**29  # steps; the largest power of two of which three roll-backs fit an int32
 

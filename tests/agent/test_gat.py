@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.agent import Bipartite, observe, stack_blocks, tiling_for
-from gatprune_jax.agent.blocks import EDGE_FEATURES, FLAGS, TILE
+from gatprune_jax.agent import observe
 from gatprune_jax.agent.gat import (
   Attention,
   GraphAttention,
@@ -16,6 +15,8 @@ from gatprune_jax.agent.gat import (
   to_graphs_tuple,
 )
 from gatprune_jax.channels import make_budgets
+from gatprune_jax.kernels.attention import Bipartite, stack_blocks, tiling_for
+from gatprune_jax.kernels.attention.blocks import EDGE_FEATURES, FLAGS, TILE
 
 CPU = tiling_for("cpu")
 attend = jax.jit(attend_blocks)

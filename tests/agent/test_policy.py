@@ -18,7 +18,7 @@ from gatprune_jax.agent import (
   sample,
   with_embedding,
 )
-from gatprune_jax.agent.blocks import FLAGS, Bipartite, stack_blocks, tiling_for
+from gatprune_jax.kernels.attention.blocks import FLAGS, Bipartite, stack_blocks, tiling_for
 
 
 def random_observation(rng, channels=7, layers=2):

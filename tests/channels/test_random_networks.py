@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax import compilation
 from gatprune_jax.channels import compact_function, compact_variables
 from gatprune_jax.channels.graph import FROZEN
+from gatprune_jax.runtime import compilation
 from tests.channels.counting import count_macs
 from tests.channels.laws import assert_same
 from tests.channels.random_networks import draw_case

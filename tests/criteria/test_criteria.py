@@ -17,8 +17,7 @@ from gatprune_jax.criteria import (
   classical_pruners,
   score_channels,
 )
-from gatprune_jax.networks import Network
-from gatprune_jax.tasks import CLASSIFICATION
+from gatprune_jax.networks import CLASSIFICATION, Network
 
 
 def evidence(eval_fn, variables, x, y=None, key=0):

@@ -18,8 +18,7 @@ from gatprune_jax.evaluation import (
   score_mask,
   score_outputs,
 )
-from gatprune_jax.networks import Network, compact_network
-from gatprune_jax.tasks import CLASSIFICATION
+from gatprune_jax.networks import CLASSIFICATION, Network, compact_network
 
 
 def test_steps_are_nesterovs_on_softmax_regression():

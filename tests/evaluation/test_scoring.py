@@ -17,9 +17,8 @@ from gatprune_jax.evaluation import (
   score_mask,
   score_outputs,
 )
-from gatprune_jax.maps import equal_blocks, first_rows
-from gatprune_jax.networks import Network, compact_network
-from gatprune_jax.tasks import CLASSIFICATION
+from gatprune_jax.networks import CLASSIFICATION, Network, compact_network
+from gatprune_jax.runtime.maps import equal_blocks, first_rows
 from tests.conftest import Example
 
 

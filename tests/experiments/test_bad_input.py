@@ -117,7 +117,7 @@ def _prune(arguments, out, err):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
   sys.dont_write_bytecode = True  # or Python itself would keep the compiled config beside it
   from experiments import prune
-  from experiments.starting import start
+  from experiments.common.app import start
 
   sys.argv = ["prune", *arguments]
   start(prune.main)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from experiments import compare
+from experiments.common.settings import make_settings
 from experiments.configs import digits_resnet8
-from experiments.settings import make_settings
 import gatprune_jax as gp
-from gatprune_jax.journal import Journal, Run
-from gatprune_jax.preemption import Preempted
+from gatprune_jax.runs.journal import Journal, Run
+from gatprune_jax.runtime.preemption import Preempted
 from gatprune_jax.search import SearchResult
 
 BUDGET = 0.5

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from experiments.common.settings import make_settings
 from experiments.configs import (
   cifar10_resnet20,
   cifar10_resnet56,
@@ -13,7 +14,6 @@ from experiments.configs import (
   digits_resnet8,
   imagenet_resnet50,
 )
-from experiments.settings import make_settings
 from tests.data.directories import write_tfds
 from tests.experiments.mains import run
 

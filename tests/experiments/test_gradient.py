@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from experiments import gradient
+from experiments.common.settings import make_settings
 from experiments.configs import digits_resnet8
-from experiments.settings import make_settings
 import gatprune_jax as gp
-from gatprune_jax import workdir as runs
-from gatprune_jax.journal import Run
+from gatprune_jax.runs import workdir as runs
+from gatprune_jax.runs.journal import Run
 
 
 def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys):

@@ -277,8 +277,8 @@ import json, os, sys
 import psutil
 from absl import app
 from experiments import prune
-from gatprune_jax.journal import Loop
-from experiments.starting import start
+from gatprune_jax.runs.journal import Loop
+from experiments.common.app import start
 
 sizes, record = [], Loop.record
 def measured(self, line, values, shown=None):

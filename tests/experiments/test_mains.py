@@ -13,12 +13,12 @@ from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
+from experiments.common.settings import make_settings
 from experiments.configs import digits_ablations, digits_resnet8
-from experiments.settings import make_settings
 import gatprune_jax as gp
-from gatprune_jax.checkpoint import restore_variables, save_variables
 from gatprune_jax.data import load_dataset
 from gatprune_jax.models import cifar_resnet
+from gatprune_jax.runs.checkpoint import restore_variables, save_variables
 from tests.experiments.mains import SMALL, contents, metrics, run
 
 

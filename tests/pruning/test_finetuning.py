@@ -6,13 +6,13 @@ import numpy as np
 import gatprune_jax as gp
 from gatprune_jax.channels import compact_variables, make_constraints
 from gatprune_jax.data import load_dataset
-from gatprune_jax.evaluation import Recipe
-from gatprune_jax.journal import Journal, Run
 from gatprune_jax.models import cifar_resnet
 from gatprune_jax.networks import from_linen
 from gatprune_jax.pruning import finetune
-from gatprune_jax.resume import CheckpointConfig
+from gatprune_jax.runs.journal import Journal, Run
+from gatprune_jax.runs.resume import CheckpointConfig
 from gatprune_jax.search import make_problem
+from gatprune_jax.training import Recipe
 from tests.channels.laws import assert_same, random_mask
 
 

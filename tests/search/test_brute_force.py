@@ -14,9 +14,8 @@ from gatprune_jax.agent import CriticConfig, PPOConfig
 from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
-from gatprune_jax.networks import Network
+from gatprune_jax.networks import CLASSIFICATION, Network
 from gatprune_jax.search import PruningProblem, Scorer, search
-from gatprune_jax.tasks import CLASSIFICATION
 from tests.search import test_search
 
 CONFIG = dataclasses.replace(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.health import Diverged, must_roll_back, roll_back
-from gatprune_jax.resume import Checkpoints, Nowhere
+from gatprune_jax.runs.health import Diverged, must_roll_back, roll_back
+from gatprune_jax.runs.resume import Checkpoints, Nowhere
 from gatprune_jax.search import Scorer, search
 from gatprune_jax.search.loop import compile_update, learn, prepare
 from tests.search.test_search import CONFIG, make_problem

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from gatprune_jax.search.refinement import neighbours, refine
-from tests.search.test_equal_budget import Score, feasible_masks, make_terms
+from tests.search.baselines.test_equal_budget import Score, feasible_masks, make_terms
 
 
 def test_neighbours_are_feasible_and_begin_with_the_likeliest_exchange():

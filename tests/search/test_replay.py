@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gatprune_jax.maps import first_rows
+from gatprune_jax.runtime.maps import first_rows
 from gatprune_jax.search.replay import init_replay, score_new, scored_masks
 
 WEIGHTS = jnp.array([1.0, 2, 4, 8])

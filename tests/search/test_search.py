@@ -13,8 +13,8 @@ from gatprune_jax.channels import make_budgets, make_constraints
 from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import AdaptationConfig, Score
-from gatprune_jax.networks import Network
-from gatprune_jax.resume import Nowhere
+from gatprune_jax.networks import CLASSIFICATION, Network
+from gatprune_jax.runs.resume import Nowhere
 from gatprune_jax.search import (
   PruningProblem,
   Scorer,
@@ -25,10 +25,9 @@ from gatprune_jax.search import (
 )
 from gatprune_jax.search import loop as loop_module
 from gatprune_jax.search.loop import compile_update, final_logits, learn, prepare
-from gatprune_jax.search.scoring import image_scores
+from gatprune_jax.search.scorer import image_scores
 from gatprune_jax.search.update import Incumbent, challenge
-from gatprune_jax.tasks import CLASSIFICATION
-from tests.search.test_equal_budget import make_terms
+from tests.search.baselines.test_equal_budget import make_terms
 
 CONFIG = SearchConfig(
   updates=4, samples=4, schedule="one_shot", constraint="lagrangian", keep_floor=0.1,

@@ -1,0 +1,98 @@
+"""How fast masks are scored, batch norm recalibrated for each."""
+
+from collections.abc import Callable, Iterator
+import functools
+import itertools
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.benchmarks.masked_resnet import Problem, problem
+from experiments.benchmarks.measuring import Row, alternating, dtypes, rows_against
+from experiments.benchmarks.peers import adapter
+from gatprune_jax.data import Split
+from gatprune_jax.evaluation import AdaptationConfig, Evaluator, recalibrate, running_momentum
+from gatprune_jax.networks import CLASSIFICATION, masked_network
+from gatprune_jax.runtime import compilation, mesh
+from gatprune_jax.runtime.maps import first_rows
+
+_MASKS, _IMAGES = 16, 256  # as many images for the statistics as for the score
+_BATCH = 64  # of those for the statistics
+_jit = functools.partial(compilation.jit, shared=True)
+
+
+def scoring() -> Iterator[Row]:
+  """Against one forward pass over the same images a mask, and against what one writes first."""
+  for dtype in dtypes():
+    p = problem(_MASKS, _IMAGES, dtype)
+    images = np.concatenate([p.x, p.calibration])
+    plain_fn = compilation.jit(p.network.eval_fn)
+    references = {
+      "forward pass, same FLOPs": lambda p=p, fn=plain_fn, images=images: [
+        fn(p.network.variables, images) for _ in p.masks
+      ],
+      "vmap over all masks": _written_first(p),
+    }
+    if jax.default_backend() == "cpu":
+      references["the same by jax.jit"] = score_all(p, jax.jit)
+    ours, *theirs = alternating(score_all(p), *references.values(), repeats=3)
+    note = f"{_MASKS / ours:.2f} masks/s"
+    yield from rows_against(_name(p), ours, dict(zip(references, theirs, strict=True)), note)
+
+
+def scoring_against_torch() -> Iterator[Row]:
+  """Against a loop over masks in PyTorch: as one writes it first, and at its best.
+
+  Raises:
+    Skipped: without PyTorch.
+  """
+  torch_network = adapter("torch")
+  settings = list(itertools.product((64, 128, 256), torch_network.FORMATS))
+  for dtype in dtypes():
+    p = problem(_MASKS, _IMAGES, dtype)
+    x, calibration = np.asarray(p.x), np.asarray(p.calibration)
+    loops = [torch_network.scorer(_MASKS, x, calibration, *setting, dtype) for setting in settings]
+    ours, *theirs = alternating(score_all(p), *loops, repeats=3)
+    best = int(np.argmin(theirs))
+    batch, layout = settings[best]
+    note = f"PyTorch's best: batch {batch}, {layout}"
+    first = settings.index((256, "NCHW"))
+    rows = ((first, "PyTorch loop", "batch 256, NCHW"), (best, "PyTorch loop, tuned", note))
+    for i, name, told in rows:
+      yield Row(_name(p), ours, name, theirs[i], theirs[i] / ours, told)
+
+
+def score_all(p: Problem, jit: Callable = _jit) -> functools.partial[Any]:
+  """Scores the masks of a problem as a search does, in one call, compiled by `jit`."""
+  train = Split(np.asarray(p.calibration), np.asarray(p.y))
+  evaluator = Evaluator(
+    p.graph, p.network, CLASSIFICATION, train, adaptation=AdaptationConfig(),
+    calibration_images=len(p.calibration), calibration_batch=_BATCH, num_images=len(p.x),
+    samples=len(p.masks),
+  )  # fmt: skip
+
+  def score(masks, weights, x, y):
+    one = lambda mask, *same: evaluator.score(*same[:1], mask, *same[1:]).score.mean()
+    return first_rows(one, masks, len(masks), evaluator.chunk, weights, x, y)
+
+  args = mesh.replicate((p.masks, evaluator.weights, p.x, p.y))
+  return functools.partial(jit(score), *args)
+
+
+def _written_first(p: Problem) -> Callable[[], jax.Array]:
+  """vmap over all masks and all images at once."""
+  momentum = running_momentum(p.network, p.x[:64])
+
+  def one(mask, variables, calibration, x, y):
+    under_mask = masked_network(p.graph, p.network, mask)
+    own = recalibrate(under_mask, momentum, variables, calibration)
+    return CLASSIFICATION.score(under_mask.eval_fn(own, x), y).mean()
+
+  score = jax.jit(jax.vmap(one, (0, None, None, None, None)))
+  args = (p.masks, p.network.variables, p.calibration[None], p.x, p.y)
+  return functools.partial(score, *args)
+
+
+def _name(p: Problem) -> str:
+  return f"score {_MASKS} masks of resnet20, {2 * _IMAGES} images each, {p.dtype}"

@@ -1,0 +1,1 @@
+"""What the mains share: command line, settings, and what every experiment begins with."""

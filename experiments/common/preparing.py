@@ -1,0 +1,51 @@
+"""From settings to what all methods of an experiment start from."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from experiments.common import dense
+from experiments.common.settings import Settings
+import gatprune_jax as gp
+from gatprune_jax.channels import Constraints, make_constraints
+from gatprune_jax.data import Dataset
+from gatprune_jax.search import PruningProblem, check_search, make_problem
+
+
+class Prepared(NamedTuple):
+  """All that is known before there are weights."""
+
+  data: Dataset
+  dense: dense.Dense
+  constraints: Constraints  # the graph of its channels, budgets and floors
+
+
+def prepare(settings: Settings, limits: Mapping[str, float]) -> Prepared:
+  """Loads data, makes the network and finds its channels; writes nothing.
+
+  Args:
+    settings: of the experiment.
+    limits: {resource: largest share of the dense network's cost}.
+
+  Raises:
+    InputError: where the settings do not fit the data, or the budgets cannot be reached.
+  """
+  data = dense.load_data(settings)
+  made = dense.make_network(settings, data)
+  network = made.network
+  graph = gp.trace(network.eval_fn, network.variables, jnp.asarray(data.train.x[:1]))
+  constraints = make_constraints(
+    graph, limits, settings.search.keep_floor, settings.search.allow_empty
+  )
+  check_search(settings.search, data, settings.seed)
+  return Prepared(data, made, constraints)
+
+
+def problem_of(settings: Settings, prepared: Prepared, variables: Any) -> PruningProblem:
+  """What is to be pruned, once there are weights; see `make_problem`."""
+  network = prepared.dense.network.with_variables(variables)
+  return make_problem(
+    network, prepared.constraints, prepared.data,
+    config=settings.search, criteria=settings.criteria, seed=settings.seed,
+  )  # fmt: skip

@@ -1,0 +1,149 @@
+"""Sections of a config that only experiments have; the others are settings of the library."""
+
+from collections.abc import Iterable
+import dataclasses
+import itertools
+import re
+from typing import Any
+
+from experiments.common.config_tree import OPEN
+from gatprune_jax import InputError
+from gatprune_jax.criteria import CRITERIA, SCOPES
+from gatprune_jax.models import DTYPES
+from gatprune_jax.runs.journal import path_name
+from gatprune_jax.search import SEARCHES
+from gatprune_jax.training import Recipe
+
+_VARIANT = re.compile("[A-Za-z0-9][A-Za-z0-9 ,.+=_-]{0,99}")  # names become those of directories
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Which network.
+
+  Attributes:
+    name: a key of `gatprune_jax.models.MODELS`; only a label where there is a factory.
+    dtype: of the computation: "float32", "bfloat16", or "auto", which is bfloat16 on accelerators
+      and float32 on CPU.
+    factory: "my_package.my_module:make" for a network that the project does not know: a function
+      of the number of classes and the image shape that returns a gatprune_jax Network. "": none.
+    options: the network's own, an argument of its constructor.
+  """
+
+  name: str = "resnet20"
+  dtype: str = "auto"
+  factory: str = ""
+  options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata=OPEN)
+
+  def __post_init__(self):
+    """Refuses an unknown dtype, what names no function, and dropout: training gives it no key."""
+    if self.dtype not in DTYPES:
+      raise InputError(f"model dtype {self.dtype!r} is unknown: choose from {', '.join(DTYPES)}")
+    module, _, function = self.factory.partition(":")
+    names = [*module.split("."), function]
+    if self.factory and not all(name.isidentifier() for name in names):
+      raise InputError(
+        f"model factory {self.factory!r} names no function: give MODULE:NAME, such as "
+        "my_package.my_module:make"
+      )
+    if (dropout := self.options.get("dropout", 0)) != 0:
+      raise InputError(f"model dropout is {dropout}: experiments train without any, set it to 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseConfig:
+  """Where the trained network comes from that is pruned.
+
+  Attributes:
+    checkpoint: workdir of a finished experiments.train, whose network experiments.prune prunes;
+      "": it is trained first.
+    weights: PyTorch file that training starts from; "": random weights.
+    trained: whether the variables of model.factory or dense.weights are trained already: they are
+      pruned as they are, without training.
+    recipe: how the dense network is trained. There is no teacher: distillation is 0.
+  """
+
+  checkpoint: str = ""
+  weights: str = ""
+  trained: bool = False
+  recipe: Recipe = dataclasses.field(
+    default_factory=lambda: Recipe(
+      epochs=100, learning_rate=0.1, warmup_epochs=2.0, distillation=0.0, temperature=1.0
+    )
+  )
+
+  def __post_init__(self):
+    """Refuses a teacher, and two trained networks."""
+    if self.recipe.distillation != 0:
+      raise InputError("dense.recipe.distillation must be 0: the dense network has no teacher")
+    if self.trained and self.checkpoint:
+      raise InputError(
+        f"dense.trained is True and dense.checkpoint is {self.checkpoint!r}: each gives a trained "
+        "network, take one of them"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+  """What `experiments.compare` runs.
+
+  Attributes:
+    seeds: of the experiments, one dense network each.
+    budgets: largest shares of the MACs, each of which every method is brought to.
+    variants: of the agent, {name: {field of search: other value}}; the searches get as many masks
+      as the first of them.
+    searches: keys of `gatprune_jax.search.SEARCHES`, beside the agent.
+    finetune: whether networks are fine-tuned; False stops before.
+  """
+
+  seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+  budgets: tuple[float, ...] = (0.5, 0.25)
+  variants: dict[str, dict[str, Any]] = dataclasses.field(default_factory=lambda: {"agent": {}})
+  searches: tuple[str, ...] = ("random_ratios", "evolve_ratios", "evolve_bits", "ratio_agent")
+  finetune: bool = True
+
+  def __post_init__(self):
+    """Refuses what there is nothing to compare of."""
+    if not self.seeds or not self.budgets or not self.variants:
+      raise InputError(
+        f"compare seeds {self.seeds}, budgets {self.budgets} and variants "
+        f"{tuple(self.variants)}: name one of each at least"
+      )
+    valid = all(type(seed) is int and 0 <= seed < 2**32 for seed in self.seeds)  # no bool
+    if not valid or len(set(self.seeds)) < len(self.seeds):
+      raise InputError(
+        f"compare seeds {self.seeds} must be distinct whole numbers, at least 0 and below 2**32"
+      )
+    is_share = lambda b: isinstance(b, (int, float)) and type(b) is not bool and 0 < b <= 1
+    valid = all(map(is_share, self.budgets))
+    if not valid or len(set(self.budgets)) < len(self.budgets):
+      raise InputError(
+        f"compare budgets {self.budgets} must be distinct numbers above 0, at most 1"
+      )
+    for name in self.searches:
+      if name not in tuple(SEARCHES):
+        raise InputError(
+          f"compare searches: {name!r} is unknown, choose from {', '.join(SEARCHES)}"
+        )
+    if len(set(self.searches)) < len(self.searches):
+      raise InputError(f"compare searches {self.searches} must be distinct")
+    _check_variants(self.variants)
+
+
+def _check_variants(names: Iterable[Any]) -> None:
+  """Refuses names that are those of other methods or phases, or would share their places."""
+  pruners = map(" ".join, itertools.product(CRITERIA, SCOPES))
+  others = ("dense", "training", "finetune", *SEARCHES, *pruners)
+  taken = {path_name(name): name for name in others}
+  for name in names:
+    if not (isinstance(name, str) and _VARIANT.fullmatch(name)):
+      raise InputError(
+        f"compare variant {name!r} is no name: begin with a letter or digit, and have at most 100 "
+        "of these, spaces, and , . + = _ -"
+      )
+    if (other := taken.get(path_name(name))) is not None:
+      raise InputError(
+        f"compare variant {name!r} has the name of another method, variant or phase, {other!r}: "
+        "take one that differs by more than spaces"
+      )
+    taken[path_name(name)] = name

@@ -1,0 +1,188 @@
+"""The observation: the channel graph with node and edge features, split into static and dynamic.
+
+Nodes are the N channels followed by the L layers. A layer of n_in inputs and n_out outputs is a
+complete bipartite block between its channels, once in each direction, and a star between the layer
+node and its channels. Every node has an edge to itself.
+"""
+
+from collections.abc import Mapping
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gatprune_jax.channels import (
+  FROZEN,
+  Budgets,
+  ChannelGraph,
+  group_starts,
+  rank_in_group,
+  ranks,
+)
+from gatprune_jax.channels import Layer as ChannelLayer
+from gatprune_jax.criteria import mean_by_channel, vector_statistics
+from gatprune_jax.kernels.attention import tile_kernels
+from gatprune_jax.kernels.attention.blocks import Bipartite, Block, flags, stack_blocks, tiling_for
+from gatprune_jax.kernels.attention.tiles import Tiles, tile_sets
+
+_KINDS = ("conv", "depthwise", "dense")
+_VECTORS = ("scale", "bias", "mean", "var")
+
+
+class Observation(NamedTuple):
+  """The part of the state that no action changes."""
+
+  channels: np.ndarray  # [N, F] float32, standardised
+  layers: np.ndarray  # [L, G] float32
+  blocks: tuple[Block, ...] | Tiles
+  group_of: np.ndarray  # [N] int32
+
+
+def observe(
+  graph: ChannelGraph,
+  variables: Any,
+  saliency: Mapping[str, np.ndarray],
+  budgets: Budgets,
+  edge_norms: bool,
+) -> Observation:
+  """Reads the observation off the graph and the weights.
+
+  Channel features are each saliency score's rank in its group and among all channels, both in
+  [-1, 1]; the means of batch-norm scale, bias, mean and variance; log norms of the kernels that
+  write and that read the channel; log width of its group; its position in depth; log number of
+  output positions; and its marginal share of each constrained resource. All are standardised.
+
+  Args:
+    graph: the network's channels.
+    variables: its weights.
+    saliency: {criterion: scores `[N]`}.
+    budgets: the constraints.
+    edge_norms: whether an edge has the norm of the kernel between its two channels as a feature,
+      or only what it shares with all edges of its layer.
+  """
+  arrays = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(variables)]
+  num = graph.num_channels
+  widths = np.array([len(group.channels) for group in graph.groups])
+  columns = []
+  for scores in saliency.values():
+    columns += [_rank_in_own_group(graph, scores, widths), rank_among_all(scores)]
+  for name in _VECTORS:
+    values = vector_statistics(graph, variables, name, lambda a: a)
+    columns.append(np.zeros(num) if values is None else values)
+  norms = [_kernel_norms(layer, arrays) for layer in graph.layers]
+  written = [(n.outputs, np.linalg.norm(n.values, axis=0)) for n in norms if n is not None]
+  read = [(n.inputs, np.linalg.norm(n.values, axis=1)) for n in norms if n is not None]
+  for pieces in (written, read):
+    columns.append(np.log(mean_by_channel(num, pieces) + 1e-6))
+  columns.append(np.log(widths)[graph.group_of])
+  depth = [
+    (layer.outputs, np.full(len(layer.outputs), index / len(graph.layers)))
+    for index, layer in enumerate(graph.layers)
+  ]
+  positions = [
+    (layer.outputs, np.full(len(layer.outputs), np.log(layer.positions))) for layer in graph.layers
+  ]
+  columns += [mean_by_channel(num, depth), mean_by_channel(num, positions)]
+  for resource, dense in zip(budgets.resources, budgets.dense, strict=True):
+    columns.append(np.asarray(resource.gradient(np.ones(num))) / dense * num)
+
+  return Observation(
+    channels=_standardised(np.stack(columns, axis=1)),
+    layers=_layer_features(graph),
+    blocks=_blocks(graph, norms, edge_norms),
+    group_of=graph.group_of.astype(np.int32),
+  )
+
+
+def dynamic_features(mask: jax.Array, decided: jax.Array, slack: jax.Array) -> jax.Array:
+  """The part of a channel's features that actions change, `[N, 2 + K]` float32.
+
+  Args:
+    mask: bool `[N]`, the mask so far.
+    decided: bool `[N]`, the channels already decided.
+    slack: (c_k(mask)/c_k(dense) - d_k) / d_k so far, `[K]`.
+  """
+  num = mask.shape[0]
+  flags = jax.numpy.stack([mask, decided], axis=1).astype(jax.numpy.float32)
+  shared = jax.numpy.broadcast_to(slack.astype(jax.numpy.float32), (num, slack.shape[0]))
+  return jax.numpy.concatenate([flags, shared], axis=1)
+
+
+class _Norms(NamedTuple):
+  inputs: np.ndarray  # [n_in] distinct channel ids
+  outputs: np.ndarray  # [n_out] distinct channel ids
+  values: np.ndarray  # [n_in, n_out] L2 norm of the kernel elements between two channels
+
+
+def _kernel_norms(layer: ChannelLayer, arrays: list[np.ndarray]) -> _Norms | None:
+  """Norms between live channels; None where the layer has no kernel between channels."""
+  if layer.kernel is None or None in layer.kernel_axes:
+    return None
+  kernel = np.moveaxis(arrays[layer.kernel], layer.kernel_axes, (0, 1))
+  squared = (kernel**2).sum(tuple(range(2, kernel.ndim)))
+  in_ids, in_index = np.unique(layer.inputs, return_inverse=True)
+  out_ids, out_index = np.unique(layer.outputs, return_inverse=True)
+  summed = np.zeros((len(in_ids), len(out_ids)))
+  np.add.at(summed, (in_index[:, None], out_index[None]), squared)
+  live_in, live_out = in_ids != FROZEN, out_ids != FROZEN
+  return _Norms(in_ids[live_in], out_ids[live_out], np.sqrt(summed[np.ix_(live_in, live_out)]))
+
+
+def _blocks(
+  graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool
+) -> tuple[Block, ...] | Tiles:
+  logs = [np.log(n.values + 1e-6).ravel() for n in norms if n is not None]
+  everything = np.concatenate([*logs, np.zeros(1)])
+  mean, std = everything.mean(), everything.std() + 1e-6
+  sets = []
+  for index, (layer, norm) in enumerate(zip(graph.layers, norms, strict=True)):
+    if norm is not None and norm.values.size:
+      strength = (np.log(norm.values + 1e-6) - mean) / std if edge_norms else None
+      reverse = None if strength is None else strength.T
+      dense = layer.kind == "dense"
+      forward, backward = flags(forward=True, dense=dense), flags(backward=True, dense=dense)
+      sets.append(Bipartite(norm.inputs, norm.outputs, forward, strength))
+      sets.append(Bipartite(norm.outputs, norm.inputs, backward, reverse))
+    members = np.unique(np.concatenate([layer.inputs, layer.outputs]))
+    members = members[members != FROZEN]
+    if len(members):
+      node = np.array([graph.num_channels + index])
+      sets.append(Bipartite(node, members, flags(layer=True), None))
+      sets.append(Bipartite(members, node, flags(layer=True), None))
+  if tile_kernels.run_here():
+    return tile_sets(sets, graph.num_channels + len(graph.layers))
+  return stack_blocks(sets, tiling_for(jax.default_backend()))
+
+
+def _layer_features(graph: ChannelGraph) -> np.ndarray:
+  sizes = [math.prod(ids.size for ids in layer.axes) for layer in graph.layers]
+  macs = sizes * np.array([layer.macs_per_pair for layer in graph.layers])
+  columns = [
+    np.arange(len(graph.layers)),
+    np.log([layer.inputs.size for layer in graph.layers]),
+    np.log([layer.outputs.size for layer in graph.layers]),
+    np.log([layer.positions for layer in graph.layers]),
+    macs / macs.sum(),
+    *([layer.kind == kind for layer in graph.layers] for kind in _KINDS),
+  ]
+  return _standardised(np.stack([np.asarray(c, np.float64) for c in columns], axis=1))
+
+
+def rank_among_all(scores: np.ndarray) -> np.ndarray:
+  """Ranks of scores `[n]` spread over [-1, 1], highest at 1; equal scores in order of index."""
+  return 1 - 2 * (ranks(scores) + 0.5) / len(scores)
+
+
+def _rank_in_own_group(graph: ChannelGraph, scores: np.ndarray, widths: np.ndarray) -> np.ndarray:
+  ranked = rank_in_group(
+    rank_among_all(scores).astype(np.float32), graph.group_of, group_starts(graph)
+  )
+  return 1 - 2 * (np.asarray(ranked) + 0.5) / widths[graph.group_of]
+
+
+def _standardised(columns: np.ndarray) -> np.ndarray:
+  """Zero mean and unit variance per column; a constant column becomes zero."""
+  centred = columns - columns.mean(0)
+  std = centred.std(0)
+  return np.where(std > 1e-6, centred / np.maximum(std, 1e-6), 0.0).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Compact networks on disk."""

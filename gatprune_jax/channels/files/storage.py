@@ -1,0 +1,173 @@
+"""Networks on disk that reload and run without the code of their model.
+
+A saved network is a directory: `network.stablehlo` (the function, from `jax.export`, for CPU, GPU
+and TPU, with a symbolic batch size, differentiable once), `variables.npz` (the bytes of the leaves)
+and `manifest.json` (their paths, shapes and types).
+"""
+
+from collections.abc import Callable
+import dataclasses
+import json
+import os
+import shutil
+from typing import Any, BinaryIO
+
+import jax
+from jax import export
+import jax.numpy as jnp
+import numpy as np
+
+from gatprune_jax.channels.compaction import Compact
+from gatprune_jax.channels.files.stablehlo import input_spec
+from gatprune_jax.channels.graph import leaf_paths
+from gatprune_jax.errors import InputError, first_line
+
+_FORMAT = 2
+_PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """A network read back from disk.
+
+  Attributes:
+    apply: `apply(variables, x)`, any batch size.
+    variables: in the tree that was saved, if it consists of dicts, lists and tuples; else a dict of
+      the leaves by path. PRNG keys are there as their data.
+  """
+
+  apply: Callable[..., Any]
+  variables: Any
+
+
+def save(path: str | os.PathLike, small: Compact, x: Any) -> None:
+  """Writes a network so that `load` runs it without its model's code.
+
+  Args:
+    path: a directory; it must not exist yet, and appears only once it is complete.
+    small: the network.
+    x: an example input; its first axis becomes a symbolic batch size.
+
+  Raises:
+    InputError: where the path exists, two variables have one path, or x or the outputs are in
+      containers of other kinds than dicts, lists and tuples.
+  """
+  path = os.fspath(path)
+  if os.path.exists(path):
+    raise InputError(f"{path} exists: choose another path, or remove it first")
+  (batch,) = export.symbolic_shape("batch")
+  variables, undo = _as_plain(small.variables)
+  variables_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), variables)
+  apply = jax.jit(lambda variables, x: small.apply(undo(variables), x))
+  exported = export.export(apply, platforms=_PLATFORMS)(variables_spec, input_spec(x, batch))
+  try:
+    network = exported.serialize(vjp_order=1)
+  except ValueError as error:
+    raise InputError(
+      "x and the outputs of a network that is saved must be arrays, or dicts, lists and tuples of "
+      f"arrays: {first_line(error)}"
+    ) from error
+
+  leaves, names = jax.tree.leaves(variables), leaf_paths(variables)
+  # Under the name "npz" knows no bfloat16, so every leaf is stored as its bytes.
+  arrays = [np.frombuffer(np.asarray(leaf).tobytes(), np.uint8) for leaf in leaves]
+  manifest = {
+    "format": _FORMAT,
+    "jax": jax.__version__,
+    "variables": [
+      {"path": name, "shape": leaf.shape, "dtype": leaf.dtype.name}
+      for name, leaf in zip(names, leaves, strict=True)
+    ],
+  }
+  partial = f"{path.rstrip(os.sep)}.partial"
+  shutil.rmtree(partial, ignore_errors=True)
+  os.makedirs(partial)
+  try:
+    with open(os.path.join(partial, "network.stablehlo"), "wb") as file:
+      file.write(network)
+    np.savez(os.path.join(partial, "variables.npz"), *arrays)
+    with open(os.path.join(partial, "manifest.json"), "w") as file:
+      json.dump(manifest, file, indent=1)
+    os.rename(partial, path)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+
+
+def load(path: str | os.PathLike) -> Loaded:
+  """Reads what `save` wrote.
+
+  Raises:
+    InputError: where the path is not a complete saved network of this format, or needs 64 bits.
+  """
+  path = os.fspath(path)
+  manifest = _parsed(path, "manifest.json", lambda file: dict(json.load(file)))
+  if manifest.get("format") != _FORMAT:
+    raise InputError(f"{path} has format {manifest.get('format')}, this version reads {_FORMAT}")
+  for spec in manifest.get("variables", ()):
+    if jax.dtypes.canonicalize_dtype(spec["dtype"]) != jnp.dtype(spec["dtype"]):
+      raise InputError(
+        f"{path} holds {spec['path']} as {spec['dtype']}, which JAX does not keep: set "
+        "JAX_ENABLE_X64=1"
+      )
+  exported = _parsed(
+    path, "network.stablehlo", lambda file: export.deserialize(bytearray(file.read()))
+  )
+  leaves = _parsed(path, "variables.npz", lambda file: _leaves(file, manifest["variables"]))
+  args_treedef = exported.in_tree.children()[0]
+  variables = jax.tree.unflatten(args_treedef.children()[0], leaves)
+  return Loaded(jax.jit(exported.call), variables)
+
+
+def _parsed(path: str, name: str, parse: Callable[[BinaryIO], Any]) -> Any:
+  """What `parse` makes of one file of a saved network."""
+  try:
+    with open(os.path.join(path, name), "rb") as file:
+      return parse(file)
+  except Exception as error:  # zip, JSON and FlatBuffers each fail in ways of their own
+    raise InputError(
+      f"{path} is not a saved network: {name} cannot be read ({type(error).__name__}: {error}); "
+      "choose a directory that save wrote, with all of its files whole"
+    ) from error
+
+
+def _leaves(file: BinaryIO, specs: list[dict[str, Any]]) -> list[jax.Array]:
+  """The variables of the manifest, from their bytes."""
+  with np.load(file) as stored:
+    return [
+      jnp.asarray(np.frombuffer(stored[f"arr_{i}"], jnp.dtype(v["dtype"])).reshape(v["shape"]))
+      for i, v in enumerate(specs)
+    ]
+
+
+def _as_plain(variables: Any) -> tuple[Any, Callable[[Any], Any]]:
+  """Variables in containers that a file can name, as in `Loaded`, and what undoes it."""
+  leaves, treedef = jax.tree.flatten(variables)
+  keys = {i: jax.random.key_impl(leaf) for i, leaf in enumerate(leaves) if _is_key(leaf)}
+  data = [jax.random.key_data(leaf) if i in keys else leaf for i, leaf in enumerate(leaves)]
+  names = leaf_paths(variables)
+  if not (is_plain := _is_plain(treedef)) and len(set(names)) < len(names):
+    twice = next(name for name in names if names.count(name) > 1)
+    raise InputError(f"two variables have the path {twice}: a saved network needs one for each")
+  plain = jax.tree.unflatten(treedef, data) if is_plain else dict(zip(names, data, strict=True))
+
+  def undo(plain: Any) -> Any:
+    data = jax.tree.leaves(plain) if is_plain else [plain[name] for name in names]
+    wrapped = (
+      jax.random.wrap_key_data(leaf, impl=keys[i]) if i in keys else leaf
+      for i, leaf in enumerate(data)
+    )
+    return jax.tree.unflatten(treedef, wrapped)
+
+  return plain, undo
+
+
+def _is_key(leaf: Any) -> bool:
+  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _is_plain(treedef: Any) -> bool:
+  """Whether a tree consists of dicts, lists, tuples and None."""
+  node = treedef.node_data()
+  known = node is None or node[0] in (dict, list, tuple, type(None))
+  return known and all(map(_is_plain, treedef.children()))

@@ -1,0 +1,185 @@
+"""Rules of convolutions and dot products, the layers of a network; see `rules`."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gatprune_jax.channels.rules.axes import UNLABELLED, WINDOW, Axes, Axis, merge
+from gatprune_jax.channels.rules.classes import LabelClasses
+
+
+class Contraction(NamedTuple):
+  """Where the channels of a convolution or dot product are.
+
+  `axis` (of operand `operand`) is contracted, or, where groups come and go whole, passed through;
+  `kernel_in` and `kernel_out` are axes of the operand `kernel`, which holds the weights;
+  `out` is the result's axis of output channels. None where there is no such axis.
+  """
+
+  operand: int
+  axis: int | None
+  kernel: int
+  kernel_in: int | None
+  kernel_out: int | None
+  out: int | None
+  by_group: bool = False
+
+
+def goes_by_group(eqn) -> bool:
+  """How a grouped convolution is cut, of two ways that leave groups of equal size.
+
+  True: whole groups, each with its input and output channels, as in a depthwise convolution.
+  False: the same channels in every group. The way with more decisions is taken.
+  """
+  groups = eqn.params["feature_group_count"]
+  dims = eqn.params["dimension_numbers"]
+  per_input = eqn.invars[1].aval.shape[dims.rhs_spec[1]]
+  per_output = eqn.invars[1].aval.shape[dims.rhs_spec[0]] // groups
+  return groups > 1 and groups >= per_input + per_output
+
+
+def conv_contraction(eqn) -> Contraction:
+  """Reads a convolution's axes off its dimension numbers."""
+  dims = eqn.params["dimension_numbers"]
+  by_group = goes_by_group(eqn)
+  return Contraction(
+    operand=0,
+    axis=dims.lhs_spec[1],
+    kernel=1,
+    kernel_in=None if by_group else dims.rhs_spec[1],
+    kernel_out=dims.rhs_spec[0],
+    out=dims.out_spec[1],
+    by_group=by_group,
+  )
+
+
+def dot_contraction(eqn, inputs: list[Axes], is_weight: tuple[bool, bool]) -> Contraction:
+  """The weights are the operand made of variables only; where neither or both are, the right."""
+  contract, batch = eqn.params["dimension_numbers"]
+  kernel = 0 if is_weight == (True, False) else 1
+  other = 1 - kernel
+  # An einsum may contract space together with channels: the pair with labels on both sides.
+  pairs = [
+    (a, b)
+    for a, b in zip(contract[other], contract[kernel], strict=True)
+    if inputs[other][a] is not None and inputs[kernel][b] is not None
+  ]
+  free = [
+    [k for k in range(len(inputs[side])) if k not in contract[side] and k not in batch[side]]
+    for side in (0, 1)
+  ]
+  out_axes = [(0, k) for k in free[0]] + [(1, k) for k in free[1]]
+  labelled = [(side, k) for side, k in out_axes if inputs[side][k] is not None]
+  carried = _carried_side(eqn, inputs)
+  if carried is not None:
+    labelled = [(side, k) for side, k in labelled if side == carried]
+  kernel_out = [(side, k) for side, k in labelled if side == kernel]
+  produced = (kernel_out or labelled)[-1:]
+  return Contraction(
+    operand=other,
+    axis=pairs[0][0] if pairs else None,
+    kernel=kernel,
+    kernel_in=pairs[0][1] if pairs else None,
+    kernel_out=kernel_out[-1][1] if kernel_out else None,
+    out=len(batch[0]) + out_axes.index(produced[0]) if produced else None,
+  )
+
+
+def _carried_side(eqn, inputs: list[Axes]) -> int | None:
+  """The operand whose channels a dot product over space (a resized image, say) carries along.
+
+  Its contracted axes are unlabelled, those of the other, which holds weights, are not.
+  """
+  contract, batch = eqn.params["dimension_numbers"]
+  labelled = [any(inputs[side][k] is not None for k in contract[side]) for side in (0, 1)]
+  if labelled[0] == labelled[1]:
+    return None
+  side = labelled.index(False)
+  free = [k for k in range(len(inputs[side])) if k not in (*contract[side], *batch[side])]
+  return side if any(inputs[side][k] is not None for k in free) else None
+
+
+def conv(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Unifies the input's channels with the kernel's; groups stay equal in size."""
+  lhs, rhs = inputs
+  dims, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
+  features, kernel_in, kernel_out = (
+    lhs[dims.lhs_spec[1]], rhs[dims.rhs_spec[1]], rhs[dims.rhs_spec[0]],
+  )  # fmt: skip
+  out: list[Axis] = [None] * len(lhs)
+  for k, labels in enumerate(lhs):
+    if labels is not None and k != dims.lhs_spec[1]:
+      classes.freeze(labels, "batch or space of a convolution")
+  for k in dims.rhs_spec[2:]:
+    if rhs[k] is not None:
+      classes.freeze(rhs[k], WINDOW)
+  if eqn.params["batch_group_count"] != 1:
+    for labels in (features, kernel_in, kernel_out):
+      if labels is not None:
+        classes.freeze(labels, "convolution with batch groups")
+    return [tuple(out)]
+  out[dims.out_spec[1]] = kernel_out
+  if goes_by_group(eqn):
+    if kernel_in is not None:
+      classes.freeze(kernel_in, WINDOW)
+    per_group = [_groups_as_one(classes, labels, groups) for labels in (features, kernel_out)]
+    merge(classes, *per_group, UNLABELLED)
+  else:
+    merge(classes, features, None if kernel_in is None else np.tile(kernel_in, groups), UNLABELLED)
+    if groups > 1 and kernel_out is not None:
+      rows = kernel_out.reshape(groups, -1)
+      for other in rows[1:]:
+        classes.unify(rows[0], other)
+  return [tuple(out)]
+
+
+def _groups_as_one(classes: LabelClasses, labels: Axis, groups: int) -> Axis:
+  """Unifies the labels of each group; returns one for each, int64 `[groups]`."""
+  if labels is None:
+    return None
+  columns = labels.reshape(groups, -1).T
+  for other in columns[1:]:
+    classes.unify(columns[0], other)
+  return columns[0]
+
+
+def conv_params(eqn, inputs, outputs, kept):
+  """Where groups come and go whole, there are as many as are left."""
+  groups = eqn.params["feature_group_count"]
+  features = inputs[0][eqn.params["dimension_numbers"].lhs_spec[1]]
+  if features is None or not goes_by_group(eqn):
+    return eqn.params
+  left = int(kept(features).sum()) * groups // len(features)
+  return {**eqn.params, "feature_group_count": left}
+
+
+def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Unifies contracted axes and batch axes; the free ones pass through."""
+  contract, batch = eqn.params["dimension_numbers"]
+  pairs = list(zip(*contract, strict=True))
+  labelled = [(a, b) for a, b in pairs if inputs[0][a] is not None and inputs[1][b] is not None]
+  for a, b in pairs:
+    merge(classes, inputs[0][a], inputs[1][b], UNLABELLED)
+  if len(labelled) > 1:  # a mask on one of the axes would not remove the other
+    for a, _ in labelled:
+      classes.freeze(inputs[0][a], "dot product over several channel axes at once")
+  out = [
+    merge(classes, inputs[0][a], inputs[1][b], "batch of a dot product")
+    for a, b in zip(*batch, strict=True)
+  ]
+  free = [
+    [labels for k, labels in enumerate(axes) if k not in contract[side] and k not in batch[side]]
+    for side, axes in enumerate(inputs)
+  ]
+  carried = _carried_side(eqn, inputs)
+  if carried is not None:
+    for labels in free[1 - carried]:
+      if labels is not None:
+        classes.freeze(labels, "place in space that a dot product computes")
+    free[1 - carried] = [None] * len(free[1 - carried])
+  out += free[0] + free[1]
+  produced = [labels for labels in free[0] + free[1] if labels is not None]
+  if len(produced) > 1:
+    for labels in produced:
+      classes.freeze(labels, "dot product with several axes of output channels")
+  return [tuple(out)]

@@ -1,0 +1,108 @@
+"""Reshapes: labels through flattening, splitting and joining of axes; see `rules`."""
+
+import math
+
+import numpy as np
+
+from gatprune_jax.channels.rules.axes import (
+  ALONE,
+  Axes,
+  Axis,
+  Part,
+  couple,
+  distribute,
+  freeze_axes,
+  has_parts,
+  resized,
+  unlabelled,
+)
+from gatprune_jax.channels.rules.classes import LabelClasses
+
+
+def _reshape_blocks(old: tuple, new: tuple) -> list[tuple[list[int], list[int]]] | None:
+  """Pairs runs of old axes with the runs of new axes that hold the same elements.
+
+  Returns None where the two shapes do not factor into such runs.
+  """
+  blocks, i, j = [], 0, 0
+  while i < len(old) or j < len(new):
+    left, right = [], []
+    if i < len(old):
+      left.append(i)
+      i += 1
+    if j < len(new):
+      right.append(j)
+      j += 1
+    while math.prod(old[k] for k in left) != math.prod(new[k] for k in right):
+      if isinstance(sizes := math.prod(old[k] for k in left), int) and isinstance(
+        other := math.prod(new[k] for k in right), int
+      ):
+        grow_left = sizes < other
+      else:
+        grow_left = len(left) <= len(right)  # symbolic sizes do not compare
+      if grow_left and i < len(old):
+        left.append(i)
+        i += 1
+      elif j < len(new):
+        right.append(j)
+        j += 1
+      else:
+        return None
+    blocks.append((left, right))
+  return blocks
+
+
+def reshape(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Carries labels through insertions of 1, flattens with space, splits and joins of channels."""
+  (axes, old), new = (inputs[0], eqn.invars[0].aval.shape), eqn.params["new_sizes"]
+  blocks = None if eqn.params["dimensions"] is not None else _reshape_blocks(old, new)
+  if blocks is None:
+    freeze_axes(classes, axes, "reshape whose axes do not pair up with the operand's")
+    return unlabelled(eqn)
+  if not all(_joined([axes[k] for k in left]) for left, _ in blocks):
+    axes = couple(classes, axes)
+  out: list[Axis] = [None] * len(new)
+  for left, right in blocks:
+    labels = _labels_of_block([axes[k] for k in left], [old[k] for k in left])
+    if labels is None:
+      reason = "reshape that merges a channel axis with another one or with the batch"
+      freeze_axes(classes, tuple(axes[k] for k in left), reason)
+    elif labels.size and not right:
+      classes.freeze(labels.ravel(), ALONE)
+    elif labels.size:
+      wide = [k for k in right if new[k] != 1] or right[-1:]
+      for k, axis in zip(wide, distribute(labels.reshape([new[k] for k in wide])), strict=True):
+        out[k] = axis
+  return [tuple(out)]
+
+
+def _joined(block: list[Axis]) -> bool:
+  """Whether a block of axes holds joint labels whole or not at all."""
+  parts = [axis for axis in block if isinstance(axis, Part)]
+  return not parts or (
+    all(axis.labels is parts[0].labels for axis in parts) and len(parts) == parts[0].labels.ndim
+  )
+
+
+def _labels_of_block(block: list[Axis], sizes: list) -> np.ndarray | None:
+  """One label per element of a run of axes, int64 `[*sizes]`; empty where none is labelled.
+
+  None where an element would have two labels, or a size is not a number.
+  """
+  labelled = [k for k, axis in enumerate(block) if axis is not None]
+  if not labelled:
+    return np.empty(0, np.int64)
+  first = block[labelled[0]]
+  together = isinstance(first, Part)
+  if not all(isinstance(size, int) for size in sizes) or (len(labelled) > 1 and not together):
+    return None
+  labels = first.labels.transpose([block[k].dim for k in labelled]) if together else first
+  shape = [size if k in labelled else 1 for k, size in enumerate(sizes)]
+  return np.broadcast_to(labels.reshape(shape), sizes)
+
+
+def reshape_params(eqn, inputs, outputs, kept):
+  """The new shape; None, at dense shapes, where elements are labelled together."""
+  if has_parts(inputs[0]) or has_parts(outputs[0]):
+    return None
+  return {**eqn.params, "new_sizes": resized(eqn.params["new_sizes"], outputs[0], kept)}

@@ -1,0 +1,105 @@
+"""Rules of operations that make, move or repeat whole axes; see `rules`."""
+
+import numpy as np
+
+from gatprune_jax.channels.rules.axes import ALONE, Axes, freeze_axes, merge, resized
+from gatprune_jax.channels.rules.classes import LabelClasses
+
+
+def broadcast_in_dim(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """A new axis has fresh labels: what it meets later decides which elements it keeps."""
+  shape = eqn.params["shape"]
+  source = dict(zip(eqn.params["broadcast_dimensions"], range(len(inputs[0])), strict=True))
+  operand_shape = eqn.invars[0].aval.shape
+  out = []
+  for axis, size in enumerate(shape):
+    if axis in source and operand_shape[source[axis]] == size:
+      out.append(inputs[0][source[axis]])
+      continue
+    if axis in source and inputs[0][source[axis]] is not None:
+      classes.freeze(inputs[0][source[axis]], "broadcast over a whole axis")
+    is_constant = isinstance(size, int) and size > 1  # not a symbolic batch size
+    out.append(classes.fresh(size) if is_constant else None)
+  return [tuple(out)]
+
+
+def broadcast_in_dim_params(eqn, inputs, outputs, kept):
+  """The new shape."""
+  return {**eqn.params, "shape": resized(eqn.params["shape"], outputs[0], kept)}
+
+
+def transpose(classes, eqn, inputs):
+  """Permutes the axes."""
+  return [tuple(inputs[0][k] for k in eqn.params["permutation"])]
+
+
+def squeeze(classes, eqn, inputs):
+  """Drops axes of one element, which must then always be there."""
+  dropped = eqn.params["dimensions"]
+  freeze_axes(classes, tuple(inputs[0][k] for k in dropped), ALONE)
+  return [tuple(labels for k, labels in enumerate(inputs[0]) if k not in dropped)]
+
+
+def pad(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Filler elements are channels too: they have fresh labels until something meets them."""
+  out = []
+  for labels, (low, high, interior) in zip(inputs[0], eqn.params["padding_config"], strict=True):
+    if labels is None or (low == 0 and high == 0 and interior == 0):
+      out.append(labels)
+    elif low < 0 or high < 0 or interior != 0:
+      classes.freeze(labels, "cropped or dilated by `pad`")
+      out.append(None)
+    else:
+      out.append(np.concatenate([classes.fresh(int(low)), labels, classes.fresh(int(high))]))
+  return [tuple(out)]
+
+
+def pad_params(eqn, inputs, outputs, kept):
+  """The filler that is left on each side."""
+  config = []
+  for labels, (low, high, interior) in zip(outputs[0], eqn.params["padding_config"], strict=True):
+    if labels is not None and (low or high):
+      flags = kept(labels)
+      low, high = int(flags[:low].sum()), int(flags[len(flags) - high :].sum())
+    config.append((low, high, interior))
+  return {**eqn.params, "padding_config": tuple(config)}
+
+
+def source(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Values made from a shape alone have fresh labels: what they meet decides which are kept."""
+  return [
+    tuple(classes.fresh(n) if isinstance(n, int) else None for n in out.aval.shape)
+    for out in eqn.outvars
+  ]
+
+
+def source_params(eqn, inputs, outputs, kept):
+  """None: the same values are made as in the dense network, and cut."""
+  return None
+
+
+def concatenate(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Puts labels one after the other; other axes are unified."""
+  along = eqn.params["dimension"]
+  out = []
+  for axis in range(len(inputs[0])):
+    parts = [axes[axis] for axes in inputs]
+    if axis != along:
+      merged = parts[0]
+      for labels in parts[1:]:
+        merged = merge(classes, merged, labels, "`concatenate` with an axis without channels")
+      out.append(merged)
+    elif all(labels is None for labels in parts):
+      out.append(None)
+    elif not all(isinstance(var.aval.shape[axis], int) for var in eqn.invars):  # a symbolic batch
+      freeze_axes(classes, tuple(parts), "`concatenate` along the batch")
+      out.append(None)
+    else:  # an unlabelled part (an input image, say) keeps all of its elements
+      filled = []
+      for var, labels in zip(eqn.invars, parts, strict=True):
+        if labels is None:
+          labels = classes.fresh(var.aval.shape[axis])
+          classes.freeze(labels, "concatenated part without channels")
+        filled.append(labels)
+      out.append(np.concatenate(filled))
+  return [tuple(out)]

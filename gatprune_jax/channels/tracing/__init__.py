@@ -1,0 +1,1 @@
+"""From a function's jaxpr to the graph of its channels."""

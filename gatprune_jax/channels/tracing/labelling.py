@@ -1,0 +1,171 @@
+"""Propagates channel labels through a jaxpr, entering the calls it contains."""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend import core as jex_core
+import numpy as np
+
+from gatprune_jax.channels.rules import table as rules
+from gatprune_jax.channels.rules.axes import Axes, couple, has_parts
+from gatprune_jax.channels.rules.classes import LabelClasses
+from gatprune_jax.channels.rules.contraction import (
+  Contraction,
+  conv_contraction,
+  dot_contraction,
+)
+
+# Calls whose body is entered, and the parameter that holds the body.
+CALLS = {
+  "jit": "jaxpr",
+  "pjit": "jaxpr",
+  "closed_call": "call_jaxpr",
+  "core_call": "call_jaxpr",
+  "checkpoint": "jaxpr",
+  "remat": "jaxpr",
+  "remat2": "jaxpr",
+  "custom_jvp_call": "call_jaxpr",
+}
+# Rules that accept axes that are labelled together.
+_CARRY_PARTS = ("reshape", "transpose")
+# Operations after which a variable is still the same weights, for naming layers.
+_SAME_WEIGHTS = ("convert_element_type", "transpose", "copy", "stop_gradient")
+
+
+class Source(NamedTuple):
+  """Where a value comes from."""
+
+  is_weight: bool  # computed from variables and constants alone
+  leaf: int | None = None  # it is this variable leaf, up to dtype and transposition
+  # Its value, where literals and captured constants alone determine it.
+  value: Callable[[], np.ndarray | None] = lambda: None
+
+
+class Step(NamedTuple):
+  """One equation with the labels of its operands and results."""
+
+  eqn: Any
+  arriving: list[Axes]  # the operands as they were made
+  inputs: list[Axes]  # as this equation takes them: joint labels coupled, unless it can carry them
+  outputs: list[Axes]
+  contraction: Contraction | None  # for convolutions and dot products
+  leaf: int | None  # the variable leaf that is the contraction's kernel
+  body: "Program | None"  # for calls that are entered
+  is_weight: bool = False  # computed from variables and constants alone
+
+
+class Program(NamedTuple):
+  """A labelled jaxpr."""
+
+  jaxpr: jex_core.Jaxpr
+  consts: list[Any]
+  const_axes: list[Axes]
+  steps: list[Step]
+  outputs: list[Axes]
+  out_sources: list[Source]
+
+  def contractions(self) -> list[Step]:
+    """Every convolution and dot product, in the order of execution, calls entered."""
+    found = []
+    for step in self.steps:
+      if step.body is not None:
+        found += step.body.contractions()
+      elif step.contraction is not None:
+        found.append(step)
+    return found
+
+
+def label(
+  closed: jex_core.ClosedJaxpr | jex_core.Jaxpr,
+  classes: LabelClasses,
+  inputs: list[Axes],
+  sources: list[Source],
+) -> Program:
+  """Labels every value of a jaxpr, given its inputs' axes.
+
+  Captured constants are treated like variables: each axis gets fresh labels.
+  """
+  jaxpr, consts = getattr(closed, "jaxpr", closed), list(getattr(closed, "consts", []))
+  axes: dict[Any, Axes] = {}
+  source: dict[Any, Source] = {}
+
+  def read(var):
+    if isinstance(var, jex_core.Literal):
+      return (None,) * np.ndim(var.val), Source(True, value=lambda: var.val)
+    return axes[var], source[var]
+
+  const_axes = [
+    tuple(classes.fresh(size) if isinstance(size, int) else None for size in var.aval.shape)
+    for var in jaxpr.constvars
+  ]
+  for var, var_axes, const in zip(jaxpr.constvars, const_axes, consts, strict=True):
+    axes[var], source[var] = var_axes, Source(True, value=functools.partial(_concrete, const))
+  for var, var_axes, var_source in zip(jaxpr.invars, inputs, sources, strict=True):
+    axes[var], source[var] = var_axes, var_source
+
+  steps = []
+  for eqn in jaxpr.eqns:
+    read_in = [read(var) for var in eqn.invars]
+    step, out_sources = _label_equation(
+      eqn, classes, [a for a, _ in read_in], [s for _, s in read_in]
+    )
+    steps.append(step)
+    for var, var_axes, var_source in zip(eqn.outvars, step.outputs, out_sources, strict=True):
+      axes[var], source[var] = var_axes, var_source
+
+  read_out = [read(var) for var in jaxpr.outvars]
+  return Program(
+    jaxpr, consts, const_axes, steps, [a for a, _ in read_out], [s for _, s in read_out]
+  )
+
+
+def _label_equation(
+  eqn, classes: LabelClasses, inputs: list[Axes], sources: list[Source]
+) -> tuple[Step, list[Source]]:
+  name = eqn.primitive.name
+  if name in CALLS:
+    body = label(eqn.params[CALLS[name]], classes, inputs, sources)
+    return Step(eqn, inputs, inputs, body.outputs, None, None, body), body.out_sources
+
+  arriving = inputs
+  if name not in _CARRY_PARTS:
+    inputs = [couple(classes, axes) if has_parts(axes) else axes for axes in inputs]
+  rule = rules.RULES.get(name)
+  if rule is None:
+    outputs = rules.freeze_everything(classes, eqn, inputs)
+  elif rule.value_of is not None:
+    outputs = rule.propagate(classes, eqn, inputs, sources[rule.value_of].value())
+  else:
+    outputs = rule.propagate(classes, eqn, inputs)
+  contraction, leaf = None, None
+  if name == "conv_general_dilated":
+    contraction = conv_contraction(eqn)
+  elif name == "dot_general":
+    weights = (sources[0].is_weight, sources[1].is_weight)
+    contraction = dot_contraction(eqn, inputs, weights)
+  if contraction is not None:
+    leaf = sources[contraction.kernel].leaf
+  same = sources[0].leaf if name in _SAME_WEIGHTS else None
+  is_weight = all(s.is_weight for s in sources)
+  value = functools.cache(functools.partial(_computed, eqn, sources))
+  out = Source(is_weight, same, value if len(outputs) == 1 and is_weight else lambda: None)
+  step = Step(eqn, arriving, inputs, outputs, contraction, leaf, None, is_weight)
+  return step, [out] * len(outputs)
+
+
+def _concrete(const: Any) -> np.ndarray | None:
+  is_key = jax.dtypes.issubdtype(getattr(const, "dtype", None), jax.dtypes.prng_key)
+  return None if is_key or isinstance(const, jax.core.Tracer) else np.asarray(const)
+
+
+def _computed(eqn, sources: list[Source]) -> np.ndarray | None:
+  """The value of an equation's result, where those of its operands are known."""
+  values = [source.value() for source in sources]
+  sizes = [size for var in (*eqn.invars, *eqn.outvars) for size in var.aval.shape]
+  is_symbolic = eqn.primitive.name == "dim_as_value" or not all(isinstance(n, int) for n in sizes)
+  if is_symbolic or any(value is None for value in values):
+    return None
+  with jax.ensure_compile_time_eval():
+    return _concrete(eqn.primitive.bind(*values, **eqn.params))

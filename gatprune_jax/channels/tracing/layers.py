@@ -1,0 +1,179 @@
+"""Reads the layers of a network, with their channels and costs, off its labelled program."""
+
+from collections.abc import Callable, Iterator
+import math
+from typing import Any, NamedTuple
+
+from jax.extend import core as jex_core
+import numpy as np
+
+from gatprune_jax.channels.graph import FROZEN, Layer, Leaf
+from gatprune_jax.channels.rules import table as rules
+from gatprune_jax.channels.rules.axes import Axes
+from gatprune_jax.channels.tracing.labelling import Program, Step
+
+_CONTRACTIONS = ("conv_general_dilated", "dot_general")
+
+
+class _Hidden(NamedTuple):
+  """A convolution or dot product inside an operation without a rule: costs, but no channels."""
+
+  eqn: Any
+  times: int  # how often it is evaluated
+  step: Step  # the operation it is inside
+
+
+def produced(step: Step) -> np.ndarray | None:
+  """Labels of a layer's output channels, or None where it has none."""
+  out = step.contraction.out
+  return None if out is None else step.outputs[0][out]
+
+
+def consumed(step: Step) -> np.ndarray | None:
+  """Labels of the channels a layer sums over, or None; not those it passes through in groups."""
+  where = step.contraction
+  if where.axis is None or where.by_group:
+    return None
+  return step.inputs[where.operand][where.axis]
+
+
+def batched(step: Step) -> list[np.ndarray]:
+  """Labels of the channels on each batch axis of a dot product."""
+  if step.eqn.primitive.name != "dot_general":
+    return []
+  _, batch = step.eqn.params["dimension_numbers"]
+  return [labels for labels in step.outputs[0][: len(batch[0])] if labels is not None]
+
+
+def read_layers(
+  program: Program,
+  channel_of: Callable[[np.ndarray], np.ndarray],
+  batch: int,
+  leaves: tuple[Leaf, ...],
+  leaf_axes: list[Axes],
+) -> tuple[Layer, ...]:
+  """Every convolution and dot product in the order of execution.
+
+  Those in the body of a `scan` count once per iteration, of a `cond` in its costliest branch, of a
+  `while`, whose length is unknown, once.
+
+  Args:
+    program: the labelled program.
+    channel_of: labels `[size]` -> channel ids `[size]`.
+    batch: examples in the program's input.
+    leaves: the variables' arrays.
+    leaf_axes: the labels of their axes.
+  """
+  return tuple(
+    _hidden_layer(index, item, batch)
+    if isinstance(item, _Hidden)
+    else _layer(index, item, channel_of, batch, leaves, leaf_axes)
+    for index, item in enumerate(_walk(program))
+  )
+
+
+def _walk(program: Program) -> Iterator[Step | _Hidden]:
+  for step in program.steps:
+    if step.body is not None:
+      yield from _walk(step.body)
+    elif step.contraction is not None:
+      yield step
+    elif step.eqn.primitive.name not in rules.RULES:
+      yield from _hidden(step.eqn, 1, step)
+
+
+def _hidden(eqn, times: int, step: Step) -> list[_Hidden]:
+  name = eqn.primitive.name
+  if name in _CONTRACTIONS:
+    return [_Hidden(eqn, times, step)]
+  if name == "scan":
+    times *= eqn.params["length"]
+  bodies = [
+    [found for inner in body.eqns for found in _hidden(inner, times, step)]
+    for body in jex_core.jaxprs_in_params(eqn.params)
+  ]
+  if name == "cond":
+    cost = lambda body: sum(item.times * _multiply_adds(item.eqn) for item in body)
+    return max(bodies, key=cost)
+  return [item for body in bodies for item in body]
+
+
+def _multiply_adds(eqn) -> int:
+  """Of the whole batch, at every output position with the whole kernel."""
+  outputs = math.prod(eqn.outvars[0].aval.shape)
+  if eqn.primitive.name == "conv_general_dilated":
+    kernel = eqn.invars[1].aval.shape
+    return outputs * math.prod(kernel) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+  contract = eqn.params["dimension_numbers"][0][0]
+  return outputs * math.prod(eqn.invars[0].aval.shape[k] for k in contract)
+
+
+def _output_bytes(eqn) -> int:
+  """Of the whole batch."""
+  aval = eqn.outvars[0].aval
+  return math.prod(aval.shape) * aval.dtype.itemsize
+
+
+def _examples(step: Step, batch: int) -> int:
+  """How many examples share an operation's cost; a product of weights alone is of each of them."""
+  return 1 if step.is_weight else batch
+
+
+def _hidden_layer(index: int, item: _Hidden, batch: int) -> Layer:
+  frozen = np.full(1, FROZEN)
+  return Layer(
+    name=f"{item.step.eqn.primitive.name}/{item.eqn.primitive.name}:{index}",
+    kind="dense" if item.eqn.primitive.name == "dot_general" else "conv",
+    inputs=frozen,
+    outputs=frozen,
+    macs_per_pair=item.times * _multiply_adds(item.eqn) / _examples(item.step, batch),
+    bytes_per_output=item.times * _output_bytes(item.eqn) / _examples(item.step, batch),
+    positions=1,
+    kernel=None,
+    kernel_axes=(None, None),
+  )
+
+
+def _layer(
+  index: int,
+  step: Step,
+  channel_of: Callable,
+  batch: int,
+  leaves: tuple[Leaf, ...],
+  leaf_axes: list[Axes],
+) -> Layer:
+  where, eqn, batch = step.contraction, step.eqn, _examples(step, batch)
+  out_shape = eqn.outvars[0].aval.shape
+  kernel_shape = eqn.invars[where.kernel].aval.shape
+  if eqn.primitive.name == "conv_general_dilated":
+    kind = "depthwise" if where.by_group else "conv"
+    n_in = kernel_shape[eqn.params["dimension_numbers"].rhs_spec[1]]
+  else:
+    kind, n_in = "dense", 1 if where.kernel_in is None else kernel_shape[where.kernel_in]
+  n_out = out_shape[where.out] if where.out is not None else 1
+  # Where groups share their inputs' indices, the kernel's axis has each class of channels once.
+  read = None if where.by_group else consumed(step)
+  if read is not None and where.kernel_in is not None:
+    read = step.inputs[where.kernel][where.kernel_in]
+  written = produced(step)
+  batch_axes = tuple(channel_of(labels) for labels in batched(step))
+  num_outputs = batch * n_out * math.prod(len(ids) for ids in batch_axes)
+  kernel_axes = (None, None)
+  if step.leaf is not None:  # the kernel may have been transposed on its way
+    axes = [id(labels) for labels in leaf_axes[step.leaf]]
+    kernel_axes = tuple(
+      None if k is None else axes.index(id(step.inputs[where.kernel][k]))
+      for k in (where.kernel_in, where.kernel_out)
+    )
+  return Layer(
+    name=leaves[step.leaf].path if step.leaf is not None else f"{eqn.primitive.name}:{index}",
+    kind=kind,
+    inputs=np.full(n_in, FROZEN) if read is None else channel_of(read),
+    outputs=np.full(n_out, FROZEN) if written is None else channel_of(written),
+    macs_per_pair=_multiply_adds(eqn) / (num_outputs * n_in),
+    bytes_per_output=_output_bytes(eqn) / num_outputs,
+    positions=math.prod(out_shape) // num_outputs,
+    kernel=step.leaf,
+    kernel_axes=kernel_axes,
+    batch_axes=batch_axes,
+  )

@@ -1,0 +1,95 @@
+"""What the user forbids or allows to prune, by patterns over the variables' paths."""
+
+from collections.abc import Sequence
+import difflib
+import fnmatch
+
+import numpy as np
+
+from gatprune_jax.channels.rules.axes import Axes, freeze_axes
+from gatprune_jax.channels.rules.classes import LabelClasses
+from gatprune_jax.channels.tracing.labelling import Step
+from gatprune_jax.channels.tracing.layers import produced
+from gatprune_jax.errors import InputError
+
+
+def matching(paths: Sequence[str], patterns: str | Sequence[str], argument: str) -> list[int]:
+  """Indices of the paths that match a pattern.
+
+  A pattern is a run of whole components of the path, with `*`, `?` and `[]` as in a shell:
+  "stem", "stage1_*/conv1" and "params/head/kernel" are patterns of "params/stage1_0/conv1/kernel"
+  and the like.
+
+  Args:
+    paths: components joined by "/".
+    patterns: one or several.
+    argument: what to call them in an error.
+
+  Raises:
+    InputError: naming every pattern that matches nothing.
+  """
+  patterns = [patterns] if isinstance(patterns, str) else patterns
+  if not isinstance(patterns, Sequence) or not all(isinstance(p, str) for p in patterns):
+    raise InputError(f"{argument} is {patterns!r}: give a pattern, or a list of patterns")
+  found: set[int] = set()
+  unknown = []
+  for pattern in patterns:
+    anywhere = [f"{before}{pattern}{after}" for before in ("", "*/") for after in ("", "/*")]
+    hits = [
+      index
+      for index, path in enumerate(paths)
+      if any(fnmatch.fnmatchcase(path, whole) for whole in anywhere)
+    ]
+    found.update(hits)
+    if not hits:
+      unknown.append(pattern)
+  if unknown:
+    parts = sorted({component for path in paths for component in path.split("/")})
+    near = {m for p in unknown for m in difflib.get_close_matches(p, parts, n=3, cutoff=0.0)}
+    raise InputError(
+      f"{argument}: no variable matches {', '.join(map(repr, unknown))}; near are "
+      f"{', '.join(sorted(near))}"
+    )
+  return sorted(found)
+
+
+def apply_selection(
+  classes: LabelClasses,
+  steps: list[Step],
+  paths: Sequence[str],
+  leaf_axes: list[Axes],
+  keep: str | Sequence[str],
+  freeze: str | Sequence[str],
+  only: str | Sequence[str],
+) -> None:
+  """Freezes what may not be pruned; see `trace` for the three arguments."""
+  for index in matching(paths, freeze, "freeze"):
+    freeze_axes(classes, leaf_axes[index], "named by freeze")
+
+  outputs: dict[int, list[np.ndarray]] = {}  # of a kernel that several layers share: of each
+  for step in steps:
+    if step.leaf is not None and (labels := produced(step)) is not None:
+      outputs.setdefault(step.leaf, []).append(labels)
+  for index in matching(paths, keep, "keep"):
+    # What a kernel produces; all of any other variable.
+    freeze_axes(classes, tuple(outputs.get(index, leaf_axes[index])), "named by keep")
+
+  allowed = []
+  matching(paths, only, "only")  # tells of all patterns that match nothing
+  for pattern in [only] if isinstance(only, str) else only:
+    chosen = matching(paths, pattern, "only")
+    if not (produces := [labels for index in chosen for labels in outputs.get(index, [])]):
+      raise InputError(
+        f"only: {', '.join(paths[i] for i in chosen)} are not kernels that produce channels: name "
+        "layers"
+      )
+    allowed += produces
+  if allowed:
+    roots = np.unique(classes.find(np.concatenate(allowed)))
+    # Layers whose kernel is no variable produce channels too.
+    made = tuple(labels for step in steps if (labels := produced(step)) is not None)
+    for axes in (*leaf_axes, made):
+      for labels in axes:
+        others = labels[~np.isin(classes.find(labels), roots)]
+        if len(others):
+          classes.freeze(others, "not named by only")

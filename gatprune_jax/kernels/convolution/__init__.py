@@ -1,0 +1,21 @@
+"""Forms of a convolution: all compute `conv_general_dilated`, each fast where another is slow."""
+
+from gatprune_jax.kernels.convolution.as_matrix import matrix_convolution
+from gatprune_jax.kernels.convolution.blockwise import block_convolution
+from gatprune_jax.kernels.convolution.canonical import canonical_convolution
+from gatprune_jax.kernels.convolution.choice import (
+  candidate_convolution,
+  candidate_width,
+  scoring_convolution,
+)
+from gatprune_jax.kernels.convolution.merged import merged_convolution
+
+__all__ = [
+  "block_convolution",
+  "candidate_convolution",
+  "candidate_width",
+  "canonical_convolution",
+  "matrix_convolution",
+  "merged_convolution",
+  "scoring_convolution",
+]

@@ -1,0 +1,63 @@
+"""What methods propose, and as a file."""
+
+from collections.abc import Sequence
+import os
+import struct
+from typing import NamedTuple
+import zipfile
+import zlib
+
+from absl import logging
+import numpy as np
+
+from gatprune_jax.runtime.files import whole_file
+from gatprune_jax.search import SearchResult
+
+# What NumPy and zipfile raise on damaged bytes.
+_DAMAGE = (
+  OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error,
+  struct.error,
+)  # fmt: skip
+
+
+class Found(NamedTuple):
+  """What a method proposes."""
+
+  method: str
+  masks: np.ndarray  # [S, N], best by the method's own score first
+  evaluations: int
+  seconds: float
+
+
+def as_found(method: str, result: SearchResult) -> Found:
+  """A search's shortlist."""
+  return Found(method, result.masks, result.evaluations, result.seconds)
+
+
+def save_found(path: str, found: Sequence[Found]) -> None:
+  """Writes what all methods propose, whole or not at all: one array for each field of `Found`.
+
+  Masks follow each other in one array; `count` says how many each method has.
+  """
+  columns = Found(*zip(*found, strict=True))._asdict()
+  columns["count"] = [len(masks) for masks in columns["masks"]]
+  columns["masks"] = np.concatenate(columns["masks"])
+  with whole_file(path) as file:
+    np.savez(file, **columns)
+
+
+def load_found(path: str) -> list[Found] | None:
+  """Reads what `save_found` wrote; None, with a warning, where the file is damaged."""
+  if not os.path.exists(path):
+    return None
+  try:
+    with open(path, "rb") as file, np.load(file) as columns:
+      masks = np.split(columns["masks"], np.cumsum(columns["count"])[:-1])
+      plain = (columns[name].tolist() for name in ("method", "evaluations", "seconds"))
+      return [
+        Found(method, some, evaluations, seconds)
+        for some, method, evaluations, seconds in zip(masks, *plain, strict=True)
+      ]
+  except _DAMAGE as error:
+    logging.warning("%s is damaged (%s): the masks are searched again", path, error)
+    return None

@@ -1,0 +1,44 @@
+"""Figures of comparisons, with matplotlib."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from gatprune_jax.runs.report import CompareRow
+
+
+def plot_comparison(
+  rows: Sequence[CompareRow], named: Sequence[str], finetuned: bool, path: str
+) -> None:
+  """Mean accuracy over budgets, before and after fine-tuning, with standard errors, as a PNG file.
+
+  Args:
+    rows: of `experiments.compare`.
+    named: methods in colour; the others, classical pruners, are grey.
+    finetuned: whether there is anything to show after fine-tuning.
+    path: of the file.
+  """
+  panels = {"before fine-tuning, select split": "accuracy_before_finetune"}
+  if finetuned:
+    panels["after fine-tuning, test split"] = "test_accuracy"
+  figure = Figure(figsize=(5.5 * len(panels), 4.5), layout="constrained")
+  axes = figure.subplots(1, len(panels), squeeze=False)[0]
+  budgets = sorted({row.budget for row in rows})
+  for axis, (title, field) in zip(axes, panels.items(), strict=True):
+    classical = "classical pruners"
+    for method in dict.fromkeys(row.method for row in rows):
+      values = [
+        100 * np.array([getattr(r, field) for r in rows if (r.method, r.budget) == (method, b)])
+        for b in budgets
+      ]
+      mean = [np.mean(v) for v in values]
+      error = [np.std(v, ddof=1) / np.sqrt(len(v)) if len(v) > 1 else 0.0 for v in values]
+      if method in named:
+        axis.errorbar(budgets, mean, error, label=method, marker="o", capsize=3)
+      else:
+        axis.plot(budgets, mean, color="0.75", zorder=0, label=classical, marker=".")
+        classical = None  # one entry in the legend for all of them
+    axis.set(title=title, xlabel="MACs, share of the dense network's", ylabel="accuracy, %")
+  axes[0].legend()
+  figure.savefig(path, dpi=150)

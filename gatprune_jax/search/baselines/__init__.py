@@ -1,0 +1,1 @@
+"""Searches that the agent is compared with."""

@@ -1,0 +1,16 @@
+"""What the agent is compared with: searches that may score as many masks as it did."""
+
+from collections.abc import Callable
+import functools
+
+from gatprune_jax.search.baselines.equal_budget import STRATEGIES, search_equal_budget
+from gatprune_jax.search.baselines.ratio_agent import search_ratios
+from gatprune_jax.search.config import SearchConfig
+from gatprune_jax.search.problem import PruningProblem
+from gatprune_jax.search.scorer import SearchResult
+
+# (problem, config, evaluations, seed) -> result
+SEARCHES: dict[str, Callable[[PruningProblem, SearchConfig, int, int], SearchResult]] = {
+  **{name: functools.partial(search_equal_budget, name) for name in STRATEGIES},
+  "ratio_agent": search_ratios,
+}

@@ -1,0 +1,118 @@
+"""The scoring of a problem's masks, each once."""
+
+from collections.abc import Iterable
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gatprune_jax.criteria import Classical
+from gatprune_jax.errors import InputError
+from gatprune_jax.evaluation import Evaluator, Score, Weights
+from gatprune_jax.runtime import mesh
+from gatprune_jax.search.config import SearchConfig
+from gatprune_jax.search.problem import PruningProblem
+
+
+class Images(NamedTuple):
+  """What masks are scored with and on, arrays only: an argument under jit."""
+
+  weights: Weights
+  reward_x: jax.Array  # [n, ...]
+  reward_y: Any  # targets, tree of [n, ...]
+  arena_x: jax.Array  # [a, ...] held out from the reward split
+  arena_y: Any  # tree of [a, ...]
+
+
+def image_scores(config: SearchConfig, score: Score) -> jax.Array:
+  """score - w min(loss, bound) of each example: what the agent maximises.
+
+  For classification, correct + w max(log-likelihood, -bound).
+  """
+  return score.score + config.likelihood_weight * jnp.maximum(-score.loss, -config.likelihood_bound)
+
+
+class SearchResult(NamedTuple):
+  """What a search hands back."""
+
+  masks: np.ndarray  # [S, N] bool, all within every budget, best score first
+  scores: np.ndarray  # [S] on reward and arena images together
+  # Distinct masks scored on the reward images, classical ones included; not those of updates that
+  # were not finite.
+  evaluations: int
+  seconds: float
+  state: Any  # the agent's `SearchState`; None for other searches
+
+
+class Scorer:
+  """Scores masks of a problem, each once.
+
+  Attributes:
+    config: the settings.
+    evaluator: scores one mask, or many.
+    images: what masks are scored on.
+    known: {bytes of a mask: (score, the task's mean score) on the reward images}.
+  """
+
+  def __init__(self, problem: PruningProblem, config: SearchConfig | None = None):
+    self.config = config or SearchConfig()
+    self.evaluator: Evaluator = problem.evaluator(self.config)
+    as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
+    examples = as_arrays((*problem.reward, *problem.arena))
+    self.images = Images(self.evaluator.weights, *mesh.replicate(examples))
+    self.known: dict[bytes, tuple[float, float]] = {}
+    self._constraints = problem.constraints
+
+  def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, and the task's mean scores, `[C]` of masks `[C, N]` on the reward images."""
+    new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in self.known}
+    if new:
+      given = np.stack(list(new.values()))
+      score = self.evaluator.scores(given, self.images.reward_x, self.images.reward_y)
+      scores = image_scores(self.config, score).mean(-1)
+      self.remember(new.values(), np.asarray(scores), score.score.mean(-1))
+    return tuple(np.array([self.known[mask.tobytes()] for mask in masks]).T)
+
+  def remember(
+    self, masks: Iterable[np.ndarray], scores: np.ndarray, accuracies: np.ndarray
+  ) -> None:
+    """Takes in masks `[C, N]` that were scored elsewhere, with both their scores `[C]`."""
+    for mask, score, accuracy in zip(masks, scores, accuracies, strict=True):
+      score = float(score) if np.isfinite(score) else -np.inf  # never chosen
+      self.known[mask.tobytes()] = (score, float(accuracy))
+
+  def on_arena(self, masks: np.ndarray) -> np.ndarray:
+    """Scores `[C, a]` of masks `[C, N]` on each arena image."""
+    score = self.evaluator.scores(masks, self.images.arena_x, self.images.arena_y)
+    return np.asarray(image_scores(self.config, score))
+
+  def best(self, num: int) -> np.ndarray:
+    """At most `num` of the masks known, feasible by exact count, best score first `[C, N]`."""
+    order = sorted(self.known, key=lambda mask: -self.known[mask][0])
+    masks = (np.frombuffer(mask, bool) for mask in order)
+    return np.stack(list(itertools.islice(filter(self._constraints.feasible, masks), num)))
+
+  def shortlist(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The configured number of best masks, and their scores on reward and arena together."""
+    num_reward, num_arena = len(self.images.reward_x), len(self.images.arena_x)
+    share = num_arena / (num_arena + num_reward)
+    scores = (1 - share) * self(masks)[0] + share * self.on_arena(masks).mean(-1)
+    order = np.argsort(-scores, kind="stable")[: self.config.shortlist]
+    return masks[order], scores[order]
+
+
+def best_classical(problem: PruningProblem, scorer: Scorer) -> Classical:
+  """The classical pruner whose mask scores best; scores all of them.
+
+  Raises:
+    InputError: where no score is finite.
+  """
+  scores, _ = scorer(np.stack([pruner.mask for pruner in problem.pruners]))
+  if not np.isfinite(scores).any():
+    raise InputError(
+      f"the network's outputs under all {len(scores)} classical masks are NaN or infinite on the "
+      "reward images: look for extreme values in the images and in the weights"
+    )
+  return problem.pruners[int(scores.argmax())]

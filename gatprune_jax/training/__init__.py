@@ -1,0 +1,31 @@
+"""Gradient steps on weights: of one network, or of many masked candidates side by side."""
+
+from gatprune_jax.training.recipe import Recipe, make_optimizer, steps_per_epoch
+from gatprune_jax.training.step import (
+  Batch,
+  TrainState,
+  init_train_state,
+  train_step,
+  training_loss,
+)
+from gatprune_jax.training.training import (
+  align_candidates,
+  aligned_network,
+  train,
+  train_candidates,
+)
+
+__all__ = [
+  "Batch",
+  "Recipe",
+  "TrainState",
+  "align_candidates",
+  "aligned_network",
+  "init_train_state",
+  "make_optimizer",
+  "steps_per_epoch",
+  "train",
+  "train_candidates",
+  "train_step",
+  "training_loss",
+]

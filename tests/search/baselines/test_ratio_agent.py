@@ -1,0 +1,116 @@
+"""The learner of ratios: it stays within budgets, spends what it gets, and learns."""
+
+import dataclasses
+import functools
+
+import jax
+from jax.flatten_util import ravel_pytree
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.agent import leave_one_out_advantages, make_optimizer
+from gatprune_jax.channels import make_constraints
+from gatprune_jax.criteria import Classical, allocate, channel_order, order_by_ratios
+from gatprune_jax.data import Split
+from gatprune_jax.networks import CLASSIFICATION, Network
+from gatprune_jax.search import SEARCHES, PruningProblem
+from gatprune_jax.search.baselines.ratio_agent import RatioPolicy, improve_ratios
+from tests.search.test_search import CONFIG
+
+
+def make_problem():
+  """A wide copying group in front of a narrow one; only the narrow one's width matters.
+
+  The classical mask keeps equal shares of both.
+  """
+  rng = np.random.default_rng(0)
+  first = rng.standard_normal((4, 12)).astype(np.float32)
+  second = np.linalg.pinv(first).astype(np.float32) @ np.eye(4, 12, dtype=np.float32)
+  second[:, 4:] = 0.01 * rng.standard_normal((12, 8))
+  last = np.eye(12, 4, dtype=np.float32)
+  variables = {
+    "params": {"a": jnp.asarray(first), "b": jnp.asarray(second), "c": jnp.asarray(last)}
+  }
+
+  def eval_fn(v, x):
+    p = v["params"]
+    return x @ p["a"] @ p["b"] @ p["c"]
+
+  x = rng.standard_normal((120, 4)).astype(np.float32)
+  split = Split(x, x.argmax(1).astype(np.int32))
+  graph = gp.trace(eval_fn, variables, x[:1])
+  constraints = make_constraints(graph, {"macs": 0.4}, 0.0)
+  norms = np.concatenate([np.abs(first).sum(0), np.abs(second).sum(0)])
+  order = channel_order(graph, norms, "uniform")
+  classical = Classical("l1 uniform", order, allocate(constraints, order))
+  network = Network(eval_fn, lambda v, x: (eval_fn(v, x), {}), variables)
+  return PruningProblem(
+    network, CLASSIFICATION, constraints, split, split, split, [classical], {"l1": norms}
+  )
+
+
+def test_ratios_move_to_where_the_score_is_best():
+  # Of two groups, the first should keep e times the second's share.
+  policy = RatioPolicy(8)
+  groups = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3)), jnp.float32)
+  params = policy.init(jax.random.key(0), groups)
+  opt_state = make_optimizer(CONFIG.ppo, params).init(ravel_pytree(params)[0])
+  improve = jax.jit(functools.partial(improve_ratios, policy, CONFIG.ppo))
+  for index in range(60):
+    mean, log_std = policy.apply(params, groups)
+    noise = jax.random.normal(jax.random.key(index), (32, 2))
+    actions = mean[None] + jnp.exp(log_std)[None] * noise
+    advantage = leave_one_out_advantages(-((actions[:, 0] - actions[:, 1] - 1) ** 2))
+    params, opt_state = improve(params, opt_state, groups, actions, advantage)
+  first, second = policy.apply(params, groups)[0]
+  assert first - second == pytest.approx(1, abs=2 * CONFIG.ppo.embedding_learning_rate)
+
+
+def test_it_improves_on_equal_shares_with_the_masks_it_is_given():
+  problem = make_problem()
+  config = dataclasses.replace(CONFIG, samples=8, chunk=8)
+  result = SEARCHES["ratio_agent"](problem, config, 5, seed=0)
+  assert result.evaluations == 5  # of seven that ratios can make
+  for mask in result.masks:
+    assert problem.constraints.feasible(mask)
+    widths = [mask[group.channels].sum() for group in problem.constraints.graph.groups]
+    # Within a group, the largest norms are kept.
+    for group, width in zip(problem.constraints.graph.groups, widths, strict=True):
+      norms = problem.saliency["l1"][group.channels]
+      assert set(np.flatnonzero(mask[group.channels])) == set(np.argsort(-norms)[:width])
+  network, graph, reward = problem.network, problem.constraints.graph, problem.reward
+  logits = lambda mask: jax.jit(gp.masked(graph, network.eval_fn))(
+    network.variables, mask, reward.x
+  )
+  accuracy = lambda mask: float((logits(mask).argmax(-1) == reward.y).mean())
+  assert accuracy(result.masks[0]) > accuracy(problem.pruners[0].mask)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_where_the_agent_found_nothing_the_classical_masks_are_left(name):
+  problem = make_problem()
+  result = SEARCHES[name](problem, CONFIG, 1, seed=0)
+  np.testing.assert_array_equal(result.masks, [problem.pruners[0].mask])
+  assert result.evaluations == 1
+
+
+def test_less_than_the_classical_masks_is_refused():
+  with pytest.raises(
+    gp.InputError, match="0 evaluations are too few: every search scores the 1 cl"
+  ):
+    SEARCHES["evolve_bits"](make_problem(), CONFIG, 0, seed=0)
+
+
+def test_orders_follow_ratios_by_hand():
+  graph = make_problem().constraints.graph  # two groups of twelve
+  order = order_by_ratios(graph, np.arange(24), np.array([1.0, 0.5]))
+  # Twice as many of the first: positions (r + 1/2) / 12 against (r + 1/2) / 6.
+  assert np.argsort(order)[:9].tolist() == [0, 12, 1, 2, 13, 3, 4, 14, 5]
+
+
+def test_it_needs_norms():
+  problem = dataclasses.replace(make_problem(), saliency={"taylor": np.ones(24)})
+  with pytest.raises(gp.InputError, match="ratio_agent ranks channels by 'l1', which is not among"):
+    SEARCHES["ratio_agent"](problem, CONFIG, 40, seed=0)
