@@ -1,14 +1,11 @@
-"""What a loop does where numbers stop being finite: skip the update, then go back and go slower."""
+"""Counts of the steps whose numbers were not finite, and what they mean for a loop."""
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from gatprune_jax.runs.resume import Store
 
 IN_A_ROW = 3  # skipped updates before a roll-back
 ROLLBACKS = 3  # before the loop gives up
@@ -89,42 +86,3 @@ def refuse_if_all_skipped(what: str, num_updates: int, finite: jax.Array | np.nd
       f"{what} is not finite: all {num_updates} updates gave NaN or infinity: look at the images "
       "and at the weights, and configure lower learning rates"
     )
-
-
-def roll_back(
-  what: str, step: int, state: Any, health_of: Callable[[Any], Health], store: Store
-) -> tuple[int, Any, Health]:
-  """Where the loop goes on: from the last state saved, at half the learning rates.
-
-  Of loops side by side all go back, and those that were finite make the same steps again.
-
-  Args:
-    what: the loop, for the report.
-    step: how many it has done.
-    state: what it saves, as it is now; where nothing is saved, it goes on from this.
-    health_of: finds the health in it.
-    store: where it is saved.
-
-  Returns:
-    The step, what was saved, and its new health.
-
-  Raises:
-    Diverged: where it went back three times already.
-  """
-  health = health_of(state)
-  bad = np.asarray(health.in_a_row) >= IN_A_ROW
-  if (np.asarray(health.rollbacks)[bad] >= ROLLBACKS).any():
-    raise Diverged(
-      f"{what} is not finite: {IN_A_ROW} updates in a row up to step {step} gave NaN or infinity, "
-      f"after {ROLLBACKS} roll-backs, each at half the learning rates (now "
-      f"{np.asarray(health.rate)[bad].min():g} of those configured): look at the metrics before "
-      "it, at the images and at the weights, and configure lower learning rates"
-    )
-  step, saved = store.restore(state, step) or (step, state)
-  health = health.replace(
-    rate=jnp.where(bad, health.rate / 2, health.rate),
-    in_a_row=jnp.zeros_like(health.in_a_row),
-    rollbacks=health.rollbacks + bad,
-    finite=health_of(saved).finite,
-  )
-  return step, saved, health

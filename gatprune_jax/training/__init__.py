@@ -1,5 +1,11 @@
 """Gradient steps on weights: of one network, or of many masked candidates side by side."""
 
+from gatprune_jax.training.candidates import (
+  align_candidates,
+  aligned_network,
+  train_candidates,
+)
+from gatprune_jax.training.one_network import train
 from gatprune_jax.training.recipe import Recipe, make_optimizer, steps_per_epoch
 from gatprune_jax.training.step import (
   Batch,
@@ -7,12 +13,6 @@ from gatprune_jax.training.step import (
   init_train_state,
   train_step,
   training_loss,
-)
-from gatprune_jax.training.training import (
-  align_candidates,
-  aligned_network,
-  train,
-  train_candidates,
 )
 
 __all__ = [

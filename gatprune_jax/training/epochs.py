@@ -1,0 +1,130 @@
+"""Epochs of gradient steps, on one network or on many at once, in a loop that can be resumed."""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gatprune_jax.data import Feed, Split, random_flip, random_shift
+from gatprune_jax.errors import InputError
+from gatprune_jax.networks import Network, Task
+from gatprune_jax.runs.loop import Steps, run
+from gatprune_jax.runs.resume import Store
+from gatprune_jax.runtime import compilation, mesh
+from gatprune_jax.training.placement import Carry, Placement
+from gatprune_jax.training.recipe import Recipe, make_optimizer, steps_per_epoch
+from gatprune_jax.training.step import Batch, init_train_state
+
+Teacher = Callable[[jax.Array], Any]  # inputs [B, ...] -> outputs of the student's form
+# (epoch from 1, its mean loss and score, the variables so far)
+OnEpoch = Callable[[int, dict[str, float], Any], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """What is trained on what, and how; `run` does it.
+
+  Attributes:
+    network: its functions, and which variables train.
+    task: its loss, and the score that is told.
+    split: training examples.
+    recipe: how.
+    key: PRNG key of data order and augmentation.
+    on_epoch: called after each epoch; again after the last one whose steps a store holds.
+    teacher: what to imitate where the recipe distils.
+    placement: on which devices the arrays are.
+  """
+
+  network: Network
+  task: Task
+  split: Split
+  recipe: Recipe
+  key: jax.Array
+  on_epoch: OnEpoch
+  teacher: Teacher | None
+  placement: Placement
+
+  def run(self, make_step: Callable, over_networks: Callable, variables: Any, store: Store) -> Any:
+    """Trains from the variables, or from what the store holds; returns the averaged ones.
+
+    The loop over steps is Python's: a convolution's weight gradient is much slower inside a
+    compiled loop on CPU.
+
+    Args:
+      make_step: optimiser -> (state, batch) -> (state, metrics), for all networks at once.
+      over_networks: maps a function of one network's variables over all that are given.
+      variables: of the network, or of all networks.
+      store: where the state is saved.
+
+    Raises:
+      InputError, Diverged, Preempted: see `train`.
+    """
+    recipe, placement = self.recipe, self.placement
+    if recipe.distillation > 0 and self.teacher is None:
+      raise InputError(
+        f"distillation is {recipe.distillation}, but no teacher is given: set it to 0"
+      )
+    per_epoch = steps_per_epoch(recipe, self.split)
+    optimizer = make_optimizer(recipe, per_epoch * recipe.epochs)
+    step_on = compilation.jit(
+      functools.partial(self._step_on, make_step(optimizer)), donate_argnums=0,
+      out_shardings=(placement.shardings(), mesh.everywhere()),
+    )  # fmt: skip
+
+    @jax.jit
+    def start(variables):
+      state = over_networks(functools.partial(init_train_state, self.network, optimizer))(variables)
+      empty = lambda: jnp.zeros((per_epoch, *state.health.rate.shape))
+      # Copies, because the steps donate them and the caller keeps its own.
+      return jax.tree.map(jnp.array, Carry(state, {"loss": empty(), self.task.metric: empty()}))
+
+    steps = Steps(
+      what="training",
+      total=per_epoch * recipe.epochs,
+      inputs=functools.partial(self._batches, placement.feed(self.split, recipe), per_epoch),
+      step=lambda carry, batch: step_on(carry, *batch),
+      health=lambda carry: placement.fetch_state(carry.state.health),
+      with_health=lambda carry, health: carry.replace(state=carry.state.replace(health=health)),
+      reached=functools.partial(self._tell, per_epoch),
+      fetch=placement.fetch,
+      put=placement.put,
+    )
+    carry = run(steps, start(variables), store)
+    return placement.fetch_state(carry.state.average)
+
+  def _step_on(
+    self, step: Callable, carry: Carry, x: Any, y: Any, key: jax.Array, index: jax.Array
+  ) -> tuple[Carry, jax.Array]:
+    """A step on a batch of the feed: the next carry, and the most steps skipped in a row."""
+    recipe = self.recipe
+    x, y = self.placement.batch((x, y), recipe.batch_size)
+    x = random_shift(key, x, recipe.shift)
+    x = random_flip(jax.random.fold_in(key, 1), x) if recipe.flip else x
+    share = None
+    if recipe.mixup:
+      share = jax.random.beta(jax.random.fold_in(key, 2), recipe.mixup, recipe.mixup)
+      x = share * x + (1 - share) * x[::-1]
+    outputs = self.teacher(x) if self.teacher is not None else ()
+    state, metrics = step(carry.state, Batch(x, y, outputs, share))
+    put = lambda rows, row: rows.at[index].set(row)
+    history = jax.tree.map(put, carry.history, metrics)
+    return Carry(state, history), state.health.in_a_row.max()
+
+  def _batches(
+    self, feed: Feed, per_epoch: int, done: int
+  ) -> Iterator[tuple[Any, Any, jax.Array, int]]:
+    """The rest of an epoch: inputs, targets, key and place of each step."""
+    epoch, first = divmod(done, per_epoch)
+    key = jax.random.fold_in(self.key, epoch)
+    for index, (x, y) in enumerate(feed(key, first), first):
+      yield x, y, jax.random.fold_in(key, index), index
+
+  def _tell(self, per_epoch: int, done: int, carry: Carry) -> None:
+    """Tells the epoch that has just ended, if one has."""
+    if done and done % per_epoch == 0:
+      means = {name: float(np.mean(rows)) for name, rows in carry.history.items()}
+      self.on_epoch(done // per_epoch, means, self.placement.fetch_state(carry.state.average))
