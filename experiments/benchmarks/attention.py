@@ -4,7 +4,7 @@ Four heads of sixteen features, forward and gradient. Memory is what the compile
 (`memory_analysis`): arguments and temporary buffers, without the process around it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 import functools
 import os
 import time
@@ -18,11 +18,11 @@ from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import require
 import gatprune_jax as gp
 from gatprune_jax import models
-from gatprune_jax.agent import attend_blocks, attend_edges, observe, to_graphs_tuple
+from gatprune_jax.agent import graph_attention, jraph_attention, observe, to_graphs_tuple
 from gatprune_jax.agent.gat import Attention
 from gatprune_jax.channels import make_budgets
-from gatprune_jax.kernels.attention import Block, Tiles
-from gatprune_jax.kernels.attention.blocks import EDGE_FEATURES
+from gatprune_jax.kernels.attention import EDGE_FEATURES, Bipartite, Layout, lay_out
+from gatprune_jax.kernels.attention.tiles import Tiles
 
 _HEADS, _FEATURES, _NODE_FEATURES = 4, 16, 64
 _RESNET50_WIDTHS = (64, 128, 256, 512)
@@ -36,7 +36,8 @@ class ChannelGraph(NamedTuple):
   num_layers: int
   params: Attention
   nodes: jax.Array  # [n, F]
-  blocks: tuple[Block, ...] | Tiles
+  sets: tuple[Bipartite, ...]
+  edges: Layout
 
 
 class Program(NamedTuple):
@@ -61,15 +62,17 @@ def channel_graph(
   graph = gp.trace(fn, variables, x)
   budgets = make_budgets(graph, {"macs": 0.5})
   index = {"index": np.arange(graph.num_channels)}
-  blocks = observe(graph, variables, index, budgets, edge_norms).blocks
+  sets = observe(graph, variables, index, budgets, edge_norms).edges
   params = Attention(
     *(0.1 * normal(*shape) for shape in (
       (_NODE_FEATURES, _HEADS, _FEATURES), (_HEADS, _FEATURES), (_HEADS, _FEATURES),
       (len(EDGE_FEATURES), _HEADS),
     ))
   )  # fmt: skip
-  nodes = jnp.asarray(normal(graph.num_channels + len(graph.layers), _NODE_FEATURES))
-  return ChannelGraph(graph.num_channels, len(graph.layers), params, nodes, blocks)
+  num_nodes = graph.num_channels + len(graph.layers)
+  nodes = jnp.asarray(normal(num_nodes, _NODE_FEATURES))
+  edges = lay_out(sets, num_nodes)
+  return ChannelGraph(graph.num_channels, len(graph.layers), params, nodes, sets, edges)
 
 
 def compiled(layer: Callable, graph: ChannelGraph, edges: Any) -> Program:
@@ -95,12 +98,11 @@ def compiled(layer: Callable, graph: ChannelGraph, edges: Any) -> Program:
 def attention_against_jraph() -> Iterator[Row]:
   """Against `jraph.GAT`, on every size where it takes at most half of the memory there is."""
   half = _memory() / 2**31
-  by_edges = lambda params, nodes, edges: attend_edges(params, edges._replace(nodes=nodes))
   for edge_norms in (True, False):
     for divisor in _DIVISORS:
       graph = _resnet50(divisor, edge_norms)
-      edges = to_graphs_tuple(np.asarray(graph.nodes), graph.blocks)
-      reference = compiled(by_edges, graph, edges)
+      edges = to_graphs_tuple(np.asarray(graph.nodes), graph.sets, len(graph.nodes))
+      reference = compiled(jraph_attention, graph, edges)
       if reference.gib > half:
         break
       note = f"{len(edges.senders)} edges, {{:.2f}} GiB against {reference.gib:.2f}"
@@ -118,7 +120,7 @@ def attention_against_torch() -> list[Row]:
   from experiments.benchmarks.torch_geometric_layer import forward_and_gradient
 
   graph = _resnet50(4, edge_norms=True)
-  edges = to_graphs_tuple(np.asarray(graph.nodes), graph.blocks)
+  edges = to_graphs_tuple(np.asarray(graph.nodes), graph.sets, len(graph.nodes))
   run = forward_and_gradient(
     edges.nodes, edges.senders, edges.receivers, edges.edges, _HEADS, _FEATURES
   )
@@ -131,7 +133,7 @@ def attention_size() -> list[Row]:
   seconds, programs, channels = {}, {}, []
   for divisor in _DIVISORS:
     graphs = [_resnet50(divisor, edge_norms) for edge_norms in (True, False)]
-    both = [compiled(attend_blocks, graph, graph.blocks) for graph in graphs]
+    both = [compiled(graph_attention, graph, graph.edges) for graph in graphs]
     channels.append(graphs[0].num_channels)
     for name, program, time_of in zip(
       ("norms", "no norms"), both, alternating(*(program.run for program in both)), strict=True
@@ -169,7 +171,7 @@ def attention_compilation() -> list[Row]:
     ("resnet50", 224, 1000),
   ):
     graph = channel_graph(name, side, num_classes, edge_norms=True)
-    programs[name] = graph, compiled(attend_blocks, graph, graph.blocks)
+    programs[name] = graph, compiled(graph_attention, graph, graph.edges)
   _, least = programs.pop("resnet20")
   return [
     Row(
@@ -178,7 +180,7 @@ def attention_compilation() -> list[Row]:
       "resnet20",
       least.seconds_to_compile,
       least.seconds_to_compile / program.seconds_to_compile,
-      f"{graph.num_layers} layers, {_layout(graph.blocks)}, {program.instructions} instructions "
+      f"{graph.num_layers} layers, {_layout(graph.edges)}, {program.instructions} instructions "
       f"({least.instructions} for resnet20)",
     )
     for name, (graph, program) in programs.items()
@@ -198,15 +200,15 @@ def _resnet50(divisor: int, edge_norms: bool) -> ChannelGraph:
   return channel_graph("resnet50", 224, 1000, edge_norms, widths=widths)
 
 
-def _layout(blocks: Sequence[Block] | Tiles) -> str:
-  if isinstance(blocks, Tiles):
-    return f"{len(blocks.norms)} tiles with norms"
-  sets = sum(block.senders.shape[0] * block.senders.shape[1] for block in blocks)
-  return f"{sets} sets of edges, {len(blocks)} shapes"
+def _layout(edges: Layout) -> str:
+  if isinstance(edges, Tiles):
+    return f"{len(edges.norms)} tiles with norms"
+  sets = sum(block.senders.shape[0] * block.senders.shape[1] for block in edges)
+  return f"{sets} sets of edges, {len(edges)} shapes"
 
 
 def _against(graph: ChannelGraph, reference: Callable[[], Any], name: str, note: str) -> Row:
-  ours = compiled(attend_blocks, graph, graph.blocks)
+  ours = compiled(graph_attention, graph, graph.edges)
   # After the reference, one of the first two calls waits until the system has the reference's
   # memory back; in a search, nothing stands between one call and the next.
   reference_seconds, _, _, seconds = alternating(reference, *3 * [ours.run], repeats=5)

@@ -87,8 +87,8 @@ def _prepared(
   p = problem(1, max(num_images, calibration_images), dtype, name)
   pruning = _pruning(p, num_images)
   scorer = Scorer(pruning, config)
-  policy, held, state = prepare(pruning, config, scorer, 0)
-  step = compile_update(config, policy, scorer.evaluator)
+  _, learner, held, state = prepare(pruning, config, scorer, 0)
+  step = compile_update(config, learner, scorer.evaluator)
   state = mesh.replicate(state)
   images, mask = scorer.images, jnp.array(state.incumbent.mask)
   arena = functools.partial(

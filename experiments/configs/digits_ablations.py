@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.compare.variants = ConfigDict(
     {
       "agent": {},
-      "no message passing": {"policy": {"layers": 0}},
+      "no message passing": {"policy": {"encoder": "none"}},
       "no critic": {"critic": {"window": 0}},
       "critic, unbiased": {"critic": {"residual_weight": 1.0}},
       "projection": {"constraint": "projection"},

@@ -1,12 +1,16 @@
-"""The learner's parts. They know channels and criteria, nothing of how a mask is scored."""
+"""The agent: what it sees, its policy, how it learns. It knows nothing of how masks are scored."""
 
 from gatprune_jax.agent.critic import (
   CriticConfig,
   Surrogate,
   counterfactual_advantages,
   fit_surrogate,
+  utility_surrogate,
 )
-from gatprune_jax.agent.gat import attend_blocks, attend_edges, to_graphs_tuple
+from gatprune_jax.agent.distributions import Distribution, bits, gaussian, sample
+from gatprune_jax.agent.encoders import ENCODERS, Encoder, PolicyConfig
+from gatprune_jax.agent.gat import graph_attention
+from gatprune_jax.agent.jraph_gat import jraph_attention, to_graphs_tuple
 from gatprune_jax.agent.lagrangian import (
   DualConfig,
   Multipliers,
@@ -14,16 +18,18 @@ from gatprune_jax.agent.lagrangian import (
   update_multipliers,
   utility,
 )
+from gatprune_jax.agent.learner import (
+  LEARNERS,
+  Actor,
+  Experience,
+  Learner,
+  LearnerState,
+)
 from gatprune_jax.agent.observation import Observation, dynamic_features, observe, rank_among_all
 from gatprune_jax.agent.policy import (
   MAX_LOGIT,
   Policy,
-  PolicyConfig,
   bounded,
-  entropy,
-  kl_divergence,
-  log_prob,
-  sample,
   with_embedding,
 )
 from gatprune_jax.agent.ppo import (
@@ -32,13 +38,21 @@ from gatprune_jax.agent.ppo import (
   leave_one_out_advantages,
   make_optimizer,
 )
-from gatprune_jax.agent.rewards import MODES, PastScores, compete, init_past, remember
+from gatprune_jax.agent.rewards import REWARDS, PastScores, compete, init_past, remember
 
 __all__ = [
+  "ENCODERS",
+  "LEARNERS",
   "MAX_LOGIT",
-  "MODES",
+  "REWARDS",
+  "Actor",
   "CriticConfig",
+  "Distribution",
   "DualConfig",
+  "Encoder",
+  "Experience",
+  "Learner",
+  "LearnerState",
   "Multipliers",
   "Observation",
   "PPOConfig",
@@ -46,20 +60,19 @@ __all__ = [
   "Policy",
   "PolicyConfig",
   "Surrogate",
-  "attend_blocks",
-  "attend_edges",
+  "bits",
   "bounded",
   "clipped_objective",
   "compete",
   "counterfactual_advantages",
   "dynamic_features",
-  "entropy",
   "fit_surrogate",
+  "gaussian",
+  "graph_attention",
   "init_multipliers",
   "init_past",
-  "kl_divergence",
+  "jraph_attention",
   "leave_one_out_advantages",
-  "log_prob",
   "make_optimizer",
   "observe",
   "rank_among_all",
@@ -68,5 +81,6 @@ __all__ = [
   "to_graphs_tuple",
   "update_multipliers",
   "utility",
+  "utility_surrogate",
   "with_embedding",
 ]

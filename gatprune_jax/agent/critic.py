@@ -6,9 +6,11 @@ probabilities p its expectation is Q(p), exactly, which makes it a control varia
 utility are known functions of the mask; they are linearised at p, not learned.
 """
 
+from collections.abc import Callable
 import dataclasses
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -100,6 +102,31 @@ def _fit(masks, rewards, valid, features, prior) -> Surrogate:
   dual = duals[errors.argmin()]
   weights = z.T @ dual + prior * features @ (zf.T @ dual)
   return Surrogate(std * weights, centre, mean)
+
+
+def utility_surrogate(
+  reward: Surrogate,
+  violations: Callable[[jax.Array], jax.Array],
+  price: jax.Array,
+  probabilities: jax.Array,
+) -> Surrogate:
+  """The utility (R(m) - lambda . v(m)) / (1 + sum lambda) as a linear function of the mask.
+
+  Args:
+    reward: R, from `fit_surrogate`.
+    violations: v, of a mask `[N]`; linearised around the probabilities.
+    price: the multipliers lambda, `[K]`.
+    probabilities: of "keep", `[N]`; the centre of the result.
+  """
+  chex.assert_rank([price, probabilities], 1)
+  violation, pull = jax.vjp(violations, probabilities)
+  (marginal,) = pull(price.astype(violation.dtype))
+  scale = 1 + price.sum()
+  return Surrogate(
+    (reward.weights - marginal) / scale,
+    probabilities,
+    (reward(probabilities) - price @ violation) / scale,
+  )
 
 
 def counterfactual_advantages(

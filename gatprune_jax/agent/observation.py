@@ -22,9 +22,7 @@ from gatprune_jax.channels import (
 )
 from gatprune_jax.channels import Layer as ChannelLayer
 from gatprune_jax.criteria import mean_by_channel, vector_statistics
-from gatprune_jax.kernels.attention import tile_kernels
-from gatprune_jax.kernels.attention.blocks import Bipartite, Block, flags, stack_blocks, tiling_for
-from gatprune_jax.kernels.attention.tiles import Tiles, tile_sets
+from gatprune_jax.kernels.attention import Bipartite, flags
 
 _KINDS = ("conv", "depthwise", "dense")
 _VECTORS = ("scale", "bias", "mean", "var")
@@ -35,7 +33,8 @@ class Observation(NamedTuple):
 
   channels: np.ndarray  # [N, F] float32, standardised
   layers: np.ndarray  # [L, G] float32
-  blocks: tuple[Block, ...] | Tiles
+  # Complete bipartite sets, as observed; in a policy, what its encoder's `lay_out` made of them.
+  edges: tuple[Bipartite, ...] | Any
   group_of: np.ndarray  # [N] int32
 
 
@@ -90,7 +89,7 @@ def observe(
   return Observation(
     channels=_standardised(np.stack(columns, axis=1)),
     layers=_layer_features(graph),
-    blocks=_blocks(graph, norms, edge_norms),
+    edges=_edges(graph, norms, edge_norms),
     group_of=graph.group_of.astype(np.int32),
   )
 
@@ -129,9 +128,9 @@ def _kernel_norms(layer: ChannelLayer, arrays: list[np.ndarray]) -> _Norms | Non
   return _Norms(in_ids[live_in], out_ids[live_out], np.sqrt(summed[np.ix_(live_in, live_out)]))
 
 
-def _blocks(
+def _edges(
   graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool
-) -> tuple[Block, ...] | Tiles:
+) -> tuple[Bipartite, ...]:
   logs = [np.log(n.values + 1e-6).ravel() for n in norms if n is not None]
   everything = np.concatenate([*logs, np.zeros(1)])
   mean, std = everything.mean(), everything.std() + 1e-6
@@ -150,9 +149,7 @@ def _blocks(
       node = np.array([graph.num_channels + index])
       sets.append(Bipartite(node, members, flags(layer=True), None))
       sets.append(Bipartite(members, node, flags(layer=True), None))
-  if tile_kernels.run_here():
-    return tile_sets(sets, graph.num_channels + len(graph.layers))
-  return stack_blocks(sets, tiling_for(jax.default_backend()))
+  return tuple(sets)
 
 
 def _layer_features(graph: ChannelGraph) -> np.ndarray:

@@ -67,7 +67,7 @@ def _finite(value: jax.Array) -> jax.Array:
 
 
 # A new reward is one function of scores [B] and past scores [M] (NaN: unused), and one entry.
-MODES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+REWARDS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
   "none": _none,
   "best": _best,
   "rank": _rank,
@@ -76,5 +76,5 @@ MODES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def compete(mode: str, scores: jax.Array, past: PastScores) -> jax.Array:
-  """The reward of each score `[B]` against the past, `[B]`; mode is a key of `MODES`."""
-  return MODES[mode](scores, past.scores)
+  """The reward of each score `[B]` against the past, `[B]`; mode is a key of `REWARDS`."""
+  return REWARDS[mode](scores, past.scores)

@@ -24,7 +24,7 @@ class Steps(NamedTuple):
 
   Attributes:
     what: the loop's name in reports, such as "the search".
-    total: how many steps there are.
+    finished: (number of steps done, state) -> whether they are all.
     inputs: step -> what the steps from there on read, in order. It may end early, at the end of an
       epoch for example, and is then asked again.
     step: (state, one input) -> (the next state, how many steps in a row were skipped). It may
@@ -38,7 +38,7 @@ class Steps(NamedTuple):
   """
 
   what: str
-  total: int
+  finished: Callable[[int, Any], bool]
   inputs: Callable[[int], Iterable[Any]]
   step: Callable[[Any, Any], tuple[Any, jax.Array]]
   health: Callable[[Any], Health]
@@ -70,7 +70,7 @@ def run(steps: Steps, state: Any, store: Store) -> Any:
   done, state = store.restore(state) or (0, state)
   in_a_row, state = steps.health(state).in_a_row, steps.put(state)
   steps.reached(done, state)
-  while done < steps.total or must_roll_back(in_a_row):
+  while not steps.finished(done, state) or must_roll_back(in_a_row):
     if must_roll_back(in_a_row):
       done, saved = roll_back(steps, done, steps.fetch(state), store)
       store.save(done, saved)
@@ -89,10 +89,11 @@ def run(steps: Steps, state: Any, store: Store) -> Any:
         lambda skipped=in_a_row: is_finite(skipped),
       )
       steps.reached(done, state)
-      if done == steps.total:
+      if steps.finished(done, state):
         break
   store.finish(done, lambda: steps.fetch(state))
-  refuse_if_all_skipped(steps.what, steps.total, steps.health(state).finite)
+  if done:
+    refuse_if_all_skipped(steps.what, done, steps.health(state).finite)
   return state
 
 

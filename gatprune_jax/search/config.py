@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from gatprune_jax.agent import MODES, CriticConfig, DualConfig, PolicyConfig, PPOConfig
+from gatprune_jax.agent import LEARNERS, REWARDS, CriticConfig, DualConfig, PolicyConfig, PPOConfig
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation import AdaptationConfig
 from gatprune_jax.search.mdp import CONSTRAINTS, SCHEDULES
@@ -22,6 +22,7 @@ class SearchConfig:
     allow_empty: whether groups that another path bypasses may be removed whole instead.
     likelihood_weight: w in the score of a mask, accuracy + w * bounded mean log-likelihood.
     likelihood_bound: log-likelihoods of single images count at least minus this, nats.
+    learner: "ppo" (proximal policy optimisation).
     self_competition: how scores become rewards: "none", "best", "rank" or "tanh".
     past_scores: feasible scores remembered for self-competition.
     warm_start: half the range of the first logits, ordered by the best classical pruner.
@@ -48,6 +49,7 @@ class SearchConfig:
   allow_empty: bool = False
   likelihood_weight: float = 0.5
   likelihood_bound: float = 5.0
+  learner: str = "ppo"
   self_competition: str = "best"
   past_scores: int = 256
   warm_start: float = 3.4
@@ -84,7 +86,8 @@ class SearchConfig:
     for name, choices in (
       ("schedule", SCHEDULES),
       ("constraint", CONSTRAINTS),
-      ("self_competition", MODES),
+      ("learner", LEARNERS),
+      ("self_competition", REWARDS),
     ):
       if (value := getattr(self, name)) not in choices:
         raise InputError(f"search {name} {value!r} is unknown: choose from {', '.join(choices)}")

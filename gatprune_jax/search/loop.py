@@ -2,32 +2,28 @@
 
 from collections.abc import Callable, Sequence
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.agent import Policy, observe, with_embedding
+from gatprune_jax.agent import ENCODERS, LEARNERS, Learner, Policy, observe, with_embedding
 from gatprune_jax.evaluation import Evaluator
-from gatprune_jax.runs.health import is_finite, must_roll_back, refuse_if_all_skipped, roll_back
+from gatprune_jax.runs.loop import Steps, run
 from gatprune_jax.runs.resume import Nowhere, Store
 from gatprune_jax.runtime import mesh
+from gatprune_jax.search.acting import mask_actor, policy_logits
 from gatprune_jax.search.candidates import candidate_masks, distinct
 from gatprune_jax.search.config import SearchConfig
+from gatprune_jax.search.incumbent import Incumbent
 from gatprune_jax.search.mdp import greedy_logits, make_decisions, make_environment
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.refinement import neighbours, refine
 from gatprune_jax.search.replay import init_replay, scored_masks
 from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
-from gatprune_jax.search.update import (
-  Incumbent,
-  SearchState,
-  UpdateInputs,
-  init_state,
-  policy_logits,
-  update,
-)
+from gatprune_jax.search.update import SearchState, UpdateInputs, init_state, update
 from gatprune_jax.search.warm_start import warm_logits
 
 
@@ -67,9 +63,9 @@ def search(
   """
   config, store = config or SearchConfig(), store or Nowhere()
   scorer = Scorer(problem, config)
-  policy, inputs, state = prepare(problem, config, scorer, seed)
+  policy, learner, inputs, state = prepare(problem, config, scorer, seed)
   num_classical = int(state.replay.size)
-  state = learn(scorer, config, policy, inputs, state, on_update, store)
+  state = learn(scorer, config, learner, inputs, state, on_update, store)
 
   scored = scored_masks(state.replay)
   scorer.remember(*scored)
@@ -89,34 +85,41 @@ def search(
 def learn(
   scorer: Scorer,
   config: SearchConfig,
-  policy: Policy,
+  learner: Learner,
   inputs: UpdateInputs,
   state: SearchState,
   on_update: Callable[[Progress], None],
   store: Store,
 ) -> SearchState:
   """The state after all updates, from the given or the saved one."""
-  update_once = compile_update(config, policy, scorer.evaluator)
-  step, state = store.restore(state) or (0, state)
-  while step < config.updates:
+  update_once = compile_update(config, learner, scorer.evaluator)
+
+  def step(state, number):
     state, metrics = update_once(mesh.replicate(state), inputs)
-    step += 1
-    on_update(Progress(step, jax.device_get(metrics)))
-    if must_roll_back(state.health.in_a_row):
-      step, state, health = roll_back("the search", step, state, lambda saved: saved.health, store)
-      state = state.replace(health=health)
-      store.save(step, state)
-    else:
-      in_a_row = state.health.in_a_row
-      store.offer(step, lambda now=state: now, functools.partial(is_finite, in_a_row))
-  store.finish(step, lambda: state)
-  refuse_if_all_skipped("the search", config.updates, state.health.finite)
-  return state
+    on_update(Progress(number, jax.device_get(metrics)))
+    return state, state.health.in_a_row
+
+  steps = Steps(
+    what="the search",
+    finished=lambda done, _: done >= config.updates,
+    inputs=lambda done: itertools.count(done + 1),
+    step=step,
+    health=lambda state: state.health,
+    with_health=lambda state, health: state.replace(health=health),
+  )
+  return run(steps, state, store)
 
 
-def prepare(
-  problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed: int
-) -> tuple[Policy, UpdateInputs, SearchState]:
+class Prepared(NamedTuple):
+  """A search before its first update."""
+
+  policy: Policy
+  learner: Learner
+  inputs: UpdateInputs
+  state: SearchState
+
+
+def prepare(problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed: int) -> Prepared:
   """Scores the classical masks; makes the policy and the state before the first update."""
   graph, budgets = problem.constraints.graph, problem.constraints.budgets
   best = best_classical(problem, scorer)
@@ -128,13 +131,19 @@ def prepare(
   observation = observe(
     graph, problem.network.variables, problem.saliency, budgets, config.policy.edge_norms
   )
+  lay_out = ENCODERS[config.policy.encoder].lay_out
+  num_nodes = len(observation.channels) + len(observation.layers)
+  observation = observation._replace(edges=lay_out(observation.edges, num_nodes))
   decisions = make_decisions(graph, config.schedule)
   environment = make_environment(problem.constraints, decisions, -best.order, config.constraint)
   policy_key, sample_key = jax.random.split(jax.random.key(seed))
   policy = Policy(config.policy, len(graph.groups))
-  dynamic = jnp.zeros((graph.num_channels, 2 + len(budgets.names)))
-  params = jax.jit(policy.init)(policy_key, observation, dynamic)
-  params = with_embedding(params, warm_logits(best.order, config.warm_start, budgets))
+  learner = LEARNERS[config.learner](config, mask_actor(policy))
+  # The images are on all devices already; everything else is put there below.
+  inputs = UpdateInputs(environment, observation, None, sample_key)
+  learned = jax.jit(learner.init)(policy_key, inputs)
+  logits = warm_logits(best.order, config.warm_start, budgets)
+  params = with_embedding(learned.params, logits)
   params, observation = mesh.agree((params, observation))
   inputs = UpdateInputs(environment, observation, scorer.images, sample_key)
   classical = distinct([pruner.mask for pruner in problem.pruners])
@@ -143,9 +152,11 @@ def prepare(
   # Room for all pruners' masks, equal ones too, so that every seed and budget runs one program.
   capacity = len(problem.pruners) + config.updates * config.samples
   replay = init_replay(classical[finite], scores[finite], accuracies[finite], capacity)
-  state = init_state(config, len(budgets.names), params, incumbent, replay)
+  learned = learned.replace(params=params)
+  state = init_state(config, len(budgets.names), learned, incumbent, replay)
   # No buffer is shared with the inputs: the update donates its state.
-  return policy, mesh.replicate(inputs), jax.tree.map(jnp.array, state)
+  state = jax.tree.map(jnp.array, state)
+  return Prepared(policy, learner, mesh.replicate(inputs), state)
 
 
 def score_candidates(
@@ -180,9 +191,9 @@ def score_candidates(
   )
 
 
-def compile_update(config: SearchConfig, policy: Policy, evaluator: Evaluator) -> Callable:
+def compile_update(config: SearchConfig, learner: Learner, evaluator: Evaluator) -> Callable:
   """`update` as one compiled call of (state, inputs); the state's memory is re-used."""
-  return evaluator.jit(functools.partial(update, config, policy, evaluator), donate_argnums=0)
+  return evaluator.jit(functools.partial(update, config, learner, evaluator), donate_argnums=0)
 
 
 def final_logits(policy: Policy, state: SearchState, inputs: UpdateInputs) -> np.ndarray:
@@ -191,4 +202,4 @@ def final_logits(policy: Policy, state: SearchState, inputs: UpdateInputs) -> np
     inputs.environment, policy_logits(policy, params, inputs)
   )
   greedy = jax.jit(logits_of, out_shardings=mesh.everywhere())
-  return np.asarray(greedy(state.params, inputs))
+  return np.asarray(greedy(state.learner.params, inputs))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax.agent import bits as bits_of
 from gatprune_jax.agent import sample
 from gatprune_jax.channels import (
   Budgets,
@@ -148,13 +149,13 @@ def rollout(
   # The first state is the same in every episode, so one evaluation serves all of them.
   mask, decided = states(env, jnp.ones(num_channels, bool), jnp.zeros((), jnp.int32))
   logits = jnp.broadcast_to(logits_fn(mask, decided), (num, num_channels))
-  bits = sample(jax.random.fold_in(key, 0), logits)
+  bits = sample(jax.random.fold_in(key, 0), bits_of(logits))
 
   def advance(step, carry):
     bits, logits = carry
     new = jax.vmap(lambda b: logits_fn(*states(env, b, step)))(bits)
     here = env.decisions[step][None]
-    drawn = sample(jax.random.fold_in(key, step), new)
+    drawn = sample(jax.random.fold_in(key, step), bits_of(new))
     return jnp.where(here, drawn, bits), jnp.where(here, new, logits)
 
   if num_steps > 1:

@@ -40,6 +40,14 @@ def scored_masks(replay: Replay) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return tuple(np.asarray(rows)[:num] for rows in (replay.masks, replay.scores, replay.accuracies))
 
 
+def latest(replay: Replay, num: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The masks `[W, N]` and scores `[W]` that came last, and which rows hold one; W <= num."""
+  num = min(num, len(replay.scores))
+  place = replay.size - num + jnp.arange(num)
+  used, place = place >= 0, jnp.maximum(place, 0)
+  return replay.masks[place], replay.scores[place], used
+
+
 def score_new(
   replay: Replay, masks: jax.Array, score_first: ScoreFirst
 ) -> tuple[Replay, jax.Array, jax.Array]:

@@ -84,7 +84,7 @@ class Training:
 
     steps = Steps(
       what="training",
-      total=per_epoch * recipe.epochs,
+      finished=lambda done, _: done == per_epoch * recipe.epochs,
       inputs=functools.partial(self._batches, placement.feed(self.split, recipe), per_epoch),
       step=lambda carry, batch: step_on(carry, *batch),
       health=lambda carry: placement.fetch_state(carry.state.health),

@@ -6,20 +6,14 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.agent import observe
-from gatprune_jax.agent.gat import (
-  Attention,
-  GraphAttention,
-  attend_blocks,
-  attend_edges,
-  to_graphs_tuple,
-)
+from gatprune_jax.agent import graph_attention, jraph_attention, observe, to_graphs_tuple
+from gatprune_jax.agent.gat import Attention, GraphAttention
 from gatprune_jax.channels import make_budgets
-from gatprune_jax.kernels.attention import Bipartite, stack_blocks, tiling_for
-from gatprune_jax.kernels.attention.blocks import EDGE_FEATURES, FLAGS, TILE
+from gatprune_jax.kernels.attention import EDGE_FEATURES, FLAGS, Bipartite
+from gatprune_jax.kernels.attention.blocks import TILE, stack_blocks, tiling_for
 
 CPU = tiling_for("cpu")
-attend = jax.jit(attend_blocks)
+attend = jax.jit(graph_attention)
 
 
 def random_attention(rng, features=5, heads=3, width=4):
@@ -42,25 +36,18 @@ def random_sets(rng, num_nodes, largest=6, has_norms=(True, False), number=4):
   return sets
 
 
-def random_blocks(rng, num_nodes):
-  return stack_blocks(random_sets(rng, num_nodes), CPU)
-
-
-def assert_equal_to_jraph(params, nodes, blocks):
+def assert_equal_to_jraph(params, nodes, sets, edges):
+  """Of sets, and of what they are laid out as."""
   weight = jnp.asarray(np.random.default_rng(9).standard_normal((len(nodes), 12)), jnp.float32)
-  graph = to_graphs_tuple(nodes, blocks)
-
-  def by_edges(params, nodes, graph):
-    return attend_edges(params, graph._replace(nodes=nodes))
+  graph = to_graphs_tuple(None, sets, len(nodes))
 
   def value_and_gradients(fn, edges):
     loss = lambda *args: (fn(*args) * weight).sum()
     gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, nodes, edges)
     return jax.jit(fn)(params, nodes, edges), gradients
 
-  with jax.numpy_rank_promotion("allow"):  # inside jraph
-    ours, our_gradients = value_and_gradients(attend_blocks, blocks)
-    theirs, their_gradients = value_and_gradients(by_edges, graph)
+  ours, our_gradients = value_and_gradients(graph_attention, edges)
+  theirs, their_gradients = value_and_gradients(jraph_attention, graph)
   np.testing.assert_allclose(ours, theirs, atol=1e-5)
   for one, other in zip(
     jax.tree.leaves(our_gradients), jax.tree.leaves(their_gradients), strict=True
@@ -73,14 +60,14 @@ def observed(example, edge_norms):
   graph = gp.trace(example.eval_fn, example.variables, example.x)
   budgets = make_budgets(graph, {"macs": 0.5})
   saliency = {"index": np.arange(graph.num_channels)}
-  return graph, observe(graph, example.variables, saliency, budgets, edge_norms).blocks
+  return graph, observe(graph, example.variables, saliency, budgets, edge_norms).edges
 
 
-def assert_equal_to_jraph_on(graph, blocks):
+def assert_equal_to_jraph_on(graph, sets, edges):
   rng = np.random.default_rng(0)
   num_nodes = graph.num_channels + len(graph.layers)
   nodes = jnp.asarray(rng.standard_normal((num_nodes, 5)), jnp.float32)
-  assert_equal_to_jraph(random_attention(rng), nodes, blocks)
+  assert_equal_to_jraph(random_attention(rng), nodes, sets, edges)
 
 
 def assert_finite_where_logits_are_large(lay_out):
@@ -109,7 +96,8 @@ def test_equal_to_jraph_on_random_blocks():
   for seed in range(3):
     rng = np.random.default_rng(seed)
     nodes = jnp.asarray(rng.standard_normal((8, 5)), jnp.float32)
-    assert_equal_to_jraph(random_attention(rng), nodes, random_blocks(rng, 8))
+    params, sets = random_attention(rng), random_sets(rng, 8)
+    assert_equal_to_jraph(params, nodes, sets, stack_blocks(sets, CPU))
 
 
 # Two tiles a slice, with their nodes: every stack of tiles has many slices.
@@ -124,17 +112,18 @@ MANY_SLICES = {"at_once": 3 * TILE**2}
 def test_equal_to_jraph_on_large_blocks(has_norms, tiling):
   rng = np.random.default_rng(5)
   nodes = jnp.asarray(0.3 * rng.standard_normal((320, 5)), jnp.float32)
-  blocks = stack_blocks(random_sets(rng, 320, 300, (has_norms,)), tiling)
+  sets = random_sets(rng, 320, 300, (has_norms,))
+  blocks = stack_blocks(sets, tiling)
   assert any(len(block.senders) > 1 for block in blocks) or not has_norms
   large = any(min(b.senders.shape[2], b.receivers.shape[2]) > TILE for b in blocks)
   assert large == (tiling.sorts_from == TILE and not has_norms)  # some sets sort
-  assert_equal_to_jraph(random_attention(rng), nodes, blocks)
+  assert_equal_to_jraph(random_attention(rng), nodes, sets, blocks)
 
 
 @pytest.mark.parametrize("edge_norms", [True, False])
 def test_equal_to_jraph_on_a_network(example_b, edge_norms):
-  graph, blocks = observed(example_b, edge_norms)
-  assert_equal_to_jraph_on(graph, blocks)
+  graph, sets = observed(example_b, edge_norms)
+  assert_equal_to_jraph_on(graph, sets, stack_blocks(sets, CPU))
 
 
 def test_parts_of_a_set_are_the_whole():
@@ -171,7 +160,8 @@ def test_a_node_without_edges_attends_to_itself():
 
 def test_the_learned_layer_is_the_function():
   rng = np.random.default_rng(3)
-  nodes, blocks = jnp.asarray(rng.standard_normal((8, 5)), jnp.float32), random_blocks(rng, 8)
+  nodes = jnp.asarray(rng.standard_normal((8, 5)), jnp.float32)
+  blocks = stack_blocks(random_sets(rng, 8), CPU)
   layer = GraphAttention(heads=2, features=3)
   variables = jax.jit(layer.init)(jax.random.key(0), nodes, blocks)
   p = variables["params"]
@@ -182,20 +172,19 @@ def test_the_learned_layer_is_the_function():
 
 
 def test_edges_hold_kernel_norms(example_b):
-  graph, blocks = observed(example_b, edge_norms=True)
+  graph, sets = observed(example_b, edge_norms=True)
   kernel = np.asarray(example_b.variables["params"]["stage1_0"]["conv1"]["kernel"])
   norms = np.log(np.sqrt((kernel**2).sum((0, 1))))  # [in, out]
   stream, inner = graph.groups[0].channels, graph.groups[1].channels
   num_in, num_out = norms.shape
   forward = next(
-    block.norms[index][:num_in, :num_out]
-    for block in blocks
-    if block.norms is not None
-    for index in np.ndindex(block.senders.shape[:2])
-    if block.flags[index][FLAGS.index("forward")]
-    and np.array_equal(block.senders[index][:num_in], stream)
-    and np.array_equal(block.receivers[index][:num_out], inner)
+    edges.norms
+    for edges in sets
+    if edges.flags[FLAGS.index("forward")]
+    and np.array_equal(edges.senders, stream)
+    and np.array_equal(edges.receivers, inner)
   )
+  assert forward.shape == (num_in, num_out)
   # Standardised over the whole network: one affine map takes norms to features.
   slope, offset = np.polyfit(norms.ravel(), forward.ravel(), 1)
   assert slope > 0

@@ -10,15 +10,13 @@ from gatprune_jax.agent import (
   Observation,
   Policy,
   PolicyConfig,
+  bits,
   bounded,
   dynamic_features,
-  entropy,
-  kl_divergence,
-  log_prob,
   sample,
   with_embedding,
 )
-from gatprune_jax.kernels.attention.blocks import FLAGS, Bipartite, stack_blocks, tiling_for
+from gatprune_jax.kernels.attention import FLAGS, Bipartite, lay_out
 
 
 def random_observation(rng, channels=7, layers=2):
@@ -29,8 +27,8 @@ def random_observation(rng, channels=7, layers=2):
     norms = normal(len(senders), len(receivers))
     sets.append(Bipartite(np.array(senders), np.array(receivers), normal(len(FLAGS)), norms))
   group_of = np.array([0, 0, 0, 1, 1, 1, 1], np.int32)
-  blocks = stack_blocks(sets, tiling_for("cpu"))
-  return Observation(normal(channels, 6), normal(layers, 5), blocks, group_of)
+  edges = lay_out(sets, channels + layers)
+  return Observation(normal(channels, 6), normal(layers, 5), edges, group_of)
 
 
 def randomised(variables, rng):
@@ -57,7 +55,7 @@ def test_channels_may_be_renumbered():
     observation.layers,
     tuple(
       b._replace(senders=renumber(b.senders), receivers=renumber(b.receivers))
-      for b in observation.blocks
+      for b in observation.edges
     ),
     observation.group_of[old_of],
   )
@@ -68,7 +66,7 @@ def test_channels_may_be_renumbered():
 
 def test_first_logits_are_the_embedding_within_bounds():
   rng = np.random.default_rng(1)
-  policy = Policy(PolicyConfig(1, 2, 4, True), num_groups=2)
+  policy = Policy(PolicyConfig(layers=1, heads=2, head_features=4), num_groups=2)
   observation, dynamic = random_observation(rng), np.zeros((7, 3), np.float32)
   variables = policy.init(jax.random.key(0), observation, dynamic)
   embedding = jnp.array([-20.0, -8, -1, 0, 1, 8, 20])
@@ -86,11 +84,11 @@ def test_logits_beyond_the_bounds_find_back():
 
 def test_the_graph_matters():
   rng = np.random.default_rng(2)
-  policy = Policy(PolicyConfig(2, 2, 4, True), num_groups=2)
+  policy = Policy(PolicyConfig(layers=2, heads=2, head_features=4), num_groups=2)
   observation, dynamic = random_observation(rng), np.zeros((7, 3), np.float32)
   variables = randomised(policy.init(jax.random.key(0), observation, dynamic), rng)
   changed = observation._replace(
-    blocks=tuple(b._replace(norms=2 * b.norms) for b in observation.blocks)
+    edges=tuple(b._replace(norms=2 * b.norms) for b in observation.edges)
   )
   difference = policy.apply(variables, changed, dynamic) - policy.apply(
     variables, observation, dynamic
@@ -101,15 +99,19 @@ def test_the_graph_matters():
 def test_bits_follow_their_probabilities():
   logits = jnp.array([-2.0, 0.0, 3.0])
   p = 1 / (1 + np.exp(-np.asarray(logits)))
-  bits = sample(jax.random.key(0), jnp.broadcast_to(logits, (20_000, 3)))
-  assert bits.dtype == bool
-  np.testing.assert_allclose(bits.mean(0), p, atol=4 * np.sqrt(0.25 / 20_000))
-  np.testing.assert_allclose(log_prob(logits, jnp.ones(3, bool)), np.log(p), rtol=1e-5)
-  np.testing.assert_allclose(log_prob(logits, jnp.zeros(3, bool)), np.log(1 - p), rtol=1e-5)
-  np.testing.assert_allclose(entropy(logits), -p * np.log(p) - (1 - p) * np.log(1 - p), rtol=1e-5)
+  drawn = sample(jax.random.key(0), bits(jnp.broadcast_to(logits, (20_000, 3))))
+  assert drawn.dtype == bool
+  np.testing.assert_allclose(drawn.mean(0), p, atol=4 * np.sqrt(0.25 / 20_000))
+  np.testing.assert_allclose(bits(logits).log_prob(jnp.ones(3, bool)), np.log(p), rtol=1e-5)
+  np.testing.assert_allclose(bits(logits).log_prob(jnp.zeros(3, bool)), np.log(1 - p), rtol=1e-5)
+  np.testing.assert_allclose(
+    bits(logits).entropy(), -p * np.log(p) - (1 - p) * np.log(1 - p), rtol=1e-5
+  )
   q = 1 / (1 + np.exp(1.0))
   expected = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
-  np.testing.assert_allclose(kl_divergence(logits, jnp.full(3, -1.0)), expected, rtol=1e-4)
+  np.testing.assert_allclose(
+    bits(logits).kl_divergence(bits(jnp.full(3, -1.0))), expected, rtol=1e-4
+  )
 
 
 def test_dynamic_features_by_hand():
@@ -121,4 +123,4 @@ def test_dynamic_features_by_hand():
 
 def test_sizes_must_be_positive():
   with pytest.raises(gp.InputError, match="policy heads is 0"):
-    PolicyConfig(1, 0, 4, True)
+    PolicyConfig(heads=0)

@@ -10,15 +10,15 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.agent import (
-  MODES,
+  REWARDS,
   DualConfig,
   PPOConfig,
+  bits,
   clipped_objective,
   compete,
   init_multipliers,
   init_past,
   leave_one_out_advantages,
-  log_prob,
   remember,
   update_multipliers,
   utility,
@@ -43,16 +43,16 @@ def test_first_pass_is_the_policy_gradient():
   # At the sampling policy every ratio is 1, and the gradient is sum_b A_b grad log p(bits_b).
   rng = np.random.default_rng(0)
   logits = jnp.asarray(rng.standard_normal(6), jnp.float32)
-  bits = jnp.asarray(rng.random((5, 6)) < 0.5)
+  drawn = jnp.asarray(rng.random((5, 6)) < 0.5)
+  log_prob = lambda logits: bits(jnp.broadcast_to(logits, drawn.shape)).log_prob(drawn)
   advantage = jnp.asarray(rng.standard_normal(5), jnp.float32)
-  old = log_prob(jnp.broadcast_to(logits, bits.shape), bits)
+  old = log_prob(logits)
 
   def objective(logits):
-    new = log_prob(jnp.broadcast_to(logits, bits.shape), bits)
-    return clipped_objective(new, old, advantage[:, None], 0.2).sum()
+    return clipped_objective(log_prob(logits), old, advantage[:, None], 0.2).sum()
 
   p = 1 / (1 + np.exp(-np.asarray(logits)))
-  expected = (np.asarray(advantage)[:, None] * (np.asarray(bits) - p)).sum(0)
+  expected = (np.asarray(advantage)[:, None] * (np.asarray(drawn) - p)).sum(0)
   np.testing.assert_allclose(jax.grad(objective)(logits), expected, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(objective(logits), 6 * advantage.sum(), rtol=1e-5)
 
@@ -174,7 +174,7 @@ def test_modes_by_hand():
     "rank": [0, 0.5, 1],  # of three: beats none; one, tying with one; all
     "tanh": np.tanh((np.asarray(scores) - 0.6) / spread),
   }
-  assert set(expected) == set(MODES)
+  assert set(expected) == set(REWARDS)
   for mode, values in expected.items():
     np.testing.assert_allclose(compete(mode, scores, past), values, atol=1e-6, err_msg=mode)
     assert np.isfinite(compete(mode, scores, init_past(8))).all()

@@ -38,7 +38,7 @@ def main(path):
   for name in lines[0]:
     out[f"search {name}"] = np.stack([line[name] for line in lines])
   out["search masks"], out["search scores"] = found.masks, found.scores
-  for name, leaf in zip("abcdefgh", jax.tree.leaves(found.state.params), strict=False):
+  for name, leaf in zip("abcdefgh", jax.tree.leaves(found.state.learner.params), strict=False):
     out[f"search parameters {name}"] = mesh.to_host(leaf)
 
   split, key = Split(e.x, e.y), jax.random.key(0)

@@ -11,11 +11,21 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.runs.health import Diverged, must_roll_back, roll_back
+from gatprune_jax.runs.health import Diverged, must_roll_back
+from gatprune_jax.runs.loop import Steps, roll_back
 from gatprune_jax.runs.resume import Checkpoints, Nowhere
 from gatprune_jax.search import Scorer, search
 from gatprune_jax.search.loop import compile_update, learn, prepare
 from tests.search.test_search import CONFIG, make_problem
+
+STEPS = Steps(
+  what="the search",
+  finished=None,
+  inputs=None,
+  step=None,
+  health=lambda state: state.health,
+  with_health=lambda state, health: state.replace(health=health),
+)
 
 
 class Searching:
@@ -24,7 +34,7 @@ class Searching:
   def __init__(self, example, config=CONFIG, spoil=lambda mask, score: score):
     problem = make_problem(example, {"macs": 0.3}, config)
     self.scorer, self.config = Scorer(problem, config), config
-    self.policy, self.inputs, self.state = prepare(problem, config, self.scorer, 0)
+    _, self.learner, self.inputs, self.state = prepare(problem, config, self.scorer, 0)
     self.steps, self.metrics = [], []
     score = self.scorer.evaluator.score
     self.evaluator = copy.copy(self.scorer.evaluator)
@@ -36,10 +46,10 @@ class Searching:
 
   def learn(self, store):
     scorer = types.SimpleNamespace(evaluator=self.evaluator)
-    return learn(scorer, self.config, self.policy, self.inputs, self.state, self.on_update, store)
+    return learn(scorer, self.config, self.learner, self.inputs, self.state, self.on_update, store)
 
   def update(self, state):
-    step = compile_update(self.config, self.policy, self.evaluator)
+    step = compile_update(self.config, self.learner, self.evaluator)
     return step(jax.tree.map(jnp.array, state), self.inputs)
 
 
@@ -97,7 +107,7 @@ def test_one_bad_update_is_passed_over(two_layers):
   assert int(state.health.rollbacks) == 0
   size = int(state.replay.size)
   assert np.isfinite(state.replay.scores[:size]).all()
-  for leaf in jax.tree.leaves(state.params):
+  for leaf in jax.tree.leaves(state.learner.params):
     assert np.isfinite(leaf).all()
 
 
@@ -114,21 +124,23 @@ def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
   store = store_in(tmp_path)
   store.save(1, good)
   good = jax.device_get(good)
-  state = good.replace(params=jax.tree.map(lambda leaf: jnp.nan * leaf, good.params))
+  nan = jax.tree.map(lambda leaf: jnp.nan * leaf, good.learner.params)
+  state = good.replace(learner=good.learner.replace(params=nan))
   for step in (2, 3, 4):
     assert not must_roll_back(state.health.in_a_row)
     state, _ = searching.update(state)
     assert int(state.health.in_a_row) == step - 1
   assert must_roll_back(state.health.in_a_row)
-  step, back, health = roll_back("the search", 4, state, lambda saved: saved.health, store)
+  step, back = roll_back(STEPS, 4, state, store)
   assert step == 1
-  for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(good), strict=True):
+  health = back.health
+  restored = back.replace(health=good.health)
+  for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(good), strict=True):
     np.testing.assert_array_equal(a, b)
   assert float(health.rate) == 0.5
   assert (int(health.skipped), int(health.in_a_row), int(health.rollbacks)) == (3, 0, 1)
   assert int(health.finite) == 1  # of the way to here
   # An earlier step is saved after a later one, and the search goes on from it at half the rate.
-  back = back.replace(health=health)
   store.save(step, back)
   store.finish(step, lambda: back)
   step, restored = store_in(tmp_path).restore(back)
@@ -137,7 +149,9 @@ def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
   fast, _ = searching.update(good)
   moved = lambda new: [
     np.abs(np.asarray(a) - b).max()
-    for a, b in zip(jax.tree.leaves(new.params), jax.tree.leaves(good.params), strict=True)
+    for a, b in zip(
+      jax.tree.leaves(new.learner.params), jax.tree.leaves(good.learner.params), strict=True
+    )
   ]
   assert sum(moved(slow)) < 0.9 * sum(moved(fast))
 
@@ -161,9 +175,9 @@ def test_nothing_is_learned_from_a_classical_mask_that_is_not_finite(two_layers)
   problem = make_problem(two_layers, {"macs": 0.3})
   scorer, spoilt = Scorer(problem, CONFIG), problem.pruners[-1].mask
   scorer.remember(spoilt[None], np.array([np.nan]), np.array([0.0]))
-  policy, inputs, state = prepare(problem, CONFIG, scorer, 0)
+  _, learner, inputs, state = prepare(problem, CONFIG, scorer, 0)
   assert 0 < int(state.replay.size) == len({p.mask.tobytes() for p in problem.pruners}) - 1
-  state = learn(scorer, CONFIG, policy, inputs, state, lambda progress: None, Nowhere())
+  state = learn(scorer, CONFIG, learner, inputs, state, lambda progress: None, Nowhere())
   assert int(state.health.skipped) == 0
 
 

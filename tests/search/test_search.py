@@ -34,7 +34,7 @@ CONFIG = SearchConfig(
   allow_empty=False, likelihood_weight=0.5, likelihood_bound=5.0, self_competition="best",
   past_scores=32, warm_start=2.0, adaptation=AdaptationConfig(0, 4, 0.05),
   calibration_images=8, calibration_batch=4, arena_share=0.5, refinement=4, elites=3, shortlist=3,
-  chunk=4, policy=PolicyConfig(1, 2, 4, True),
+  chunk=4, policy=PolicyConfig(layers=1, heads=2, head_features=4),
   ppo=PPOConfig(2, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0), dual=DualConfig(0.5, 0.05, 10.0),
   critic=CriticConfig(8, 0.1, 0.5),
 )  # fmt: skip
@@ -67,7 +67,7 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
   [
     ({"macs": 0.3}, {}),
     ({"params": 0.4}, {"constraint": "projection", "chunk": 0}),
-    ({"macs": 0.4}, {"policy": PolicyConfig(0, 2, 4, True), "critic": CriticConfig(0, 0.0, 0.0)}),
+    ({"macs": 0.4}, {"policy": PolicyConfig("none"), "critic": CriticConfig(0, 0.0, 0.0)}),
     ({"macs": 0.5, "params": 0.3}, {"schedule": "layerwise"}),
     ({"macs": 0.4, "activation_bytes": 0.6}, {}),
   ],
@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_search(two_layers):
 def test_the_state_is_finite_and_counts(two_layers):
   _, result = run(two_layers, {"macs": 0.3})
   assert int(result.state.step) == 4
-  for leaf in jax.tree.leaves(result.state.params):
+  for leaf in jax.tree.leaves(result.state.learner.params):
     assert np.isfinite(leaf).all()
   # At most: 4 classical masks, 4 x 4 samples, threshold, incumbent, 3 elites, 4 neighbours.
   assert 4 < int(result.state.replay.size) < result.evaluations <= 4 + 16 + 5 + 4
@@ -145,12 +145,12 @@ def test_the_shortlist_is_chosen_from_the_elites(two_layers, monkeypatch):
 def test_a_budget_of_everything_is_met_up_to_rounding(two_layers):
   problem = make_problem(two_layers, {"macs": 1.0})
   scorer = Scorer(problem, CONFIG)
-  policy, inputs, state = prepare(problem, CONFIG, scorer, 0)
+  _, learner, inputs, state = prepare(problem, CONFIG, scorer, 0)
   # The largest share below 1 in float32, as a sum that is rounded down would leave it.
   limits = np.nextafter(np.ones(1, np.float32), 0)
   budgets = dataclasses.replace(inputs.environment.budgets, limits=limits)
   inputs = inputs._replace(environment=inputs.environment.replace(budgets=budgets))
-  _, metrics = compile_update(CONFIG, policy, scorer.evaluator)(state, inputs)
+  _, metrics = compile_update(CONFIG, learner, scorer.evaluator)(state, inputs)
   assert metrics["cost"] > 0.9
   assert metrics["feasible_share"] == 1
 
@@ -187,9 +187,9 @@ def test_the_policy_learns_the_channels_that_matter():
     {"wrong": -wrong.astype(float)},
   )  # fmt: skip
   scorer = Scorer(problem, config)
-  policy, inputs, state = prepare(problem, config, scorer, 0)
+  policy, learner, inputs, state = prepare(problem, config, scorer, 0)
   assert np.argsort(-final_logits(policy, state, inputs)).tolist() == wrong.argsort().tolist()
-  state = learn(scorer, config, policy, inputs, state, lambda progress: None, Nowhere())
+  state = learn(scorer, config, learner, inputs, state, lambda progress: None, Nowhere())
   logits = final_logits(policy, state, inputs)
   assert logits[:2].min() > 0 > logits[2:].max()
 

@@ -11,14 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-# What an edge knows: the standardised log norm of the kernel between two channels, then flags.
-EDGE_FEATURES = ("log_norm", "forward", "backward", "dense", "layer", "self")
-FLAGS = EDGE_FEATURES[1:]
-SELF = EDGE_FEATURES.index("self")
+from gatprune_jax.kernels.attention.edges import NOWHERE, Bipartite, cut
 
 TILE = 128  # the longest side of a block whose edges are evaluated one by one
 _FEATURES = 16  # numbers a head holds of a node, where it holds one of an edge
-NOWHERE = np.iinfo(np.int32).max  # an id that no node has
 
 
 class Tiling(NamedTuple):
@@ -41,15 +37,6 @@ def tiling_for(backend: str) -> Tiling:
   return _CPU if backend == "cpu" else _ACCELERATOR
 
 
-class Bipartite(NamedTuple):
-  """A complete bipartite set of edges: every sender to every receiver."""
-
-  senders: np.ndarray  # [S] node ids, distinct
-  receivers: np.ndarray  # [R] node ids, distinct
-  flags: np.ndarray  # [len(FLAGS)], the features that all edges share
-  norms: np.ndarray | None  # [S, R], the feature that edges have of their own; None: it is zero
-
-
 class Block(NamedTuple):
   """M slices of K complete bipartite sets of one shape.
 
@@ -60,11 +47,6 @@ class Block(NamedTuple):
   receivers: np.ndarray  # [M, K, R] int32 node ids, distinct within a set
   flags: np.ndarray  # [M, K, len(FLAGS)] float32
   norms: np.ndarray | None  # [M, K, S, R] float32
-
-
-def flags(**values: bool) -> np.ndarray:
-  """The named flags of an edge, `[len(FLAGS)]`; those not named are off."""
-  return np.array([values.get(name, False) for name in FLAGS], np.float32)
 
 
 def sorts(num_senders: int, num_receivers: int, has_norms: bool) -> bool:
@@ -89,24 +71,6 @@ def stack_blocks(sets: Sequence[Bipartite], tiling: Tiling) -> tuple[Block, ...]
       shape = (len(padded.senders), len(padded.receivers), padded.norms is None)
       stacks.setdefault(shape, []).append(padded)
   return tuple(_sliced(stack, tiling) for stack in stacks.values())
-
-
-def cut(edges: Bipartite, longest: int) -> list[Bipartite]:
-  """A set of edges as sets whose sides are so long at most."""
-  starts = [
-    (slice(i, i + longest), slice(j, j + longest))
-    for i in range(0, len(edges.senders), longest)
-    for j in range(0, len(edges.receivers), longest)
-  ]
-  return [
-    Bipartite(
-      edges.senders[sent],
-      edges.receivers[received],
-      edges.flags,
-      None if edges.norms is None else edges.norms[sent, received],
-    )
-    for sent, received in starts
-  ]
 
 
 def _pieces(edges: Bipartite, tiling: Tiling) -> list[Bipartite]:

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gatprune_jax.kernels.attention.blocks import SELF, Block, sorts
+from gatprune_jax.kernels.attention.blocks import Block, sorts
+from gatprune_jax.kernels.attention.edges import SELF
 from gatprune_jax.kernels.attention.softmax import (
   Receivers,
   by_edge,
@@ -25,7 +26,7 @@ from gatprune_jax.kernels.attention.softmax import (
 
 
 @jax.custom_vjp
-def attend_slices(
+def attend_blocks(
   send: jax.Array, receive: jax.Array, x: jax.Array, edge: jax.Array, blocks: Sequence[Block]
 ) -> jax.Array:
   """The means y over the edges of each node, with one from each node to itself.
@@ -74,7 +75,7 @@ def _backward(residuals, d_mean):
   return *gradients, None
 
 
-attend_slices.defvjp(_forward, _backward)
+attend_blocks.defvjp(_forward, _backward)
 
 
 def _add_sums(x, edge, sums, slice_):

@@ -11,7 +11,7 @@ are sums over a column, where weights are computed again from L.
 import jax
 import jax.numpy as jnp
 
-from gatprune_jax.kernels.attention.blocks import SELF, flags
+from gatprune_jax.kernels.attention.edges import SELF, flags
 from gatprune_jax.kernels.attention.softmax import Receivers, gradient_by_own_edges, own_logits
 from gatprune_jax.kernels.attention.tile_kernels import (
   LOG2_E,
@@ -30,7 +30,7 @@ _OWN = flags(self=True)
 def attend_tiles(
   send: jax.Array, receive: jax.Array, x: jax.Array, edge: jax.Array, tiles: Tiles
 ) -> jax.Array:
-  """`sliced_attention.attend_slices`, the means y `[H, n, D]`, with tiles for blocks."""
+  """`on_blocks.attend_blocks`, the means y `[H, n, D]`, with tiles for blocks."""
   _, mean = _attend(send, receive, _widened(x), edge, tiles, sloped=False)
   return _cut(mean, x)
 

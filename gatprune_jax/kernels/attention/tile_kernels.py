@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 import jax.numpy as jnp
 
-from gatprune_jax.kernels.attention.blocks import SELF
+from gatprune_jax.kernels.attention.edges import SELF
 from gatprune_jax.kernels.attention.softmax import slope
 from gatprune_jax.kernels.attention.tiles import NODES_AT_ONCE, PLACES_AT_ONCE, SIDE, Ends, Tiles
 

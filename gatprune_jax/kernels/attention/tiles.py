@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gatprune_jax.kernels.attention.blocks import NOWHERE, Bipartite, Block, cut
+from gatprune_jax.kernels.attention.edges import NOWHERE, Bipartite, cut
 
 SIDE = 32  # senders, and receivers, of a tile
 NODES_AT_ONCE = 8  # nodes whose places one program gathers
@@ -66,20 +66,6 @@ def tile_sets(sets: Sequence[Bipartite], num_nodes: int) -> Tiles:
     _ends(senders, columns, column_flags, num_nodes),
     norms,
     np.ascontiguousarray(norms.transpose(0, 2, 1)),
-  )
-
-
-def as_block(tiles: Tiles) -> Block:
-  """The same edges as one slice of sets."""
-  lines = tiles.receivers.lines
-  row = np.repeat(np.arange(len(lines)), lines[:, 1])
-  along = np.concatenate([np.arange(number) for number in lines[:, 1]])
-  column, tile = lines[row, 0] + along, lines[row, 2] + along * lines[row, 3]
-  return Block(
-    tiles.senders.ids[column][None],
-    tiles.receivers.ids[row][None],
-    tiles.receivers.flags[row][None],
-    tiles.transposed[tile][None],
   )
 
 

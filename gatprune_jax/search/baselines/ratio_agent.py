@@ -6,26 +6,33 @@ feasible. AMC learns by DDPG; here a Gaussian policy over log-ratios is trained 
 PPO, one probability ratio per group. Against the agent it shows what a bit per channel adds.
 """
 
-import functools
+import dataclasses
+import itertools
+import math
 import time
 from typing import Any
 
 from flax import linen as nn
+import flax.struct
 import jax
-from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from gatprune_jax.agent import (
-  PPOConfig,
-  clipped_objective,
-  leave_one_out_advantages,
-  make_optimizer,
+  LEARNERS,
+  Actor,
+  Distribution,
+  Experience,
+  LearnerState,
+  gaussian,
   observe,
+  sample,
 )
 from gatprune_jax.criteria import allocate, channel_order, order_by_ratios
 from gatprune_jax.errors import InputError
+from gatprune_jax.runs.health import Health, all_finite, healthy, take_if_finite
+from gatprune_jax.runs.loop import Steps, run
+from gatprune_jax.runs.resume import Nowhere
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
@@ -56,6 +63,32 @@ class RatioPolicy(nn.Module):
     return head + embedding, jnp.broadcast_to(log_std, head.shape)
 
 
+def ratio_actor(policy: RatioPolicy) -> Actor:
+  """Actions are log-ratios `[G]`, one per group; inputs are the groups' features `[G, F]`."""
+
+  def distribution(params: Any, groups: jax.Array, actions: jax.Array) -> Distribution:
+    mean, log_std = policy.apply(params, groups)
+    as_actions = lambda row: jnp.broadcast_to(row, actions.shape)
+    return gaussian(as_actions(mean), as_actions(jnp.exp(log_std)))
+
+  def act(
+    params: Any, groups: jax.Array, num: int, key: jax.Array
+  ) -> tuple[jax.Array, Distribution]:
+    drawn_from = distribution(params, groups, jnp.zeros((num, len(groups))))
+    return sample(key, drawn_from), drawn_from
+
+  return Actor(policy.init, act, distribution)
+
+
+@flax.struct.dataclass
+class RatioState:
+  """What one update carries to the next; the masks so far are in the scorer."""
+
+  learner: LearnerState
+  stale: int  # updates in a row that proposed no new mask
+  health: Health
+
+
 def search_ratios(
   problem: PruningProblem, config: SearchConfig, evaluations: int, seed: int
 ) -> SearchResult:
@@ -71,6 +104,7 @@ def search_ratios(
 
   Raises:
     InputError: where the task has no L1 norms.
+    Diverged: where scores are not finite, again and again.
   """
   if _CRITERION not in problem.saliency:
     raise InputError(
@@ -87,70 +121,48 @@ def search_ratios(
   ).channels
   groups = jnp.asarray(np.stack([channels[group.channels].mean(0) for group in graph.groups]))
 
+  # There is no critic of ratios. Of a Gaussian, whose deviation moves too, a divergence of 0.1 is
+  # soon reached, so that no update stops at one.
+  without = dataclasses.replace(
+    config,
+    critic=dataclasses.replace(config.critic, window=0),
+    ppo=dataclasses.replace(config.ppo, kl_stop=math.inf),
+  )
   policy = RatioPolicy(config.policy.heads * config.policy.head_features)
+  learner = LEARNERS[config.learner](without, ratio_actor(policy))
   init_key, key = jax.random.split(jax.random.key(seed))
-  params = policy.init(init_key, groups)
-  opt_state = make_optimizer(config.ppo, params).init(ravel_pytree(params)[0])
-  improve = jax.jit(functools.partial(improve_ratios, policy, config.ppo))
-  update, stale = 0, 0
-  while (left := evaluations - len(scorer.known)) > 0 and stale < _PATIENCE:
-    mean, log_std = policy.apply(params, groups)
-    noise = jax.random.normal(jax.random.fold_in(key, update), (config.samples, len(graph.groups)))
-    actions = mean[None] + jnp.exp(log_std)[None] * noise
+  learn = jax.jit(learner.update)
+
+  def propose(state, number):
+    key_now = jax.random.fold_in(key, number)
+    actions, behaviour = learner.act(state.learner, groups, config.samples, key_now)
     orders = [order_by_ratios(graph, within, ratios) for ratios in np.exp(actions)]
-    masks = [allocate(constraints, order) for order in orders]
+    return actions, behaviour, [allocate(constraints, order) for order in orders]
+
+  def step(state, number):
+    actions, behaviour, masks = propose(state, number)
     new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in scorer.known}
-    if len(new) > left:
+    left = evaluations - len(scorer.known)
+    if len(new) > left:  # The last masks are scored, and there is nothing to learn them for.
       scorer(np.stack(list(new.values())[:left]))
-      break
-    scores, _ = scorer(np.stack(masks))
-    if np.isfinite(scores).all():
-      advantage = leave_one_out_advantages(jnp.asarray(scores))
-      params, opt_state = improve(params, opt_state, groups, actions, advantage)
-    update, stale = update + 1, 0 if new else stale + 1
+      return state.replace(health=state.health.replace(finite=state.health.finite + 1)), jnp.zeros(
+        ()
+      )
+    scores = jnp.asarray(scorer(np.stack(masks))[0])
+    experience = Experience(actions, behaviour, scores)
+    learned, _ = learn(state.learner, groups, experience, state.health.rate)
+    after = state.replace(learner=learned, stale=0 if new else state.stale + 1)
+    after = take_if_finite(all_finite((scores, learned)), after, state)
+    return after, after.health.in_a_row
+
+  steps = Steps(
+    what="the search for ratios",
+    finished=lambda _, state: len(scorer.known) >= evaluations or state.stale >= _PATIENCE,
+    inputs=itertools.count,
+    step=step,
+    health=lambda state: state.health,
+    with_health=lambda state, health: state.replace(health=health),
+  )
+  run(steps, RatioState(learner.init(init_key, groups), 0, healthy()), Nowhere())
   masks, scores = scorer.shortlist(scorer.best(config.elites))
   return SearchResult(masks, scores, len(scorer.known), time.monotonic() - start, None)
-
-
-def improve_ratios(
-  policy: RatioPolicy,
-  ppo: PPOConfig,
-  params: Any,
-  opt_state: Any,
-  groups: jax.Array,
-  actions: jax.Array,
-  advantage: jax.Array,
-) -> tuple[Any, Any]:
-  """Epochs of PPO on one batch of actions.
-
-  Args:
-    policy: of the ratios.
-    ppo: settings.
-    params: the policy's variables.
-    opt_state: of `make_optimizer`.
-    groups: features of each group, `[G, F]`.
-    actions: log-ratios as sampled, `[B, G]`.
-    advantage: of each sample, `[B]`.
-
-  Returns:
-    The new variables and optimiser state.
-  """
-  optimizer = make_optimizer(ppo, params)
-  vector, as_params = ravel_pytree(params)
-
-  def log_prob(vector):  # of each action, up to a constant
-    mean, log_std = policy.apply(as_params(vector), groups)
-    return -0.5 * ((actions - mean[None]) / jnp.exp(log_std)[None]) ** 2 - log_std[None]
-
-  old = log_prob(vector)
-
-  def loss_fn(vector):
-    return -clipped_objective(log_prob(vector), old, advantage[:, None], ppo.clip).mean()
-
-  def epoch(_, carry):
-    vector, opt_state = carry
-    updates, opt_state = optimizer.update(jax.grad(loss_fn)(vector), opt_state)
-    return optax.apply_updates(vector, updates), opt_state
-
-  vector, opt_state = jax.lax.fori_loop(0, ppo.epochs, epoch, (vector, opt_state))
-  return as_params(vector), opt_state

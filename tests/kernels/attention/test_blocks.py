@@ -5,18 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gatprune_jax.agent import attend_blocks
+from gatprune_jax.agent import graph_attention
 from gatprune_jax.agent.gat import Attention
-from gatprune_jax.kernels.attention.blocks import (
-  EDGE_FEATURES,
-  FLAGS,
-  TILE,
-  Bipartite,
-  flags,
-  sorts,
-  stack_blocks,
-  tiling_for,
-)
+from gatprune_jax.kernels.attention.blocks import TILE, sorts, stack_blocks, tiling_for
+from gatprune_jax.kernels.attention.edges import EDGE_FEATURES, FLAGS, Bipartite, flags
 
 NUM_NODES = 4096
 
@@ -114,7 +106,7 @@ def test_nothing_of_all_edges_size_is_made(norms):
   )
 
   def loss(params, nodes, blocks):
-    return attend_blocks(params, nodes, blocks).sum()
+    return graph_attention(params, nodes, blocks).sum()
 
   shapes = jax.eval_shape(lambda x: x, (params, jnp.ones((NUM_NODES, 3)), blocks))
   jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(*shapes).jaxpr

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gatprune_jax.agent.gat import attend_blocks
-from gatprune_jax.kernels.attention import tile_kernels
-from gatprune_jax.kernels.attention.blocks import EDGE_FEATURES, Bipartite, flags
+from gatprune_jax.agent import graph_attention
+from gatprune_jax.kernels.attention import lay_out, tile_kernels
+from gatprune_jax.kernels.attention.blocks import Block
+from gatprune_jax.kernels.attention.edges import EDGE_FEATURES, Bipartite, flags
 from gatprune_jax.kernels.attention.on_tiles import attend_tiles
-from gatprune_jax.kernels.attention.tiles import PLACES_AT_ONCE, SIDE, Tiles, as_block, tile_sets
+from gatprune_jax.kernels.attention.tiles import PLACES_AT_ONCE, SIDE, Tiles, tile_sets
 from tests.agent.test_gat import (
   assert_equal_to_jraph,
   assert_equal_to_jraph_on,
@@ -27,6 +28,20 @@ def _exact_products():
   """On a GPU, products are otherwise rounded to ten bits."""
   with jax.default_matmul_precision("highest"):
     yield
+
+
+def as_block(tiles):
+  """The same edges as one slice of sets."""
+  lines = tiles.receivers.lines
+  row = np.repeat(np.arange(len(lines)), lines[:, 1])
+  along = np.concatenate([np.arange(number) for number in lines[:, 1]])
+  column, tile = lines[row, 0] + along, lines[row, 2] + along * lines[row, 3]
+  return Block(
+    tiles.senders.ids[column][None],
+    tiles.receivers.ids[row][None],
+    tiles.receivers.flags[row][None],
+    tiles.transposed[tile][None],
+  )
 
 
 @pytest.mark.parametrize("norms", [True, False])
@@ -78,25 +93,28 @@ def test_slots_are_the_places_of_each_node():
 def test_equal_to_jraph(has_norms):
   rng = np.random.default_rng(5)
   nodes = jnp.asarray(0.3 * rng.standard_normal((90, 5)), jnp.float32)
-  tiles = tile_sets(random_sets(rng, 90, 80, has_norms), 90)
-  assert_equal_to_jraph(random_attention(rng), nodes, tiles)
+  sets = random_sets(rng, 90, 80, has_norms)
+  assert_equal_to_jraph(random_attention(rng), nodes, sets, tile_sets(sets, 90))
 
 
 def test_equal_to_jraph_where_nodes_have_more_places_than_are_gathered_at_once():
   rng = np.random.default_rng(6)
   nodes = jnp.asarray(0.3 * rng.standard_normal((10, 5)), jnp.float32)
-  tiles = tile_sets(random_sets(rng, 10, 10, number=40), 10)
+  sets = random_sets(rng, 10, 10, number=40)
+  tiles = tile_sets(sets, 10)
   assert tiles.receivers.chunks.max() > 1
   assert tiles.senders.chunks.max() > 1
-  assert_equal_to_jraph(random_attention(rng), nodes, tiles)
+  assert_equal_to_jraph(random_attention(rng), nodes, sets, tiles)
 
 
 def test_equal_to_jraph_on_a_network(example_b, monkeypatch):
+  graph, sets = observed(example_b, edge_norms=True)
+  num_nodes = graph.num_channels + len(graph.layers)
   with monkeypatch.context() as m:
     m.setattr(tile_kernels, "run_here", lambda: True)
-    graph, tiles = observed(example_b, edge_norms=True)
+    tiles = lay_out(sets, num_nodes)
   assert isinstance(tiles, Tiles)
-  assert_equal_to_jraph_on(graph, tiles)
+  assert_equal_to_jraph_on(graph, sets, tiles)
 
 
 def test_several_states_at_once():
@@ -113,7 +131,7 @@ def test_a_node_without_edges_attends_to_itself():
   one = Bipartite(np.array([0]), np.array([1]), flags(forward=True), None)
   alone = np.array([0, 2, 3, 4])  # node 1 alone receives
   expected = jnp.einsum("nf,fhd->nhd", nodes, params.query).reshape(5, -1)
-  attended = attend_blocks(params, nodes, tile_sets([one], 5))
+  attended = graph_attention(params, nodes, tile_sets([one], 5))
   np.testing.assert_allclose(attended[alone], expected[alone], rtol=1e-5, atol=1e-6)
   assert np.abs(attended[1] - expected[1]).max() > 1e-3
 

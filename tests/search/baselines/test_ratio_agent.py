@@ -1,22 +1,20 @@
 """The learner of ratios: it stays within budgets, spends what it gets, and learns."""
 
 import dataclasses
-import functools
 
 import jax
-from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.agent import leave_one_out_advantages, make_optimizer
+from gatprune_jax.agent import LEARNERS, Experience
 from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Classical, allocate, channel_order, order_by_ratios
 from gatprune_jax.data import Split
 from gatprune_jax.networks import CLASSIFICATION, Network
 from gatprune_jax.search import SEARCHES, PruningProblem
-from gatprune_jax.search.baselines.ratio_agent import RatioPolicy, improve_ratios
+from gatprune_jax.search.baselines.ratio_agent import RatioPolicy, ratio_actor
 from tests.search.test_search import CONFIG
 
 
@@ -55,16 +53,14 @@ def test_ratios_move_to_where_the_score_is_best():
   # Of two groups, the first should keep e times the second's share.
   policy = RatioPolicy(8)
   groups = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3)), jnp.float32)
-  params = policy.init(jax.random.key(0), groups)
-  opt_state = make_optimizer(CONFIG.ppo, params).init(ravel_pytree(params)[0])
-  improve = jax.jit(functools.partial(improve_ratios, policy, CONFIG.ppo))
+  config = dataclasses.replace(CONFIG, ppo=dataclasses.replace(CONFIG.ppo, kl_stop=np.inf))
+  learner = LEARNERS["ppo"](config, ratio_actor(policy))
+  state, update = learner.init(jax.random.key(0), groups), jax.jit(learner.update)
   for index in range(60):
-    mean, log_std = policy.apply(params, groups)
-    noise = jax.random.normal(jax.random.key(index), (32, 2))
-    actions = mean[None] + jnp.exp(log_std)[None] * noise
-    advantage = leave_one_out_advantages(-((actions[:, 0] - actions[:, 1] - 1) ** 2))
-    params, opt_state = improve(params, opt_state, groups, actions, advantage)
-  first, second = policy.apply(params, groups)[0]
+    actions, behaviour = learner.act(state, groups, 32, jax.random.key(index))
+    utility = -((actions[:, 0] - actions[:, 1] - 1) ** 2)
+    state, _ = update(state, groups, Experience(actions, behaviour, utility), 1.0)
+  first, second = policy.apply(state.params, groups)[0]
   assert first - second == pytest.approx(1, abs=2 * CONFIG.ppo.embedding_learning_rate)
 
 

@@ -1,0 +1,42 @@
+"""The agent's policy in the MDP: one bit per channel, in the steps of the schedule."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gatprune_jax.agent import Actor, Distribution, Policy, bits, dynamic_features
+from gatprune_jax.search.mdp import LogitsFn, decision_logits, rollout
+
+
+def policy_logits(policy: Policy, params: Any, inputs: Any) -> LogitsFn:
+  """The policy as a function of the state alone; inputs are the search's `UpdateInputs`."""
+
+  def logits_fn(mask, decided):
+    slack = inputs.environment.budgets.violations(mask)
+    dynamic = dynamic_features(mask, decided, slack)
+    return policy.apply(params, inputs.observation, dynamic)
+
+  return logits_fn
+
+
+def mask_actor(policy: Policy) -> Actor:
+  """Actions are the bits `[N]` of an episode; see `mdp.rollout`."""
+
+  def init(key: jax.Array, inputs: Any) -> Any:
+    env = inputs.environment
+    num_channels, num_constraints = len(env.group_of), len(env.budgets.names)
+    # Two flags and each constraint's slack, see `dynamic_features`.
+    dynamic = jnp.zeros((num_channels, 2 + num_constraints))
+    return policy.init(key, inputs.observation, dynamic)
+
+  def act(params: Any, inputs: Any, num: int, key: jax.Array) -> tuple[jax.Array, Distribution]:
+    logits_fn = policy_logits(policy, params, inputs)
+    sampled, logits = rollout(inputs.environment, logits_fn, num, key)
+    return sampled, bits(logits)
+
+  def distribution(params: Any, inputs: Any, actions: jax.Array) -> Distribution:
+    logits_fn = policy_logits(policy, params, inputs)
+    return bits(decision_logits(inputs.environment, logits_fn, actions))
+
+  return Actor(init, act, distribution)
