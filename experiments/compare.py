@@ -20,9 +20,16 @@ from experiments.common.preparing import Prepared, prepare, problem_of
 from experiments.common.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax import InputError
-from gatprune_jax.pruning import Found, as_found, classical_found, judge, load_found, save_found
+from gatprune_jax.pruning import (
+  Proposal,
+  as_proposal,
+  classical_proposals,
+  judge,
+  load_proposals,
+  save_proposals,
+)
 from gatprune_jax.runs import workdir as runs
-from gatprune_jax.runs.journal import Journal, Run
+from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.plot import plot_comparison
 from gatprune_jax.runs.report import CompareRow, comparison_over_seeds
 from gatprune_jax.runtime.files import whole_file
@@ -93,16 +100,16 @@ def compare_once(
 
   Masks found before are not searched again.
   """
-  journal = Journal(run, settings.checkpoints, os.path.join(run.workdir, f"seed{settings.seed}"))
+  logger = RunLogger(run, settings.checkpoints, os.path.join(run.workdir, f"seed{settings.seed}"))
   data, graph = prepared.data, prepared.constraints.graph
-  variables = dense.train_dense(settings, prepared.dense, data, journal)
+  variables = dense.train_dense(settings, prepared.dense, data, logger)
   problem = problem_of(settings, prepared, variables)
-  found = find_masks(settings, problem, journal, budget, run.should_stop, f"{path}-masks.npz")
+  proposals = find_masks(settings, problem, logger, budget, run.should_stop, f"{path}-masks.npz")
   phase = f"finetune {budget}"
   judgement = judge(
-    problem, data, found, settings.search,
+    problem, data, proposals, settings.search,
     settings.finetune if settings.compare.finetune else None, seed=settings.seed,
-    side_by_side=settings.finetune_side_by_side, journal=journal, phase=phase,
+    side_by_side=settings.finetune_side_by_side, logger=logger, phase=phase,
   )  # fmt: skip
   ones, rows = np.ones(graph.num_channels), []
   for method, first, chosen in judgement.choices:
@@ -125,17 +132,17 @@ def compare_once(
       )
     )
   runs.write_json(f"{path}.json", [row._asdict() for row in rows])
-  journal.forget(phase)
+  logger.forget(phase)
 
 
 def find_masks(
   settings: Settings,
   problem: PruningProblem,
-  journal: Journal,
+  logger: RunLogger,
   budget: float,
   should_stop: Callable[[int], bool],
   path: str,
-) -> list[Found]:
+) -> list[Proposal]:
   """Runs the classical methods, then the agent's variants, then the searches.
 
   Those whose masks are in the file at the path are not run again.
@@ -143,20 +150,20 @@ def find_masks(
   Raises:
     Preempted: after a method, where the process was asked to stop; its masks are in the file.
   """
-  classical = classical_found(problem)
-  found = from_first(lambda: load_found(path)) or classical
+  classical = classical_proposals(problem)
+  proposals = from_first(lambda: load_proposals(path)) or classical
   variants = settings.compare.variants
-  for name in [*variants, *settings.compare.searches][len(found) - len(classical) :]:
+  for name in [*variants, *settings.compare.searches][len(proposals) - len(classical) :]:
     if name in variants:
-      result = _run_variant(name, settings.variant(name), settings.seed, problem, journal, budget)
+      result = _run_variant(name, settings.variant(name), settings.seed, problem, logger, budget)
     else:
-      evaluations = found[len(classical)].evaluations  # the first variant's
+      evaluations = proposals[len(classical)].evaluations  # the first variant's
       result = SEARCHES[name](problem, settings.search, evaluations, settings.seed)
-    found = [*found, as_found(name, result)]
-    save_found(path, found)
-    if should_stop(len(found)):
+    proposals = [*proposals, as_proposal(name, result)]
+    save_proposals(path, proposals)
+    if should_stop(len(proposals)):
       raise Preempted(f"stopped after {name}, whose masks are saved in {path}")
-  return found
+  return proposals
 
 
 def _run_variant(
@@ -164,19 +171,19 @@ def _run_variant(
   config: SearchConfig,
   seed: int,
   problem: PruningProblem,
-  journal: Journal,
+  logger: RunLogger,
   budget: float,
 ) -> SearchResult:
   """One agent, with its metrics under `NAME BUDGET` and a progress line."""
   title = f"seed {seed}, macs {budget}, {name}: update"
-  with journal.loop(f"{name} {budget}", title, config.updates) as loop:
+  with logger.loop(f"{name} {budget}", title, config.updates) as loop:
 
     def on_update(progress):
       shown = {"accuracy": f"{progress.metrics['accuracy']:.3f}"}
       loop.record(progress.update, progress.metrics, shown)
 
-    store = loop.store(journal.every.updates, lambda step: step)
-    return search(problem, config, seed, on_update, store)
+    checkpointer = loop.checkpointer(logger.every.updates, lambda step: step)
+    return search(problem, config, seed, on_update, checkpointer)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from gatprune_jax.agent import (
   observe,
 )
 from gatprune_jax.runs import workdir as runs
-from gatprune_jax.runs.journal import Journal, Run
+from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.metrics import ProgressLine
 from gatprune_jax.runs.report import markdown_table
 from gatprune_jax.search import Scorer, best_classical, warm_logits
@@ -45,16 +45,16 @@ def main(settings: Settings, run: Run) -> None:
   else:
     prepared = prepare(settings, {"macs": settings.limits["macs"]})
     with runs.claim(run.workdir, "gradient", run.config):
-      journal = Journal(run, settings.checkpoints, run.workdir)
-      cosines = measure(settings, prepared, journal)
+      logger = RunLogger(run, settings.checkpoints, run.workdir)
+      cosines = measure(settings, prepared, logger)
       runs.write_result(run.workdir, {"cosines": cosines, "versions": runs.versions()})
   print(cosine_table(settings, cosines))
 
 
-def measure(settings: Settings, prepared: Prepared, journal: Journal) -> dict[str, list[float]]:
+def measure(settings: Settings, prepared: Prepared, logger: RunLogger) -> dict[str, list[float]]:
   """Cosines of each estimator's batches with the reference."""
   graph, budgets = prepared.constraints.graph, prepared.constraints.budgets
-  variables = dense.train_dense(settings, prepared.dense, prepared.data, journal)
+  variables = dense.train_dense(settings, prepared.dense, prepared.data, logger)
   problem = problem_of(settings, prepared, variables)
   scorer = Scorer(problem, settings.search)
   best = best_classical(problem, scorer)

@@ -19,7 +19,7 @@ import gatprune_jax as gp
 from gatprune_jax.channels import check_finite
 from gatprune_jax.pruning import Plan, Pruned, describe_space, prune_problem
 from gatprune_jax.runs import workdir as runs
-from gatprune_jax.runs.journal import Journal, Run
+from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.report import Row, comparison
 from gatprune_jax.runtime.processes import is_first
 from gatprune_jax.training import steps_per_epoch
@@ -49,12 +49,12 @@ def prune(settings: Settings, run: Run, prepared: Prepared, variables: Any) -> P
   data, workdir = prepared.data, run.workdir
   if is_first():
     print(describe_space(prepared.constraints), file=sys.stderr)
-  journal = Journal(run, settings.checkpoints, workdir)
+  logger = RunLogger(run, settings.checkpoints, workdir)
   if variables is None:
-    variables = dense.train_dense(settings, prepared.dense, data, journal)
+    variables = dense.train_dense(settings, prepared.dense, data, logger)
   problem = problem_of(settings, prepared, variables)
   plan = Plan(settings.search, settings.finetune, settings.finetune_side_by_side, settings.seed)
-  pruned = prune_problem(problem, data, plan, journal, os.path.join(workdir, "found.npz"))
+  pruned = prune_problem(problem, data, plan, logger, os.path.join(workdir, "proposals.npz"))
 
   small = pruned.trainable
   compact_accuracy = dense.accuracy(small, small.variables, data.test)
@@ -91,7 +91,7 @@ def prune(settings: Settings, run: Run, prepared: Prepared, variables: Any) -> P
       "versions": runs.versions(),
     },
   )
-  journal.forget("finetune")
+  logger.forget("finetune")
   return pruned
 
 

@@ -57,7 +57,7 @@ class Work(NamedTuple):
   masks: int  # scored in an update, B
   calibration: int  # images for the statistics of each, m
   reward: int  # images that score each, n
-  arena: int  # images that confirm one mask, a
+  confirmation: int  # images that confirm one mask, a
   batch: int  # of dense training, all chips together
   utilisation: float  # share of the peak that convolutions reach
 
@@ -88,13 +88,13 @@ def reduce_seconds(chip: Chip, total: float, devices: int) -> float:
 def update_seconds(
   chip: Chip, network: Network, work: Work, serial_share: float, devices: int
 ) -> float:
-  """One update: masks over chips, scores gathered, arena, policy and critic on every chip."""
+  """Masks over chips, scores gathered; one more mask, policy and critic on every chip."""
   rate = chip.flops * work.utilisation
   one = mask_flops(network, work.calibration + work.reward) / rate
-  arena = mask_flops(network, work.calibration + work.arena) / rate
-  learning = serial_share / (1 - serial_share) * (work.masks * one + arena)
+  confirmation = mask_flops(network, work.calibration + work.confirmation) / rate
+  learning = serial_share / (1 - serial_share) * (work.masks * one + confirmation)
   gather = gather_seconds(chip, _SCORE_BYTES * work.masks, devices)
-  return math.ceil(work.masks / devices) * one + gather + arena + learning
+  return math.ceil(work.masks / devices) * one + gather + confirmation + learning
 
 
 def step_seconds(chip: Chip, network: Network, work: Work, devices: int) -> float:

@@ -11,7 +11,7 @@ from experiments.common.app import start
 from experiments.common.settings import Settings
 from gatprune_jax import InputError
 from gatprune_jax.runs import workdir as runs
-from gatprune_jax.runs.journal import Journal, Run
+from gatprune_jax.runs.logger import Run, RunLogger
 
 
 def main(settings: Settings, run: Run) -> None:
@@ -27,8 +27,8 @@ def main(settings: Settings, run: Run) -> None:
   network = made.network
   with runs.claim(run.workdir, "train", run.config):
     since = time.monotonic()
-    journal = Journal(run, settings.checkpoints, run.workdir)
-    variables = dense.train_dense(settings, made, data, journal)
+    logger = RunLogger(run, settings.checkpoints, run.workdir)
+    variables = dense.train_dense(settings, made, data, logger)
     result = {
       "network": made.name,
       "dataset": data.name,

@@ -22,7 +22,7 @@ from gatprune_jax.search import PruningProblem, Scorer
 from gatprune_jax.search.loop import compile_update, prepare
 
 _UPDATES = 3  # after the first, which compiles
-_ARENA = 16  # images on which an update scores one more mask
+_CONFIRMATION = 16  # images on which an update scores one more mask
 
 
 def first_update() -> Iterator[Row]:
@@ -50,13 +50,13 @@ def _overhead(dtype: str, num_images: int, calibration_images: int) -> Row:
     after, seconds = timed(functools.partial(p.update, copy(state)))
     ours += seconds
     # The same masks are sampled, and found in the replay: all is done but scoring, of which only
-    # the arena's one mask is left.
+    # the confirmation split's one mask is left.
     knowing = copy(state.replace(replay=after.replay))
     again, seconds = timed(functools.partial(p.update, knowing))
     theirs += seconds
     assert int(again.replay.size) == int(after.replay.size)
     state = after
-  ours, theirs = ours / _UPDATES, theirs / _UPDATES - _seconds_in_a_row(p.score_on_arena)
+  ours, theirs = ours / _UPDATES, theirs / _UPDATES - _seconds_in_a_row(p.score_on_confirmation)
   name = f"an update of resnet20, {num_images + calibration_images} images a mask, {dtype}"
   note = f"{theirs / ours:.1%} of it"
   return Row(name, ours, "without scoring", theirs, theirs / ours, note)
@@ -73,7 +73,7 @@ class _Prepared(NamedTuple):
 
   state: Any
   update: Callable[[Any], Any]  # state -> the next one, waited for
-  score_on_arena: Callable[[], Any]  # what an update does with its best mask
+  score_on_confirmation: Callable[[], Any]  # what an update does with its best mask
 
 
 def _prepared(
@@ -91,11 +91,11 @@ def _prepared(
   step = compile_update(config, learner, scorer.evaluator)
   state = mesh.replicate(state)
   images, mask = scorer.images, jnp.array(state.incumbent.mask)
-  arena = functools.partial(
-    compilation.jit(scorer.evaluator.score, shared=True), images.weights, mask, images.arena_x,
-    images.arena_y,
+  confirmation = functools.partial(
+    compilation.jit(scorer.evaluator.score, shared=True), images.weights, mask,
+    images.confirmation_x, images.confirmation_y,
   )  # fmt: skip
-  return _Prepared(state, lambda state: jax.block_until_ready(step(state, held)[0]), arena)
+  return _Prepared(state, lambda state: jax.block_until_ready(step(state, held)[0]), confirmation)
 
 
 def _pruning(p: Problem, num_images: int) -> PruningProblem:
@@ -109,5 +109,5 @@ def _pruning(p: Problem, num_images: int) -> PruningProblem:
   split = lambda number: Split(np.asarray(p.x[:number]), y[:number])
   return PruningProblem(
     p.network, CLASSIFICATION, constraints, Split(np.asarray(p.calibration), y),
-    split(num_images), split(_ARENA), pruners, saliency,
+    split(num_images), split(_CONFIRMATION), pruners, saliency,
   )  # fmt: skip

@@ -15,7 +15,7 @@ from experiments.common.describing import describe
 from experiments.common.settings import Settings, make_settings
 from gatprune_jax import InputError
 from gatprune_jax.runs.health import Diverged
-from gatprune_jax.runs.journal import Run
+from gatprune_jax.runs.logger import Run
 from gatprune_jax.runtime import cores, mesh, processes
 from gatprune_jax.runtime.preemption import EXIT_CODE, Preempted, listening
 

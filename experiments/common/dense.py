@@ -20,7 +20,7 @@ from gatprune_jax.networks import CLASSIFICATION, Network
 from gatprune_jax.pruning import lines_of_epochs
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.checkpoint import restore_variables, save_variables, set_aside_if_damaged
-from gatprune_jax.runs.journal import Journal, place_of
+from gatprune_jax.runs.logger import RunLogger, place_of
 from gatprune_jax.runtime.processes import arrays_from_first, from_first, is_first
 from gatprune_jax.training import steps_per_epoch, train
 
@@ -108,7 +108,7 @@ def _from_factory(settings: Settings, data: Dataset) -> Dense:
   return Dense(factory, network, lambda key: network.variables)
 
 
-def train_dense(settings: Settings, dense: Dense, data: Dataset, journal: Journal) -> Any:
+def train_dense(settings: Settings, dense: Dense, data: Dataset, logger: RunLogger) -> Any:
   """Trains the dense network and saves it; restores it where it is there already.
 
   Variables that are configured to be trained already are returned as they are.
@@ -116,21 +116,23 @@ def train_dense(settings: Settings, dense: Dense, data: Dataset, journal: Journa
   network = dense.network
   if settings.dense.trained:
     return jax.tree.map(jnp.asarray, dense.init(jax.random.key(settings.seed)))
-  path = journal.place("dense")
+  path = logger.place("dense")
   if from_first(lambda: os.path.isdir(path) and set_aside_if_damaged(path) is not None):
     return _restore(path, network)
   init_key, train_key = jax.random.split(jax.random.key(settings.seed))
   recipe = settings.dense.recipe
   variables = jax.jit(dense.init)(init_key)
-  with journal.loop("dense", "dense epoch", recipe.epochs) as loop:
+  with logger.loop("dense", "dense epoch", recipe.epochs) as loop:
 
     def on_epoch(epoch, values, variables):
       loop.record(epoch, {**values, "select_accuracy": accuracy(network, variables, data.select)})
 
-    store = loop.store(journal.every.steps, lines_of_epochs(recipe, data.train), "training")
+    checkpointer = loop.checkpointer(
+      logger.every.steps, lines_of_epochs(recipe, data.train), "training"
+    )
     variables = train(
       network.with_variables(variables), CLASSIFICATION, data.train, recipe, train_key, on_epoch,
-      store=store,
+      checkpointer=checkpointer,
     )  # fmt: skip
   check_finite(variables)
   if is_first():

@@ -10,7 +10,7 @@ from experiments.common.config_tree import OPEN
 from gatprune_jax import InputError
 from gatprune_jax.criteria import CRITERIA, SCOPES
 from gatprune_jax.models import DTYPES
-from gatprune_jax.runs.journal import path_name
+from gatprune_jax.runs.logger import path_name
 from gatprune_jax.search import SEARCHES
 from gatprune_jax.training import Recipe
 

@@ -10,7 +10,7 @@ from gatprune_jax import InputError
 from gatprune_jax.channels import RESOURCES
 from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import DataConfig
-from gatprune_jax.runs.resume import CheckpointConfig
+from gatprune_jax.runs.checkpointer import CheckpointConfig
 from gatprune_jax.search import DEFAULT_CRITERIA, SearchConfig
 from gatprune_jax.training import Recipe
 

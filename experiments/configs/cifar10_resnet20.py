@@ -42,7 +42,7 @@ def _for_cpu(config: ConfigDict) -> None:
     {"epochs": 4, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 0.5}
   )
   config.search.update({"updates": 8, "samples": 32, "refinement": 48, "shortlist": 1})
-  config.search.update({"calibration_images": 128, "arena_share": 0.2})
+  config.search.update({"calibration_images": 128, "confirmation_share": 0.2})
   config.finetune.update({"epochs": 1, "batch_size": 64, "warmup_epochs": 0.1})
   config.finetune_side_by_side = False
   config.compare.searches = ("evolve_bits",)

@@ -21,9 +21,9 @@ from gatprune_jax.channels.compaction import (
 )
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph
 from gatprune_jax.channels.interpreter import Convolution, Interpreter
-from gatprune_jax.channels.tracing.binding import Binding, bind
 from gatprune_jax.channels.tracing.grouping import Partition
 from gatprune_jax.channels.tracing.labelling import Program
+from gatprune_jax.channels.tracing.relabelling import Binding, bind
 
 
 @dataclasses.dataclass(frozen=True)

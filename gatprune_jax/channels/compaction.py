@@ -9,7 +9,7 @@ import numpy as np
 
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, check_mask_shape
 from gatprune_jax.channels.interpreter import Interpreter
-from gatprune_jax.channels.tracing.binding import bind
+from gatprune_jax.channels.tracing.relabelling import bind
 from gatprune_jax.errors import InputError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gatprune_jax.channels.graph import FROZEN
 from gatprune_jax.channels.rules import table as rules
-from gatprune_jax.channels.rules.axes import Axes, Kept, Part, has_parts, resized
+from gatprune_jax.channels.rules.axes import Axes, JointAxis, Kept, has_parts, resized
 from gatprune_jax.channels.rules.classes import LabelClasses
 from gatprune_jax.channels.tracing.labelling import Program, Source, Step, label
 from gatprune_jax.errors import InputError
@@ -128,7 +128,7 @@ class Interpreter:
     if not has_parts(arriving):
       return value
     was_part = zip(arriving, axes, strict=True)
-    return self.take(value, tuple(a if isinstance(old, Part) else None for old, a in was_part))
+    return self.take(value, tuple(a if isinstance(old, JointAxis) else None for old, a in was_part))
 
   def _params(self, rule: rules.Rule, step: Step) -> dict | None:
     """The parameters at the shapes that remain; None, at dense shapes, where rows differ."""

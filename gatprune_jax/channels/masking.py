@@ -7,7 +7,7 @@ import jax
 
 from gatprune_jax.channels.graph import ChannelGraph, check_mask_shape
 from gatprune_jax.channels.interpreter import Convolution, Interpreter
-from gatprune_jax.channels.tracing.binding import bind
+from gatprune_jax.channels.tracing.relabelling import bind
 
 
 def masked(

@@ -1,6 +1,11 @@
 """How good a network is under a mask, before any fine-tuning."""
 
-from gatprune_jax.evaluation.adaptation import AdaptationConfig, Lesson, adapt, make_lesson
+from gatprune_jax.evaluation.adaptation import (
+  AdaptationBatches,
+  AdaptationConfig,
+  adapt,
+  adaptation_batches,
+)
 from gatprune_jax.evaluation.batching import images_at_once, largest_activation, masks_at_once
 from gatprune_jax.evaluation.evaluator import Evaluator, check_calibration
 from gatprune_jax.evaluation.recalibration import recalibrate, running_momentum
@@ -15,17 +20,17 @@ from gatprune_jax.evaluation.scoring import (
 )
 
 __all__ = [
+  "AdaptationBatches",
   "AdaptationConfig",
   "Evaluator",
-  "Lesson",
   "Score",
   "Weights",
   "adapt",
+  "adaptation_batches",
   "candidate_scores",
   "check_calibration",
   "images_at_once",
   "largest_activation",
-  "make_lesson",
   "masked_outputs",
   "masks_at_once",
   "mean_score",

@@ -41,7 +41,7 @@ class AdaptationConfig:
         raise InputError(f"adaptation {name} is {getattr(self, name)}: it must be positive")
 
 
-class Lesson(NamedTuple):
+class AdaptationBatches(NamedTuple):
   """The batches of the steps and their rate: the same for every mask, so that scores are too."""
 
   x: jax.Array  # [K, B, ...] training images
@@ -49,7 +49,7 @@ class Lesson(NamedTuple):
   learning_rate: float
 
 
-def make_lesson(config: AdaptationConfig, train: Split) -> Lesson:
+def adaptation_batches(config: AdaptationConfig, train: Split) -> AdaptationBatches:
   """The first batches of the training split.
 
   Raises:
@@ -63,10 +63,10 @@ def make_lesson(config: AdaptationConfig, train: Split) -> Lesson:
     )
   batches = lambda rows: jnp.asarray(rows).reshape(config.steps, config.batch_size, *rows.shape[1:])
   first = train.first(num)
-  return Lesson(batches(first.x), jax.tree.map(batches, first.y), config.learning_rate)
+  return AdaptationBatches(batches(first.x), jax.tree.map(batches, first.y), config.learning_rate)
 
 
-def adapt(network: Network, task: Task, variables: Any, lesson: Lesson) -> Any:
+def adapt(network: Network, task: Task, variables: Any, adaptation: AdaptationBatches) -> Any:
   """The variables after one step on each batch; the network's state stays as it is.
 
   Args:
@@ -74,11 +74,11 @@ def adapt(network: Network, task: Task, variables: Any, lesson: Lesson) -> Any:
       `candidate_convolution`.
     task: its loss.
     variables: where to start.
-    lesson: the batches.
+    adaptation: the batches.
   """
-  if len(lesson.x) == 0:
+  if len(adaptation.x) == 0:
     return variables
-  optimizer = optax.sgd(lesson.learning_rate, _MOMENTUM, nesterov=True)
+  optimizer = optax.sgd(adaptation.learning_rate, _MOMENTUM, nesterov=True)
   params, state = network.split(variables)
 
   def loss(params, x, y):
@@ -91,5 +91,5 @@ def adapt(network: Network, task: Task, variables: Any, lesson: Lesson) -> Any:
     return (optax.apply_updates(params, updates), opt_state), None
 
   start = (params, optimizer.init(params))
-  (params, _), _ = jax.lax.scan(step, start, (lesson.x, lesson.y))
+  (params, _), _ = jax.lax.scan(step, start, (adaptation.x, adaptation.y))
   return network.merge(params, state)

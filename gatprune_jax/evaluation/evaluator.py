@@ -15,7 +15,7 @@ import numpy as np
 from gatprune_jax.channels import ChannelGraph
 from gatprune_jax.data import Split
 from gatprune_jax.errors import InputError
-from gatprune_jax.evaluation.adaptation import AdaptationConfig, make_lesson
+from gatprune_jax.evaluation.adaptation import AdaptationConfig, adaptation_batches
 from gatprune_jax.evaluation.batching import largest_activation, masks_at_once
 from gatprune_jax.evaluation.recalibration import running_momentum
 from gatprune_jax.evaluation.scoring import (
@@ -78,7 +78,7 @@ class Evaluator:
     weights = Weights(
       network.variables,
       running_momentum(network, jnp.asarray(train.x[:_PROBE])),
-      make_lesson(adaptation, train),
+      adaptation_batches(adaptation, train),
       equal_blocks(inputs, calibration_batch),
     )
     self.weights = mesh.replicate(weights)

@@ -8,7 +8,7 @@ import jax
 
 from gatprune_jax.channels import ChannelGraph
 from gatprune_jax.data import Split
-from gatprune_jax.evaluation.adaptation import Lesson, adapt
+from gatprune_jax.evaluation.adaptation import AdaptationBatches, adapt
 from gatprune_jax.evaluation.batching import images_at_once, largest_activation
 from gatprune_jax.evaluation.recalibration import Momentum, batch_statistics, with_statistics
 from gatprune_jax.kernels.convolution.choice import candidate_convolution, scoring_convolution
@@ -28,7 +28,7 @@ class Weights(NamedTuple):
 
   variables: Any  # of the dense network
   momentum: Momentum  # of its running statistics
-  lesson: Lesson  # gradient steps before scoring
+  adaptation: AdaptationBatches  # gradient steps before scoring
   calibration: jax.Array  # [k, b, ...] batches of training inputs, for the statistics
 
 
@@ -46,7 +46,7 @@ def score_mask(
   x: jax.Array,
   y: Any,
 ) -> Score:
-  """Scores one mask, after the steps of the lesson, batch norm recalibrated for it.
+  """Scores one mask, after the adaptation steps, batch norm recalibrated for it.
 
   Unbatched. Without steps the masks share their weights: `vmap` over the mask then folds the
   candidates into the batch of every convolution, and what no mask touches is computed once.
@@ -61,7 +61,7 @@ def score_mask(
     y: targets, tree of `[n, ...]`.
   """
   learner = masked_network(graph, network, mask, candidate_convolution())
-  learned = weights._replace(variables=adapt(learner, task, weights.variables, weights.lesson))
+  learned = weights._replace(variables=adapt(learner, task, weights.variables, weights.adaptation))
   statistics = mask_statistics(graph, network, learned, mask)
   return score_with_statistics(graph, network, task, learned, mask, statistics, x, y)
 

@@ -10,29 +10,29 @@ from gatprune_jax.pruning.finetuning import (
 from gatprune_jax.pruning.judging import Choice, Judgement, judge
 from gatprune_jax.pruning.pipeline import (
   Plan,
-  classical_found,
+  classical_proposals,
   prune_problem,
 )
-from gatprune_jax.pruning.proposals import Found, as_found, load_found, save_found
+from gatprune_jax.pruning.proposals import Proposal, as_proposal, load_proposals, save_proposals
 from gatprune_jax.pruning.pruned import Pruned
 from gatprune_jax.pruning.space import describe_space
 
 __all__ = [
   "Choice",
   "Finetuned",
-  "Found",
   "Judgement",
   "Plan",
+  "Proposal",
   "Pruned",
-  "as_found",
-  "classical_found",
+  "as_proposal",
+  "classical_proposals",
   "describe_space",
   "finetune",
   "judge",
   "lines_of_epochs",
-  "load_found",
+  "load_proposals",
   "prune",
   "prune_problem",
-  "save_found",
+  "save_proposals",
   "scores_before",
 ]

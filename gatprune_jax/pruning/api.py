@@ -21,8 +21,8 @@ from gatprune_jax.pruning.pipeline import Plan, prune_problem
 from gatprune_jax.pruning.pruned import Pruned
 from gatprune_jax.pruning.space import describe_space
 from gatprune_jax.runs import workdir as runs
-from gatprune_jax.runs.journal import Journal, Run, Unsaved
-from gatprune_jax.runs.resume import CheckpointConfig
+from gatprune_jax.runs.checkpointer import CheckpointConfig
+from gatprune_jax.runs.logger import ProgressLogger, Run, RunLogger
 from gatprune_jax.runtime.processes import is_first
 from gatprune_jax.search import DEFAULT_CRITERIA, SearchConfig, check_search, make_problem
 from gatprune_jax.training import Recipe, steps_per_epoch
@@ -93,7 +93,7 @@ def prune(
   if progress and is_first():
     print(describe_space(constraints), file=sys.stderr)
   with contextlib.ExitStack() as stack:
-    journal, found_path = Unsaved(progress), None
+    logger, proposals_path = ProgressLogger(progress), None
     if workdir is not None:
       path = os.path.abspath(os.fspath(workdir))
       patterns = {"keep": keep, "freeze": freeze, "only": only}
@@ -101,12 +101,12 @@ def prune(
       status = runs.inspect(path, _NAME, config)
       stack.enter_context(runs.claim(path, _NAME, config))
       run = Run(path, config, should_stop=lambda step: False)
-      journal = Journal(run, checkpoints or CheckpointConfig(), path, progress)
-      found_path = os.path.join(path, "found.npz")
+      logger = RunLogger(run, checkpoints or CheckpointConfig(), path, progress)
+      proposals_path = os.path.join(path, "proposals.npz")
     problem = make_problem(
       network, constraints, data, task=task, config=plan.search, criteria=criteria, seed=seed
     )
-    pruned = prune_problem(problem, data, plan, journal, found_path)
+    pruned = prune_problem(problem, data, plan, logger, proposals_path)
     if workdir is not None and status is not runs.Status.FINISHED:
       rows = [row._asdict() for row in pruned.rows]
       runs.write_result(path, {"methods": rows, "versions": runs.versions()})

@@ -11,7 +11,7 @@ import numpy as np
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import candidate_scores, mean_score
 from gatprune_jax.networks import Network, compact_network
-from gatprune_jax.runs.journal import Unsaved
+from gatprune_jax.runs.logger import ProgressLogger
 from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.runtime.maps import over_shares
 from gatprune_jax.search import PruningProblem, SearchConfig
@@ -57,7 +57,7 @@ def finetune(
   seed: int = 0,
   side_by_side: bool = True,
   allow_empty: bool = False,
-  journal: Unsaved | None = None,
+  logger: ProgressLogger | None = None,
   phase: str = "finetune",
 ) -> Finetuned:
   """Trains the network under every mask on the same batches; the dense network is the teacher.
@@ -70,7 +70,7 @@ def finetune(
     side_by_side: True trains all networks at one shape in one step, compiled once; False trains
       compact networks one after the other: each is compiled, and computes only what it keeps.
     allow_empty: whether groups that have a bypass may be empty; see `compact`.
-    journal: where the training is told and saved; None: nowhere.
+    logger: where the training is told and saved; None: nowhere.
     phase: its name there.
 
   Raises:
@@ -78,7 +78,7 @@ def finetune(
   """
   job = _Job(
     problem, masks, recipe or Recipe(), jax.random.fold_in(jax.random.key(seed), 1),
-    allow_empty, journal or Unsaved(progress=False), phase,
+    allow_empty, logger or ProgressLogger(progress=False), phase,
   )  # fmt: skip
   return _side_by_side(job) if side_by_side else _in_turn(job)
 
@@ -91,7 +91,7 @@ class _Job(NamedTuple):
   recipe: Recipe
   key: jax.Array  # the same for every mask
   allow_empty: bool
-  journal: Unsaved
+  logger: ProgressLogger
   phase: str
 
   def teacher(self, x: jax.Array) -> Any:
@@ -103,12 +103,12 @@ def _side_by_side(job: _Job) -> Finetuned:
   problem, masks = job.problem, job.masks
   network, graph, task = problem.network, problem.constraints.graph, problem.task
   title = f"fine-tune {len(masks)} networks, epoch"
-  with job.journal.loop(job.phase, title, job.recipe.epochs) as loop:
+  with job.logger.loop(job.phase, title, job.recipe.epochs) as loop:
     line_of = lines_of_epochs(job.recipe, problem.train)
     stacked = train_candidates(
       graph, network, task, jnp.asarray(masks), problem.train, job.recipe, job.key,
       lambda epoch, values, _: loop.record(epoch, values), job.teacher,
-      loop.store(job.journal.every.steps, line_of),
+      loop.checkpointer(job.logger.every.steps, line_of),
     )  # fmt: skip
   one_share = lambda own, x, y: ((), candidate_scores(graph, network, task, *own, x, y))
   after = compilation.jit(over_shares(one_share, len(masks)), shared=True)
@@ -131,15 +131,15 @@ def _in_turn(job: _Job) -> Finetuned:
   network, graph, task = problem.network, problem.constraints.graph, problem.task
   networks = []
   title = f"fine-tune {len(masks)} networks, network"
-  with job.journal.loop(job.phase, title, len(masks)) as loop:
+  with job.logger.loop(job.phase, title, len(masks)) as loop:
     for index, mask in enumerate(masks, start=1):
       small = compact_network(graph, network, mask, job.allow_empty)
       name = f"{job.phase}/{index}"
-      store = loop.store(job.journal.every.steps, lambda _, i=index: i - 1, name)
+      checkpointer = loop.checkpointer(job.logger.every.steps, lambda _, i=index: i - 1, name)
       history = []
       trained = train(
         small, task, problem.train, job.recipe, job.key,
-        lambda epoch, values, _, log=history: log.append(values), job.teacher, store,
+        lambda epoch, values, _, log=history: log.append(values), job.teacher, checkpointer,
       )  # fmt: skip
       networks.append(dataclasses.replace(small, variables=trained))
       loop.record(index, history[-1])
@@ -148,6 +148,6 @@ def _in_turn(job: _Job) -> Finetuned:
 
 
 def lines_of_epochs(recipe: Recipe, split: Split) -> Callable[[int], int]:
-  """For `Loop.store`: the epoch that a step ends is told again by the loop that goes on."""
+  """For `Loop.checkpointer`: the epoch that a step ends is told again by the loop that goes on."""
   per_epoch = steps_per_epoch(recipe, split)
   return lambda step: max(0, step - 1) // per_epoch

@@ -7,8 +7,8 @@ import numpy as np
 
 from gatprune_jax.data import Dataset
 from gatprune_jax.pruning.finetuning import Finetuned, finetune, scores_before
-from gatprune_jax.pruning.proposals import Found
-from gatprune_jax.runs.journal import Unsaved
+from gatprune_jax.pruning.proposals import Proposal
+from gatprune_jax.runs.logger import ProgressLogger
 from gatprune_jax.search import PruningProblem, SearchConfig
 from gatprune_jax.training import Recipe
 
@@ -16,7 +16,7 @@ from gatprune_jax.training import Recipe
 class Choice(NamedTuple):
   """A method, and two of the masks that it proposes, as indices of all masks."""
 
-  found: Found
+  proposal: Proposal
   first: int  # the one that the method itself likes best
   chosen: int  # the one of highest score on the select split after fine-tuning; else the first
 
@@ -36,13 +36,13 @@ class Judgement(NamedTuple):
 def judge(
   problem: PruningProblem,
   data: Dataset,
-  found: Sequence[Found],
+  proposals: Sequence[Proposal],
   config: SearchConfig,
   recipe: Recipe | None,
   *,
   seed: int,
   side_by_side: bool = True,
-  journal: Unsaved | None = None,
+  logger: ProgressLogger | None = None,
   phase: str = "finetune",
 ) -> Judgement:
   """Fine-tunes all masks with one recipe; the select split chooses among those of a method.
@@ -50,25 +50,25 @@ def judge(
   Args:
     problem: whose masks they are.
     data: its select and test parts.
-    found: what every method proposes.
+    proposals: what every method proposes.
     config: statistics are made as in the search.
     recipe: of the fine-tuning; None: the masks are judged as they are.
     seed: of the fine-tuning.
     side_by_side: see `finetune`.
-    journal: see `finetune`.
+    logger: see `finetune`.
     phase: see `finetune`.
   """
-  masks = np.concatenate([method.masks for method in found])
+  masks = np.concatenate([method.masks for method in proposals])
   before, finetuned = scores_before(problem, masks, config), None
   if recipe is not None:
     finetuned = finetune(
       problem, masks, recipe, seed=seed, side_by_side=side_by_side,
-      allow_empty=config.allow_empty, journal=journal, phase=phase,
+      allow_empty=config.allow_empty, logger=logger, phase=phase,
     )  # fmt: skip
   after = before if finetuned is None else finetuned.scores
   select_before, select_after = before(data.select), after(data.select)
   choices, first = [], 0
-  for method in found:
+  for method in proposals:
     last = first + len(method.masks)
     chosen = first if recipe is None else first + int(select_after[first:last].argmax())
     choices.append(Choice(method, first, chosen))

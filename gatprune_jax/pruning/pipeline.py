@@ -11,9 +11,9 @@ from gatprune_jax.channels import Compact, Constraints
 from gatprune_jax.data import Dataset
 from gatprune_jax.evaluation import mean_score
 from gatprune_jax.pruning.judging import Judgement, judge
-from gatprune_jax.pruning.proposals import Found, as_found, load_found, save_found
+from gatprune_jax.pruning.proposals import Proposal, as_proposal, load_proposals, save_proposals
 from gatprune_jax.pruning.pruned import Pruned, in_own_form
-from gatprune_jax.runs.journal import Unsaved
+from gatprune_jax.runs.logger import ProgressLogger
 from gatprune_jax.runs.report import Row
 from gatprune_jax.runtime.processes import from_first
 from gatprune_jax.search import PruningProblem, SearchConfig, search
@@ -43,8 +43,8 @@ def prune_problem(
   problem: PruningProblem,
   data: Dataset,
   plan: Plan,
-  journal: Unsaved,
-  found_path: str | None = None,
+  logger: ProgressLogger,
+  proposals_path: str | None = None,
 ) -> Pruned:
   """Searches, fine-tunes the agent's and the classical masks, and chooses the agent's best.
 
@@ -54,17 +54,18 @@ def prune_problem(
     problem: what to prune.
     data: the parts of which the problem was made.
     plan: how.
-    journal: where loops are told and saved.
-    found_path: file of the agent's shortlist; where it exists, nothing is searched. None: no file.
+    logger: where loops are told and saved.
+    proposals_path: file of the agent's shortlist; where it exists, nothing is searched. None: no
+      file.
   """
-  saved = None if found_path is None else from_first(lambda: load_found(found_path))
-  agent = find(problem, plan, journal) if saved is None else saved[0]
-  if found_path is not None and saved is None:
-    save_found(found_path, [agent])
-  found = [*classical_found(problem), agent]
+  saved = None if proposals_path is None else from_first(lambda: load_proposals(proposals_path))
+  agent = find(problem, plan, logger) if saved is None else saved[0]
+  if proposals_path is not None and saved is None:
+    save_proposals(proposals_path, [agent])
+  proposals = [*classical_proposals(problem), agent]
   judgement = judge(
-    problem, data, found, plan.search, plan.finetune,
-    seed=plan.seed, side_by_side=plan.side_by_side, journal=journal,
+    problem, data, proposals, plan.search, plan.finetune,
+    seed=plan.seed, side_by_side=plan.side_by_side, logger=logger,
   )  # fmt: skip
   network, chosen = problem.network, judgement.choices[-1].chosen
   small = judgement.finetuned.network(chosen)
@@ -76,7 +77,7 @@ def prune_problem(
     trainable=small,
     mask=mask,
     costs=problem.constraints.costs(mask),
-    masks={c.found.method: judgement.masks[c.chosen] for c in judgement.choices},
+    masks={c.proposal.method: judgement.masks[c.chosen] for c in judgement.choices},
     rows=make_rows(problem, data, judgement),
     metric=problem.task.metric,
     graph=problem.constraints.graph,
@@ -85,15 +86,15 @@ def prune_problem(
   )
 
 
-def classical_found(problem: PruningProblem) -> list[Found]:
+def classical_proposals(problem: PruningProblem) -> list[Proposal]:
   """What the classical pruners propose: one mask each, for no evaluation."""
-  return [Found(pruner.name, pruner.mask[None], 0, 0.0) for pruner in problem.pruners]
+  return [Proposal(pruner.name, pruner.mask[None], 0, 0.0) for pruner in problem.pruners]
 
 
-def find(problem: PruningProblem, plan: Plan, journal: Unsaved) -> Found:
+def find(problem: PruningProblem, plan: Plan, logger: ProgressLogger) -> Proposal:
   """The agent's shortlist."""
   best = -np.inf  # score of the best feasible sample so far
-  with journal.loop("search", "search update", plan.search.updates) as loop:
+  with logger.loop("search", "search update", plan.search.updates) as loop:
 
     def on_update(progress):
       nonlocal best
@@ -102,8 +103,8 @@ def find(problem: PruningProblem, plan: Plan, journal: Unsaved) -> Found:
         progress.update, progress.metrics, shown(problem.constraints, progress.metrics, best)
       )
 
-    store = loop.store(journal.every.updates, lambda step: step)
-    return as_found(AGENT, search(problem, plan.search, plan.seed, on_update, store))
+    checkpointer = loop.checkpointer(logger.every.updates, lambda step: step)
+    return as_proposal(AGENT, search(problem, plan.search, plan.seed, on_update, checkpointer))
 
 
 def shown(
@@ -144,5 +145,5 @@ def make_rows(problem: PruningProblem, data: Dataset, judgement: Judgement) -> l
       judgement.select_before, judgement.select_after, judgement.test_before, judgement.test_after
     )  # fmt: skip
     scores = [column[choice.chosen] for column in columns]
-    rows.append(row(choice.found.method, judgement.masks[choice.chosen], *scores))
+    rows.append(row(choice.proposal.method, judgement.masks[choice.chosen], *scores))
   return rows

@@ -20,7 +20,7 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-class Found(NamedTuple):
+class Proposal(NamedTuple):
   """What a method proposes."""
 
   method: str
@@ -29,25 +29,25 @@ class Found(NamedTuple):
   seconds: float
 
 
-def as_found(method: str, result: SearchResult) -> Found:
+def as_proposal(method: str, result: SearchResult) -> Proposal:
   """A search's shortlist."""
-  return Found(method, result.masks, result.evaluations, result.seconds)
+  return Proposal(method, result.masks, result.evaluations, result.seconds)
 
 
-def save_found(path: str, found: Sequence[Found]) -> None:
-  """Writes what all methods propose, whole or not at all: one array for each field of `Found`.
+def save_proposals(path: str, proposals: Sequence[Proposal]) -> None:
+  """Writes what all methods propose, whole or not at all: one array for each field of `Proposal`.
 
   Masks follow each other in one array; `count` says how many each method has.
   """
-  columns = Found(*zip(*found, strict=True))._asdict()
+  columns = Proposal(*zip(*proposals, strict=True))._asdict()
   columns["count"] = [len(masks) for masks in columns["masks"]]
   columns["masks"] = np.concatenate(columns["masks"])
   with whole_file(path) as file:
     np.savez(file, **columns)
 
 
-def load_found(path: str) -> list[Found] | None:
-  """Reads what `save_found` wrote; None, with a warning, where the file is damaged."""
+def load_proposals(path: str) -> list[Proposal] | None:
+  """Reads what `save_proposals` wrote; None, with a warning, where the file is damaged."""
   if not os.path.exists(path):
     return None
   try:
@@ -55,7 +55,7 @@ def load_found(path: str) -> list[Found] | None:
       masks = np.split(columns["masks"], np.cumsum(columns["count"])[:-1])
       plain = (columns[name].tolist() for name in ("method", "evaluations", "seconds"))
       return [
-        Found(method, some, evaluations, seconds)
+        Proposal(method, some, evaluations, seconds)
         for some, method, evaluations, seconds in zip(masks, *plain, strict=True)
       ]
   except _DAMAGE as error:

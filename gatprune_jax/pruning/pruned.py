@@ -11,7 +11,7 @@ import numpy as np
 from gatprune_jax.channels import ChannelGraph, Compact, save
 from gatprune_jax.errors import InputError
 from gatprune_jax.networks import Network
-from gatprune_jax.pruning.proposals import Found
+from gatprune_jax.pruning.proposals import Proposal
 from gatprune_jax.runs.report import Row, comparison
 from gatprune_jax.runs.workdir import write_json
 from gatprune_jax.runtime.files import whole_file
@@ -47,7 +47,7 @@ class Pruned:
   rows: Sequence[Row]
   metric: str
   graph: ChannelGraph
-  search: Found
+  search: Proposal
   example: Any = dataclasses.field(repr=False)  # one input, [1, ...]
 
   def __str__(self) -> str:

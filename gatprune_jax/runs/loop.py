@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax.runs.checkpointer import Checkpointer
 from gatprune_jax.runs.health import (
   IN_A_ROW,
   ROLLBACKS,
@@ -16,7 +17,6 @@ from gatprune_jax.runs.health import (
   must_roll_back,
   refuse_if_all_skipped,
 )
-from gatprune_jax.runs.resume import Store
 
 
 class Steps(NamedTuple):
@@ -32,7 +32,7 @@ class Steps(NamedTuple):
     health: finds the health in a state, on the host.
     with_health: a fetched state with another health.
     reached: called with the number of steps done and the state where the loop begins, after each
-      step once its state was offered to the store, and where the loop goes on after a roll-back.
+      step once its state was offered to be saved, and where the loop goes on after a roll-back.
     fetch: a state as it is saved and handed to `with_health`.
     put: the opposite of `fetch`.
   """
@@ -48,8 +48,8 @@ class Steps(NamedTuple):
   put: Callable[[Any], Any] = lambda state: state
 
 
-def run(steps: Steps, state: Any, store: Store) -> Any:
-  """Makes all steps, from the first or from the newest one that the store holds.
+def run(steps: Steps, state: Any, checkpointer: Checkpointer) -> Any:
+  """Makes all steps, from the first or from the newest one that the checkpointer holds.
 
   A step whose numbers are not finite is skipped by the step itself, which counts it in the state's
   `Health`. After three such steps in a row the loop goes back to what was saved last, and goes on
@@ -58,22 +58,22 @@ def run(steps: Steps, state: Any, store: Store) -> Any:
   Args:
     steps: what is repeated.
     state: before the first step, as `Steps.fetch` returns it.
-    store: where the state is saved, and was saved.
+    checkpointer: where the state is saved, and was saved.
 
   Returns:
     The state after the last step, as `Steps.step` returns it.
 
   Raises:
     Diverged: where there is nothing left to go back to, or all steps were skipped.
-    Preempted: where the store was asked to stop; the state is saved.
+    Preempted: where the checkpointer was asked to stop; the state is saved.
   """
-  done, state = store.restore(state) or (0, state)
+  done, state = checkpointer.restore(state) or (0, state)
   in_a_row, state = steps.health(state).in_a_row, steps.put(state)
   steps.reached(done, state)
   while not steps.finished(done, state) or must_roll_back(in_a_row):
     if must_roll_back(in_a_row):
-      done, saved = roll_back(steps, done, steps.fetch(state), store)
-      store.save(done, saved)
+      done, saved = roll_back(steps, done, steps.fetch(state), checkpointer)
+      checkpointer.save(done, saved)
       in_a_row, state = steps.health(saved).in_a_row, steps.put(saved)
       steps.reached(done, state)
       continue
@@ -83,7 +83,7 @@ def run(steps: Steps, state: Any, store: Store) -> Any:
         break
       state, in_a_row = steps.step(state, given)
       done += 1
-      store.offer(
+      checkpointer.maybe_save(
         done,
         lambda now=state: steps.fetch(now),
         lambda skipped=in_a_row: is_finite(skipped),
@@ -91,13 +91,13 @@ def run(steps: Steps, state: Any, store: Store) -> Any:
       steps.reached(done, state)
       if steps.finished(done, state):
         break
-  store.finish(done, lambda: steps.fetch(state))
+  checkpointer.finish(done, lambda: steps.fetch(state))
   if done:
     refuse_if_all_skipped(steps.what, done, steps.health(state).finite)
   return state
 
 
-def roll_back(steps: Steps, done: int, state: Any, store: Store) -> tuple[int, Any]:
+def roll_back(steps: Steps, done: int, state: Any, checkpointer: Checkpointer) -> tuple[int, Any]:
   """Where a loop goes on: from the last state saved, at half the learning rates.
 
   Of loops side by side all go back, and those that were finite make the same steps again.
@@ -106,7 +106,7 @@ def roll_back(steps: Steps, done: int, state: Any, store: Store) -> tuple[int, A
     steps: of the loop.
     done: how many steps it has made.
     state: as it is now, fetched; where nothing was saved, the loop goes on from this.
-    store: where it is saved.
+    checkpointer: where it is saved.
 
   Returns:
     The number of steps done there, and the state, with its new health.
@@ -123,7 +123,7 @@ def roll_back(steps: Steps, done: int, state: Any, store: Store) -> tuple[int, A
       f"{np.asarray(health.rate)[bad].min():g} of those configured): look at the metrics before "
       "it, at the images and at the weights, and configure lower learning rates"
     )
-  done, saved = store.restore(state, done) or (done, state)
+  done, saved = checkpointer.restore(state, done) or (done, state)
   health = health.replace(
     rate=jnp.where(bad, health.rate / 2, health.rate),
     in_a_row=jnp.zeros_like(health.in_a_row),

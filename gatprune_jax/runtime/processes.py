@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax._src import (
-  distributed,  # the key-value store of the coordination service has no other name
+  distributed,  # the key-value checkpointer of the coordination service has no other name
 )
 import jax.numpy as jnp
 import numpy as np

@@ -15,7 +15,7 @@ from gatprune_jax.search.problem import (
   DEFAULT_CRITERIA,
   PruningProblem,
   check_search,
-  hold_out_arena,
+  hold_out_confirmation,
   make_problem,
 )
 from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
@@ -35,7 +35,7 @@ __all__ = [
   "Terms",
   "best_classical",
   "check_search",
-  "hold_out_arena",
+  "hold_out_confirmation",
   "make_decisions",
   "make_problem",
   "search",

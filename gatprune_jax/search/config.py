@@ -29,11 +29,11 @@ class SearchConfig:
     adaptation: gradient steps on each masked network before it is scored.
     calibration_images: training images for the batch-norm statistics of each mask.
     calibration_batch: calibration images that are normalised together, at most; see `recalibrate`.
-    arena_share: share of the reward split held out for the incumbent's second split.
+    confirmation_share: share of the reward split held out for the incumbent's second split.
     refinement: masks scored at the end for exchanges of two channels around the best one, and as
       many more as samples were known already.
     elites: best feasible masks on the reward images, from which the shortlist is chosen.
-    shortlist: masks returned for fine-tuning, the best on reward and arena images together.
+    shortlist: masks returned for fine-tuning, the best on reward and confirmation images together.
     chunk: masks that a device scores at once; bounds memory. 0: chosen by `masks_at_once`.
     policy: the policy's encoder, a graph attention network.
     ppo: the update of the policy on the samples.
@@ -56,7 +56,7 @@ class SearchConfig:
   adaptation: AdaptationConfig = dataclasses.field(default_factory=AdaptationConfig)
   calibration_images: int = 256
   calibration_batch: int = 64
-  arena_share: float = 0.25
+  confirmation_share: float = 0.25
   refinement: int = 192
   elites: int = 12
   shortlist: int = 8
@@ -81,8 +81,10 @@ class SearchConfig:
     for name in ("likelihood_weight", "likelihood_bound", "warm_start", "refinement", "chunk"):
       if getattr(self, name) < 0:
         raise InputError(f"search {name} is {getattr(self, name)}: it must not be negative")
-    if not 0 < self.arena_share < 1:
-      raise InputError(f"search arena_share is {self.arena_share}: it must be between 0 and 1")
+    if not 0 < self.confirmation_share < 1:
+      raise InputError(
+        f"search confirmation_share is {self.confirmation_share}: it must be between 0 and 1"
+      )
     for name, choices in (
       ("schedule", SCHEDULES),
       ("constraint", CONSTRAINTS),

@@ -11,8 +11,8 @@ import numpy as np
 
 from gatprune_jax.agent import ENCODERS, LEARNERS, Learner, Policy, observe, with_embedding
 from gatprune_jax.evaluation import Evaluator
+from gatprune_jax.runs.checkpointer import Checkpointer, NullCheckpointer
 from gatprune_jax.runs.loop import Steps, run
-from gatprune_jax.runs.resume import Nowhere, Store
 from gatprune_jax.runtime import mesh
 from gatprune_jax.search.acting import mask_actor, policy_logits
 from gatprune_jax.search.candidates import candidate_masks, distinct
@@ -39,7 +39,7 @@ def search(
   config: SearchConfig | None = None,
   seed: int = 0,
   on_update: Callable[[Progress], None] = lambda progress: None,
-  store: Store | None = None,
+  checkpointer: Checkpointer | None = None,
 ) -> SearchResult:
   """Searches for the masks of highest score within the budgets.
 
@@ -52,20 +52,20 @@ def search(
     config: settings; None: the defaults.
     seed: of everything random.
     on_update: called after each update, again after those that a roll-back repeats.
-    store: where the state is saved after updates, and was saved; None saves nothing.
+    checkpointer: where the state is saved after updates, and was saved; None saves nothing.
 
   Returns:
     The shortlist; every mask satisfies every budget.
 
   Raises:
     Diverged: where updates are not finite, again and again, or none is.
-    Preempted: where the store was asked to stop.
+    Preempted: where the checkpointer was asked to stop.
   """
-  config, store = config or SearchConfig(), store or Nowhere()
+  config, checkpointer = config or SearchConfig(), checkpointer or NullCheckpointer()
   scorer = Scorer(problem, config)
   policy, learner, inputs, state = prepare(problem, config, scorer, seed)
   num_classical = int(state.replay.size)
-  state = learn(scorer, config, learner, inputs, state, on_update, store)
+  state = learn(scorer, config, learner, inputs, state, on_update, checkpointer)
 
   scored = scored_masks(state.replay)
   scorer.remember(*scored)
@@ -77,9 +77,9 @@ def search(
   incumbents = list(filter(problem.constraints.feasible, [np.asarray(state.incumbent.mask)]))
   logits = final_logits(policy, state, inputs)
   score_candidates(problem, config, scorer, logits, incumbents, unspent)
-  # As many as the searches without an agent may put before the arena.
+  # As many as the searches without an agent may put before the confirmation split.
   masks, scores = scorer.shortlist(scorer.best(config.elites))
-  return SearchResult(masks, scores, len(scorer.known), store.seconds, state)
+  return SearchResult(masks, scores, len(scorer.known), checkpointer.seconds, state)
 
 
 def learn(
@@ -89,7 +89,7 @@ def learn(
   inputs: UpdateInputs,
   state: SearchState,
   on_update: Callable[[Progress], None],
-  store: Store,
+  checkpointer: Checkpointer,
 ) -> SearchState:
   """The state after all updates, from the given or the saved one."""
   update_once = compile_update(config, learner, scorer.evaluator)
@@ -107,7 +107,7 @@ def learn(
     health=lambda state: state.health,
     with_health=lambda state, health: state.replace(health=health),
   )
-  return run(steps, state, store)
+  return run(steps, state, checkpointer)
 
 
 class Prepared(NamedTuple):
@@ -126,7 +126,7 @@ def prepare(problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed:
   incumbent = Incumbent(
     jnp.asarray(best.mask),
     jnp.asarray(scorer(best.mask[None])[0][0], jnp.float32),
-    jnp.asarray(scorer.on_arena(best.mask[None])[0]),
+    jnp.asarray(scorer.on_confirmation(best.mask[None])[0]),
   )
   observation = observe(
     graph, problem.network.variables, problem.saliency, budgets, config.policy.edge_norms

@@ -112,7 +112,7 @@ def _project(env: Environment, bits: jax.Array) -> jax.Array:
     low, high = bounds
     middle = (low + high + 1) // 2
     mask = raise_to_floors(place < middle, env.priority, env.group_of, env.starts, env.floors)
-    fits = env.budgets.met(env.budgets.violations(mask))
+    fits = env.budgets.within_tolerance(env.budgets.violations(mask))
     return jnp.where(fits, middle, low), jnp.where(fits, high, middle - 1)
 
   bounds = (jnp.zeros((), jnp.int32), jnp.asarray(len(order), jnp.int32))

@@ -11,7 +11,7 @@ from gatprune_jax.channels import Constraints
 from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Dataset, Split, cut
 from gatprune_jax.errors import InputError
-from gatprune_jax.evaluation import Evaluator, check_calibration, make_lesson
+from gatprune_jax.evaluation import Evaluator, adaptation_batches, check_calibration
 from gatprune_jax.networks import CLASSIFICATION, Network, Task
 from gatprune_jax.runtime.processes import from_first
 from gatprune_jax.search.config import SearchConfig
@@ -32,7 +32,7 @@ class PruningProblem:
     constraints: the graph of its channels, budgets and floors.
     train: training examples, for the batch-norm statistics and steps before scoring.
     reward: examples that the weights were not trained on; every mask is scored on them.
-    arena: more such examples, on which a new incumbent must win; see `hold_out_arena`.
+    confirmation: more such examples, on which a new incumbent must win as well.
     pruners: classical masks within the budgets, at least one.
     saliency: {criterion: scores `[N]`}, the agent's features.
   """
@@ -42,7 +42,7 @@ class PruningProblem:
   constraints: Constraints
   train: Split
   reward: Split
-  arena: Split
+  confirmation: Split
   pruners: Sequence[Classical]
   saliency: dict[str, np.ndarray]
   # A problem that is made of this one by `dataclasses.replace` begins without any.
@@ -90,7 +90,7 @@ def make_problem(
     InputError: an unknown criterion, one that does not apply to the network, or data that are too
       few.
   """
-  reward, arena = hold_out_arena(config or SearchConfig(), data.reward, seed)
+  reward, confirmation = hold_out_confirmation(config or SearchConfig(), data.reward, seed)
   examples = data.train.first(_EVIDENCE)
   evidence = Evidence(
     constraints.graph, network, task, jnp.asarray(examples.x),
@@ -99,22 +99,24 @@ def make_problem(
   scores = from_first(lambda: {name: score_channels(name, evidence) for name in criteria})
   pruners = classical_pruners(constraints, scores)
   saliency = {name: values for name, values in scores.items() if name != _CONTROL}
-  return PruningProblem(network, task, constraints, data.train, reward, arena, pruners, saliency)
+  return PruningProblem(
+    network, task, constraints, data.train, reward, confirmation, pruners, saliency
+  )
 
 
-def hold_out_arena(config: SearchConfig, reward: Split, seed: int) -> tuple[Split, Split]:
-  """Cuts the reward split into the examples that score masks, and the arena; see `cut`.
+def hold_out_confirmation(config: SearchConfig, reward: Split, seed: int) -> tuple[Split, Split]:
+  """Cuts the reward split in two: examples that score masks, and the confirmation split.
 
   Raises:
-    InputError: where there would be no example that scores masks, or less than two in the arena.
+    InputError: where no example would score masks, or less than two would confirm them.
   """
-  arena, scored = cut(reward, round(config.arena_share * reward.num), seed)
-  if arena.num < 2:  # has no standard error
+  confirmation, scored = cut(reward, round(config.confirmation_share * reward.num), seed)
+  if confirmation.num < 2:  # has no standard error
     raise InputError(
-      f"arena_share {config.arena_share} of {reward.num} reward images is an arena of one: "
+      f"confirmation_share {config.confirmation_share} of {reward.num} reward images is one image: "
       "make it so large that there are two at least, or give more reward images"
     )
-  return scored, arena
+  return scored, confirmation
 
 
 def check_search(config: SearchConfig, data: Dataset, seed: int) -> None:
@@ -122,8 +124,8 @@ def check_search(config: SearchConfig, data: Dataset, seed: int) -> None:
 
   Raises:
     InputError: where training examples do not suffice for statistics or adaptation, or reward
-      examples for the arena.
+      examples for the confirmation split.
   """
   check_calibration(config.calibration_images, data.train)
-  make_lesson(config.adaptation, data.train)
-  hold_out_arena(config, data.reward, seed)
+  adaptation_batches(config.adaptation, data.train)
+  hold_out_confirmation(config, data.reward, seed)

@@ -22,8 +22,8 @@ class Images(NamedTuple):
   weights: Weights
   reward_x: jax.Array  # [n, ...]
   reward_y: Any  # targets, tree of [n, ...]
-  arena_x: jax.Array  # [a, ...] held out from the reward split
-  arena_y: Any  # tree of [a, ...]
+  confirmation_x: jax.Array  # [a, ...] held out from the reward split
+  confirmation_y: Any  # tree of [a, ...]
 
 
 def image_scores(config: SearchConfig, score: Score) -> jax.Array:
@@ -38,7 +38,7 @@ class SearchResult(NamedTuple):
   """What a search hands back."""
 
   masks: np.ndarray  # [S, N] bool, all within every budget, best score first
-  scores: np.ndarray  # [S] on reward and arena images together
+  scores: np.ndarray  # [S] on reward and confirmation images together
   # Distinct masks scored on the reward images, classical ones included; not those of updates that
   # were not finite.
   evaluations: int
@@ -60,7 +60,7 @@ class Scorer:
     self.config = config or SearchConfig()
     self.evaluator: Evaluator = problem.evaluator(self.config)
     as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
-    examples = as_arrays((*problem.reward, *problem.arena))
+    examples = as_arrays((*problem.reward, *problem.confirmation))
     self.images = Images(self.evaluator.weights, *mesh.replicate(examples))
     self.known: dict[bytes, tuple[float, float]] = {}
     self._constraints = problem.constraints
@@ -83,9 +83,9 @@ class Scorer:
       score = float(score) if np.isfinite(score) else -np.inf  # never chosen
       self.known[mask.tobytes()] = (score, float(accuracy))
 
-  def on_arena(self, masks: np.ndarray) -> np.ndarray:
-    """Scores `[C, a]` of masks `[C, N]` on each arena image."""
-    score = self.evaluator.scores(masks, self.images.arena_x, self.images.arena_y)
+  def on_confirmation(self, masks: np.ndarray) -> np.ndarray:
+    """Scores `[C, a]` of masks `[C, N]` on each confirmation image."""
+    score = self.evaluator.scores(masks, self.images.confirmation_x, self.images.confirmation_y)
     return np.asarray(image_scores(self.config, score))
 
   def best(self, num: int) -> np.ndarray:
@@ -95,10 +95,10 @@ class Scorer:
     return np.stack(list(itertools.islice(filter(self._constraints.feasible, masks), num)))
 
   def shortlist(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The configured number of best masks, and their scores on reward and arena together."""
-    num_reward, num_arena = len(self.images.reward_x), len(self.images.arena_x)
-    share = num_arena / (num_arena + num_reward)
-    scores = (1 - share) * self(masks)[0] + share * self.on_arena(masks).mean(-1)
+    """The configured number of best masks, and their scores on both splits together."""
+    num_reward, num_confirmation = len(self.images.reward_x), len(self.images.confirmation_x)
+    share = num_confirmation / (num_confirmation + num_reward)
+    scores = (1 - share) * self(masks)[0] + share * self.on_confirmation(masks).mean(-1)
     order = np.argsort(-scores, kind="stable")[: self.config.shortlist]
     return masks[order], scores[order]
 

@@ -124,7 +124,7 @@ def update(
   score_first = lambda masks, count: first_rows(on_reward, masks, count, evaluator.chunk, images)
   replay, scores, accuracy = score_new(state.replay, masks, score_first)
   violation = jax.vmap(env.budgets.violations)(masks)  # [B, K]
-  feasible = env.budgets.met(violation)
+  feasible = env.budgets.within_tolerance(violation)
 
   # Price.
   multipliers = update_multipliers(config.dual, state.multipliers, violation.mean(0))
@@ -140,10 +140,10 @@ def update(
   learned, told = learner.update(state.learner, inputs, experience, state.health.rate)
 
   # Remember.
-  best = jnp.where(feasible, scores, -jnp.inf).argmax()
-  scored = evaluator.score(images.weights, masks[best], images.arena_x, images.arena_y)
-  arena = image_scores(config, scored)
-  challenger = Incumbent(masks[best], jnp.where(feasible[best], scores[best], -jnp.inf), arena)
+  if_feasible = jnp.where(feasible, scores, -jnp.inf)
+  best = masks[if_feasible.argmax()]
+  scored = evaluator.score(images.weights, best, images.confirmation_x, images.confirmation_y)
+  challenger = Incumbent(best, if_feasible.max(), image_scores(config, scored))
   new_state = SearchState(
     step=state.step + 1,
     learner=learned,

@@ -12,7 +12,7 @@ from gatprune_jax.channels import Aligned, ChannelGraph, align
 from gatprune_jax.data import Split
 from gatprune_jax.kernels.convolution import candidate_convolution, candidate_width
 from gatprune_jax.networks import Network, Task
-from gatprune_jax.runs.resume import Nowhere, Store
+from gatprune_jax.runs.checkpointer import Checkpointer, NullCheckpointer
 from gatprune_jax.runtime import mesh
 from gatprune_jax.runtime.maps import over_rows, over_shares
 from gatprune_jax.training.epochs import OnEpoch, Teacher, Training
@@ -51,7 +51,7 @@ def train_candidates(
   key: jax.Array,
   on_epoch: OnEpoch = lambda epoch, metrics, variables: None,
   teacher: Teacher | None = None,
-  store: Store | None = None,
+  checkpointer: Checkpointer | None = None,
 ) -> Any:
   """Trains one copy of a network under each mask, side by side, on the same batches.
 
@@ -69,7 +69,7 @@ def train_candidates(
     key: PRNG key of data order and augmentation, shared.
     on_epoch: as in `train`, with means over the candidates.
     teacher: what to imitate where the recipe distils.
-    store: as in `train`.
+    checkpointer: as in `train`.
 
   Returns:
     The dense variables of each `[C, ...]`, on the host; what a network did not compute, because its
@@ -98,4 +98,4 @@ def train_candidates(
   on_dense = lambda epoch, metrics, stacked: on_epoch(epoch, metrics, dense(stacked))
   training = Training(network, task, split, recipe, key, on_dense, teacher, Placement(len(masks)))
   stacked = aligned.cut(network.variables)
-  return dense(training.run(step, jax.vmap, stacked, store or Nowhere()))
+  return dense(training.run(step, jax.vmap, stacked, checkpointer or NullCheckpointer()))

@@ -12,8 +12,8 @@ import numpy as np
 from gatprune_jax.data import Feed, Split, random_flip, random_shift
 from gatprune_jax.errors import InputError
 from gatprune_jax.networks import Network, Task
+from gatprune_jax.runs.checkpointer import Checkpointer
 from gatprune_jax.runs.loop import Steps, run
-from gatprune_jax.runs.resume import Store
 from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.training.placement import Carry, Placement
 from gatprune_jax.training.recipe import Recipe, make_optimizer, steps_per_epoch
@@ -34,7 +34,7 @@ class Training:
     split: training examples.
     recipe: how.
     key: PRNG key of data order and augmentation.
-    on_epoch: called after each epoch; again after the last one whose steps a store holds.
+    on_epoch: called after each epoch; again after the last one whose steps a checkpointer holds.
     teacher: what to imitate where the recipe distils.
     placement: on which devices the arrays are.
   """
@@ -48,8 +48,10 @@ class Training:
   teacher: Teacher | None
   placement: Placement
 
-  def run(self, make_step: Callable, over_networks: Callable, variables: Any, store: Store) -> Any:
-    """Trains from the variables, or from what the store holds; returns the averaged ones.
+  def run(
+    self, make_step: Callable, over_networks: Callable, variables: Any, checkpointer: Checkpointer
+  ) -> Any:
+    """Trains from the variables, or from what the checkpointer holds; returns the averaged ones.
 
     The loop over steps is Python's: a convolution's weight gradient is much slower inside a
     compiled loop on CPU.
@@ -58,7 +60,7 @@ class Training:
       make_step: optimiser -> (state, batch) -> (state, metrics), for all networks at once.
       over_networks: maps a function of one network's variables over all that are given.
       variables: of the network, or of all networks.
-      store: where the state is saved.
+      checkpointer: where the state is saved.
 
     Raises:
       InputError, Diverged, Preempted: see `train`.
@@ -93,7 +95,7 @@ class Training:
       fetch=placement.fetch,
       put=placement.put,
     )
-    carry = run(steps, start(variables), store)
+    carry = run(steps, start(variables), checkpointer)
     return placement.fetch_state(carry.state.average)
 
   def _step_on(

@@ -8,11 +8,11 @@ import pytest
 import gatprune_jax as gp
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
+  AdaptationBatches,
   AdaptationConfig,
-  Lesson,
   Weights,
   adapt,
-  make_lesson,
+  adaptation_batches,
   recalibrate,
   running_momentum,
   score_mask,
@@ -26,9 +26,9 @@ def test_steps_are_nesterovs_on_softmax_regression():
   x, y = rng.standard_normal((3, 4, 5)), rng.integers(0, 6, (3, 4))
   weights = rng.standard_normal((5, 6))
   train_fn = lambda v, x: (x @ v["params"], {})
-  lesson = Lesson(jnp.asarray(x, jnp.float32), jnp.asarray(y), 0.1)
+  adaptation = AdaptationBatches(jnp.asarray(x, jnp.float32), jnp.asarray(y), 0.1)
   network = Network(None, train_fn, {"params": jnp.asarray(weights, jnp.float32)})
-  adapted = adapt(network, CLASSIFICATION, network.variables, lesson)["params"]
+  adapted = adapt(network, CLASSIFICATION, network.variables, adaptation)["params"]
 
   velocity = np.zeros_like(weights)
   for images, labels in zip(x, y, strict=True):
@@ -39,16 +39,16 @@ def test_steps_are_nesterovs_on_softmax_regression():
   np.testing.assert_allclose(adapted, weights, atol=1e-5)
 
 
-def test_a_lesson_holds_the_first_batches():
+def test_adaptation_holds_the_first_batches():
   train = Split(np.arange(10.0).reshape(5, 2), np.arange(5))
-  lesson = make_lesson(AdaptationConfig(2, 2, 0.5), train)
-  assert lesson.x.tolist() == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
-  assert lesson.y.tolist() == [[0, 1], [2, 3]]
+  adaptation = adaptation_batches(AdaptationConfig(2, 2, 0.5), train)
+  assert adaptation.x.tolist() == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
+  assert adaptation.y.tolist() == [[0, 1], [2, 3]]
   variables = {"params": jnp.ones(2)}
-  nothing = make_lesson(AdaptationConfig(0, 2, 0.5), train)
+  nothing = adaptation_batches(AdaptationConfig(0, 2, 0.5), train)
   assert adapt(None, CLASSIFICATION, variables, nothing) is variables
   with pytest.raises(gp.InputError, match="3 steps with 2 images needs 6 training images, there"):
-    make_lesson(AdaptationConfig(3, 2, 0.5), train)
+    adaptation_batches(AdaptationConfig(3, 2, 0.5), train)
 
 
 @pytest.mark.parametrize(
@@ -68,19 +68,19 @@ def test_adapted_scores_are_those_of_compact_networks_that_trained(two_layers):
   e = two_layers
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   momentum = running_momentum(e.network, e.x)
-  lesson = make_lesson(AdaptationConfig(2, 6, 0.05), Split(e.x, e.y))
+  adaptation = adaptation_batches(AdaptationConfig(2, 6, 0.05), Split(e.x, e.y))
   masks = np.random.default_rng(0).random((3, graph.num_channels)) < 0.6
   masks[:, [group.channels[0] for group in graph.groups]] = True
-  weights = lambda lesson: Weights(e.variables, momentum, lesson, e.x[None, :8])
-  score = lambda mask, lesson: score_mask(
-    graph, e.network, CLASSIFICATION, weights(lesson), mask, e.x, e.y
+  weights = lambda adaptation: Weights(e.variables, momentum, adaptation, e.x[None, :8])
+  score = lambda mask, adaptation: score_mask(
+    graph, e.network, CLASSIFICATION, weights(adaptation), mask, e.x, e.y
   )
-  together = jax.jit(jax.vmap(score, (0, None)))(masks, lesson)
+  together = jax.jit(jax.vmap(score, (0, None)))(masks, adaptation)
   for index, mask in enumerate(masks):
     small = compact_network(graph, e.network, mask)
-    variables = adapt(small, CLASSIFICATION, small.variables, lesson)
+    variables = adapt(small, CLASSIFICATION, small.variables, adaptation)
     variables = recalibrate(small, momentum, variables, e.x[None, :8])
     expected = score_outputs(CLASSIFICATION, small.eval_fn(variables, e.x), e.y).loss
     np.testing.assert_allclose(together.loss[index], expected, atol=1e-3)
-    untrained = score(mask, make_lesson(AdaptationConfig(0, 6, 0.05), Split(e.x, e.y))).loss
+    untrained = score(mask, adaptation_batches(AdaptationConfig(0, 6, 0.05), Split(e.x, e.y))).loss
     assert np.abs(untrained - expected).max() > 0.1

@@ -11,7 +11,7 @@ from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
   AdaptationConfig,
   Weights,
-  make_lesson,
+  adaptation_batches,
   recalibrate,
   running_momentum,
   score_mask,
@@ -131,7 +131,7 @@ def test_a_recalibrated_network_evaluates_as_it_trains(example_b):
 def test_scores_of_masks_are_those_of_compact_networks(example_b):
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
-  nothing = make_lesson(AdaptationConfig(0, 1, 1.0), Split(e.x, e.y))
+  nothing = adaptation_batches(AdaptationConfig(0, 1, 1.0), Split(e.x, e.y))
   momentum = running_momentum(e.network, e.x)
   calibration = equal_blocks(e.x[:8], 4)
   weights = Weights(e.variables, momentum, nothing, calibration)

@@ -76,7 +76,10 @@ BAD = {
   "batch too large": (["finetune.batch_size=698"], "batch_size 698 exceeds the 697"),
   "crops of arrays": (["finetune.crop_area=0.5"], "crop_area is 0.5: only photographs are"),
   "shift too far": (["finetune.shift=8"], "shift is 8: it must be below the images' 8"),
-  "arena too small": (["search.arena_share=0.001"], "cannot cut 0 of 400 images off"),
+  "confirmation split too small": (
+    ["search.confirmation_share=0.001"],
+    "cannot cut 0 of 400 images off",
+  ),
   "calibration": (["search.calibration_images=698"], "is 698: there are 697 training"),
   "adaptation": (
     ["search.adaptation.steps=11"],

@@ -9,7 +9,7 @@ from experiments import compare
 from experiments.common.settings import make_settings
 from experiments.configs import digits_resnet8
 import gatprune_jax as gp
-from gatprune_jax.runs.journal import Journal, Run
+from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runtime.preemption import Preempted
 from gatprune_jax.search import SearchResult
 
@@ -47,16 +47,16 @@ def run_in(workdir, config, should_stop=lambda step: False):
 def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
   methods, tmp_path, monkeypatch, capsys
 ):
-  forget, config = Journal.forget, small_config()
+  forget, config = RunLogger.forget, small_config()
 
-  def forget_after_the_row(journal, phase):
+  def forget_after_the_row(logger, phase):
     assert next((tmp_path / "run" / "rows").glob("*.json")).exists()
-    forget(journal, phase)
+    forget(logger, phase)
 
   run_in(tmp_path / "whole", config)
   every = [("agent", 11), ("random_ratios", 11), ("evolve_bits", 11)]
   assert methods == every
-  monkeypatch.setattr(Journal, "forget", forget_after_the_row)
+  monkeypatch.setattr(RunLogger, "forget", forget_after_the_row)
   for done, stopped in enumerate(("agent", "random_ratios", "evolve_bits"), start=1):
     with pytest.raises(Preempted, match=f"stopped after {stopped}, whose masks are saved in"):
       run_in(tmp_path / "run", config, lambda step, done=done: len(methods) == 3 + done)

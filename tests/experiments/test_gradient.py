@@ -8,7 +8,7 @@ from experiments.common.settings import make_settings
 from experiments.configs import digits_resnet8
 import gatprune_jax as gp
 from gatprune_jax.runs import workdir as runs
-from gatprune_jax.runs.journal import Run
+from gatprune_jax.runs.logger import Run
 
 
 def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys):

@@ -155,7 +155,7 @@ def test_killed_again_and_again_it_ends_with_the_same_numbers(whole, tmp_path):
 def test_damaged_checkpoints_of_a_run_are_passed_over(whole, tmp_path):
   expected = whole("prune", QUICK)
   workdir = shutil.copytree(expected, tmp_path / "run")
-  for name in ("result.json", "found.npz"):
+  for name in ("result.json", "proposals.npz"):
     os.remove(workdir / name)
   for loop in ("dense", "search/3"):
     victim = max((workdir / "checkpoints" / loop).rglob("*"), key=lambda f: f.stat().st_size)
@@ -277,7 +277,7 @@ import json, os, sys
 import psutil
 from absl import app
 from experiments import prune
-from gatprune_jax.runs.journal import Loop
+from gatprune_jax.runs.logger import Loop
 from experiments.common.app import start
 
 sizes, record = [], Loop.record

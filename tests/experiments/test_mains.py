@@ -125,7 +125,7 @@ def test_an_interrupted_run_is_finished_by_the_same_command(pruned, tmp_path):
   workdir, _ = pruned
   stopped = tmp_path / "stopped"
   subprocess.run(["cp", "-r", workdir, stopped], check=True)
-  for name in ("result.json", "found.npz"):
+  for name in ("result.json", "proposals.npz"):
     os.remove(stopped / name)
   shutil.rmtree(stopped / "checkpoints" / "search")
   again = run("prune", f"--workdir={stopped}", "--config.budgets.params=0.5", *SMALL)

@@ -9,11 +9,11 @@ CHIP = scaling.Chip(
   flops=1000, bandwidth=100, hop=1, slice_chips=16, outer_bandwidth=200, outer_latency=50
 )
 NETWORK = scaling.Network(macs=5, params=25, norms=2, norm_channels=10)
-WORK = scaling.Work(masks=8, calibration=2, reward=8, arena=3, batch=32, utilisation=0.5)
+WORK = scaling.Work(masks=8, calibration=2, reward=8, confirmation=3, batch=32, utilisation=0.5)
 
 
 def test_one_chip_scores_every_mask_and_sends_nothing():
-  # A mask is 10 images of 2 * 5 FLOP at 500 a second: 0.2 s. The arena's 5 images take 0.1 s.
+  # A mask is 10 images of 2 * 5 FLOP at 500 a second: 0.2 s. The 5 that confirm one take 0.1 s.
   seconds = lambda share: scaling.update_seconds(CHIP, NETWORK, WORK, share, 1)
   assert seconds(0) == pytest.approx(8 * 0.2 + 0.1)
   # At a share of one half, learning takes as long as the rest.

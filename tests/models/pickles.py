@@ -1,4 +1,4 @@
-"""Checkpoints of torch.save written by hand, opcode by opcode: PyTorch is not needed."""
+"""FileCheckpointer of torch.save written by hand, opcode by opcode: PyTorch is not needed."""
 
 import pickle
 import zipfile

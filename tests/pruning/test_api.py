@@ -134,7 +134,7 @@ def test_one_device_and_two_give_the_same(tmp_path):
 
 def test_a_workdir_continues_and_refuses_others(tmp_path, monkeypatch):
   _, _, first = prune("linen", workdir=tmp_path / "run")
-  assert {"config.json", "metrics.jsonl", "found.npz", "result.json"} <= set(
+  assert {"config.json", "metrics.jsonl", "proposals.npz", "result.json"} <= set(
     os.listdir(tmp_path / "run")
   )
   monkeypatch.setattr(pipeline, "search", None)  # what was found is not searched again

@@ -9,8 +9,8 @@ from gatprune_jax.data import load_dataset
 from gatprune_jax.models import cifar_resnet
 from gatprune_jax.networks import from_linen
 from gatprune_jax.pruning import finetune
-from gatprune_jax.runs.journal import Journal, Run
-from gatprune_jax.runs.resume import CheckpointConfig
+from gatprune_jax.runs.checkpointer import CheckpointConfig
+from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.search import make_problem
 from gatprune_jax.training import Recipe
 from tests.channels.laws import assert_same, random_mask
@@ -28,8 +28,8 @@ def test_both_ways_of_fine_tuning_train_the_same_networks(tmp_path):
 
   def finetuned(side_by_side):
     run = Run("", {"side by side": side_by_side}, lambda step: False)
-    journal = Journal(run, CheckpointConfig(), str(tmp_path / str(side_by_side)))
-    return finetune(problem, masks, recipe, side_by_side=side_by_side, journal=journal)
+    logger = RunLogger(run, CheckpointConfig(), str(tmp_path / str(side_by_side)))
+    return finetune(problem, masks, recipe, side_by_side=side_by_side, logger=logger)
 
   together, in_turn = finetuned(True), finetuned(False)
   for index, mask in enumerate(masks):

@@ -2,29 +2,32 @@
 
 import numpy as np
 
-from gatprune_jax.pruning import Found, load_found, save_found
+from gatprune_jax.pruning import Proposal, load_proposals, save_proposals
 
-FOUND = [Found("agent", np.eye(3, dtype=bool), 10, 1.5), Found("other", np.eye(3) < 0.5, 7, 0.5)]
+PROPOSALS = [
+  Proposal("agent", np.eye(3, dtype=bool), 10, 1.5),
+  Proposal("other", np.eye(3) < 0.5, 7, 0.5),
+]
 
 
 def assert_found(found):
-  for here, there in zip(found, FOUND, strict=True):
+  for here, there in zip(found, PROPOSALS, strict=True):
     np.testing.assert_array_equal(here.masks, there.masks, strict=True)
     assert here._replace(masks=None) == there._replace(masks=None)
 
 
 def test_a_damaged_file_is_as_good_as_none(tmp_path):
-  path = tmp_path / "found.npz"
-  assert load_found(str(path)) is None
-  save_found(str(path), FOUND)
-  assert_found(load_found(str(path)))
+  path = tmp_path / "proposals.npz"
+  assert load_proposals(str(path)) is None
+  save_proposals(str(path), PROPOSALS)
+  assert_found(load_proposals(str(path)))
   whole = path.read_bytes()
   for length in range(0, len(whole), 40):
     path.write_bytes(whole[:length])
-    assert load_found(str(path)) is None
+    assert load_proposals(str(path)) is None
   # Flipped bits: a zip archive says of itself that it is encrypted, or compressed in new ways.
   for place in range(0, len(whole), 3):
     for bit in (0, 3):
       path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
-      if (found := load_found(str(path))) is not None:
+      if (found := load_proposals(str(path))) is not None:
         assert_found(found)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
+from gatprune_jax.runs.checkpointer import FileCheckpointer, NullCheckpointer
 from gatprune_jax.runs.health import Diverged, must_roll_back
 from gatprune_jax.runs.loop import Steps, roll_back
-from gatprune_jax.runs.resume import Checkpoints, Nowhere
 from gatprune_jax.search import Scorer, search
 from gatprune_jax.search.loop import compile_update, learn, prepare
 from tests.search.test_search import CONFIG, make_problem
@@ -44,17 +44,19 @@ class Searching:
     self.steps.append(progress.update)
     self.metrics.append(progress.metrics)
 
-  def learn(self, store):
+  def learn(self, checkpointer):
     scorer = types.SimpleNamespace(evaluator=self.evaluator)
-    return learn(scorer, self.config, self.learner, self.inputs, self.state, self.on_update, store)
+    return learn(
+      scorer, self.config, self.learner, self.inputs, self.state, self.on_update, checkpointer
+    )
 
   def update(self, state):
     step = compile_update(self.config, self.learner, self.evaluator)
     return step(jax.tree.map(jnp.array, state), self.inputs)
 
 
-def store_in(path, every=1):
-  return Checkpoints(str(path), {}, {}, 3, every)
+def checkpointer_in(path, every=1):
+  return FileCheckpointer(str(path), {}, {}, 3, every)
 
 
 def nan_loss(mask, score):
@@ -70,7 +72,7 @@ def test_after_three_skips_it_goes_back_and_after_three_times_it_stops(two_layer
   searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=50), spoil)
   with pytest.raises(Diverged, match=r"the search is not finite: 3 updates in a row up to step 6 ga"
                      r"ve NaN or infinity, after 3 roll-backs.*\(now 0\.125 of"):  # fmt: skip
-    searching.learn(store_in(tmp_path, every=100))
+    searching.learn(checkpointer_in(tmp_path, every=100))
   # The state before the first update is saved at each roll-back only: each goes on from there.
   assert searching.steps == [1, 2, 3, 4, 5, 6, 4, 5, 6, 4, 5, 6]
   assert [int(m["skipped"]) for m in searching.metrics] == list(range(1, 13))
@@ -80,7 +82,7 @@ def test_after_three_skips_it_goes_back_and_after_three_times_it_stops(two_layer
 def test_a_search_that_learned_nothing_is_no_result(two_layers):
   searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=2), nan_loss)
   with pytest.raises(Diverged, match="the search is not finite: all 2 updates gave NaN or infin"):
-    searching.learn(Nowhere())
+    searching.learn(NullCheckpointer())
 
 
 def test_a_skipped_update_changes_nothing_but_the_counts(two_layers):
@@ -101,7 +103,7 @@ def test_one_bad_update_is_passed_over(two_layers):
     return score._replace(loss=jnp.where(bad, jnp.nan, score.loss))
 
   searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=12), spoil)
-  state = searching.learn(Nowhere())
+  state = searching.learn(NullCheckpointer())
   skipped = int(state.health.skipped)
   assert 0 < skipped < 12
   assert int(state.health.rollbacks) == 0
@@ -115,14 +117,14 @@ def test_gradients_that_overflow_are_not_applied(two_layers, tmp_path):
   ppo = dataclasses.replace(CONFIG.ppo, learning_rate=3e38)  # near float32's largest
   searching = Searching(two_layers, dataclasses.replace(CONFIG, ppo=ppo, updates=9))
   with pytest.raises(Diverged, match="the search is not finite"):
-    searching.learn(store_in(tmp_path))
+    searching.learn(checkpointer_in(tmp_path))
 
 
 def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
   searching = Searching(two_layers)
   good, _ = searching.update(searching.state)
-  store = store_in(tmp_path)
-  store.save(1, good)
+  checkpointer = checkpointer_in(tmp_path)
+  checkpointer.save(1, good)
   good = jax.device_get(good)
   nan = jax.tree.map(lambda leaf: jnp.nan * leaf, good.learner.params)
   state = good.replace(learner=good.learner.replace(params=nan))
@@ -131,7 +133,7 @@ def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
     state, _ = searching.update(state)
     assert int(state.health.in_a_row) == step - 1
   assert must_roll_back(state.health.in_a_row)
-  step, back = roll_back(STEPS, 4, state, store)
+  step, back = roll_back(STEPS, 4, state, checkpointer)
   assert step == 1
   health = back.health
   restored = back.replace(health=good.health)
@@ -141,9 +143,9 @@ def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
   assert (int(health.skipped), int(health.in_a_row), int(health.rollbacks)) == (3, 0, 1)
   assert int(health.finite) == 1  # of the way to here
   # An earlier step is saved after a later one, and the search goes on from it at half the rate.
-  store.save(step, back)
-  store.finish(step, lambda: back)
-  step, restored = store_in(tmp_path).restore(back)
+  checkpointer.save(step, back)
+  checkpointer.finish(step, lambda: back)
+  step, restored = checkpointer_in(tmp_path).restore(back)
   assert (step, float(restored.health.rate)) == (1, 0.5)
   slow, _ = searching.update(restored)
   fast, _ = searching.update(good)
@@ -177,21 +179,21 @@ def test_nothing_is_learned_from_a_classical_mask_that_is_not_finite(two_layers)
   scorer.remember(spoilt[None], np.array([np.nan]), np.array([0.0]))
   _, learner, inputs, state = prepare(problem, CONFIG, scorer, 0)
   assert 0 < int(state.replay.size) == len({p.mask.tobytes() for p in problem.pruners}) - 1
-  state = learn(scorer, CONFIG, learner, inputs, state, lambda progress: None, Nowhere())
+  state = learn(scorer, CONFIG, learner, inputs, state, lambda progress: None, NullCheckpointer())
   assert int(state.health.skipped) == 0
 
 
 def test_a_search_goes_on_from_any_update_bit_for_bit(two_layers, tmp_path):
   whole = Searching(two_layers)
-  expected = jax.device_get(whole.learn(Nowhere()))
+  expected = jax.device_get(whole.learn(NullCheckpointer()))
   for stop in (1, 3):
     asked = functools.partial(int.__eq__, stop)
-    store = Checkpoints(str(tmp_path / str(stop)), {}, {}, 3, 2, asked)
+    checkpointer = FileCheckpointer(str(tmp_path / str(stop)), {}, {}, 3, 2, asked)
     first = Searching(two_layers)
     with pytest.raises(Exception, match=f"stopped after step {stop}"):
-      first.learn(store)
+      first.learn(checkpointer)
     second = Searching(two_layers)
-    state = second.learn(Checkpoints(str(tmp_path / str(stop)), {}, {}, 3, 2))
+    state = second.learn(FileCheckpointer(str(tmp_path / str(stop)), {}, {}, 3, 2))
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(state), strict=True):
       np.testing.assert_array_equal(a, b)
     told = [*first.metrics, *second.metrics]

@@ -14,12 +14,12 @@ from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import AdaptationConfig, Score
 from gatprune_jax.networks import CLASSIFICATION, Network
-from gatprune_jax.runs.resume import Nowhere
+from gatprune_jax.runs.checkpointer import NullCheckpointer
 from gatprune_jax.search import (
   PruningProblem,
   Scorer,
   SearchConfig,
-  hold_out_arena,
+  hold_out_confirmation,
   search,
   warm_logits,
 )
@@ -33,8 +33,8 @@ CONFIG = SearchConfig(
   updates=4, samples=4, schedule="one_shot", constraint="lagrangian", keep_floor=0.1,
   allow_empty=False, likelihood_weight=0.5, likelihood_bound=5.0, self_competition="best",
   past_scores=32, warm_start=2.0, adaptation=AdaptationConfig(0, 4, 0.05),
-  calibration_images=8, calibration_batch=4, arena_share=0.5, refinement=4, elites=3, shortlist=3,
-  chunk=4, policy=PolicyConfig(layers=1, heads=2, head_features=4),
+  calibration_images=8, calibration_batch=4, confirmation_share=0.5, refinement=4, elites=3,
+  shortlist=3, chunk=4, policy=PolicyConfig(layers=1, heads=2, head_features=4),
   ppo=PPOConfig(2, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0), dual=DualConfig(0.5, 0.05, 10.0),
   critic=CriticConfig(8, 0.1, 0.5),
 )  # fmt: skip
@@ -50,9 +50,9 @@ def make_problem(e, limits, config=CONFIG, seed=0):
   saliency = {name: score_channels(name, evidence) for name in ("l1", "taylor")}
   pruners = classical_pruners(constraints, saliency)
   split = Split(np.tile(e.x, (3, 1, 1, 1))[:36], np.arange(36, dtype=np.int32) % 5)
-  reward, arena = hold_out_arena(config, split, seed)
+  reward, confirmation = hold_out_confirmation(config, split, seed)
   return PruningProblem(
-    e.network, CLASSIFICATION, constraints, split, reward, arena, pruners, saliency
+    e.network, CLASSIFICATION, constraints, split, reward, confirmation, pruners, saliency
   )
 
 
@@ -179,17 +179,17 @@ def test_the_policy_learns_the_channels_that_matter():
   wrong = np.array([7, 6, 5, 4, 3, 2, 1, 0])
   mask = wrong < 2
   config = dataclasses.replace(
-    CONFIG, updates=60, samples=16, past_scores=64, warm_start=0.5, arena_share=0.25
+    CONFIG, updates=60, samples=16, past_scores=64, warm_start=0.5, confirmation_share=0.25
   )
   problem = PruningProblem(
     Network(eval_fn, train_fn, variables), CLASSIFICATION, constraints, split,
-    *hold_out_arena(config, split, 0), [Classical("wrong", wrong, mask)],
+    *hold_out_confirmation(config, split, 0), [Classical("wrong", wrong, mask)],
     {"wrong": -wrong.astype(float)},
   )  # fmt: skip
   scorer = Scorer(problem, config)
   policy, learner, inputs, state = prepare(problem, config, scorer, 0)
   assert np.argsort(-final_logits(policy, state, inputs)).tolist() == wrong.argsort().tolist()
-  state = learn(scorer, config, learner, inputs, state, lambda progress: None, Nowhere())
+  state = learn(scorer, config, learner, inputs, state, lambda progress: None, NullCheckpointer())
   logits = final_logits(policy, state, inputs)
   assert logits[:2].min() > 0 > logits[2:].max()
 
@@ -216,9 +216,9 @@ def test_the_first_policy_is_at_the_budget_in_the_order_given():
   np.testing.assert_array_equal(warm_logits(terms.best.order, 2.0, everything), np.full(12, 8.0))
 
 
-def incumbent(score, arena):
-  arena = jnp.asarray(arena, jnp.float32)
-  return Incumbent(jnp.full(3, score > 0.5), jnp.asarray(score, jnp.float32), arena)
+def incumbent(score, confirmation):
+  confirmation = jnp.asarray(confirmation, jnp.float32)
+  return Incumbent(jnp.full(3, score > 0.5), jnp.asarray(score, jnp.float32), confirmation)
 
 
 def test_a_challenger_must_win_both_splits():
@@ -233,7 +233,7 @@ def test_a_challenger_must_win_both_splits():
   assert kept.mask.tolist() == [True] * 3
 
 
-def test_who_is_not_finite_in_the_arena_loses():
+def test_who_is_not_finite_on_the_confirmation_split_loses():
   holder, spoilt = incumbent(0.5, [0, 0, 1, 1]), incumbent(0.9, [1, 1, np.nan, 1])
   assert challenge(holder, spoilt).score == 0.5
   assert challenge(spoilt, holder).score == 0.5
@@ -241,15 +241,16 @@ def test_who_is_not_finite_in_the_arena_loses():
   assert challenge(incumbent(0.5, [0, 0]), incumbent(0.9, [np.inf, np.inf])).score == 0.5
 
 
-def test_an_arena_has_two_images_at_least():
+def test_a_confirmation_split_has_two_images_at_least():
   split = Split(np.zeros((8, 1, 1, 1), np.float32), np.arange(8) % 2)
-  config = dataclasses.replace(CONFIG, arena_share=0.25)
-  assert len(hold_out_arena(config, split, 0)[1].y) == 2
-  config = dataclasses.replace(CONFIG, arena_share=0.1)
+  config = dataclasses.replace(CONFIG, confirmation_share=0.25)
+  assert len(hold_out_confirmation(config, split, 0)[1].y) == 2
+  config = dataclasses.replace(CONFIG, confirmation_share=0.1)
   with pytest.raises(
-    gp.InputError, match=r"arena_share 0\.1 of 8 reward images is an arena of one"
+    gp.InputError,
+    match=r"confirmation_share 0\.1 of 8 reward images is one image",
   ):
-    hold_out_arena(config, split, 0)
+    hold_out_confirmation(config, split, 0)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,7 @@ def test_an_arena_has_two_images_at_least():
     ({"updates": 0}, "search updates is 0"),
     ({"samples": 1}, "search samples is 1"),
     ({"past_scores": 3}, "search past_scores is 3"),
-    ({"arena_share": 1.0}, r"search arena_share is 1\.0"),
+    ({"confirmation_share": 1.0}, r"search confirmation_share is 1\.0"),
     ({"schedule": "never"}, "search schedule 'never'"),
     ({"constraint": "hope"}, "search constraint 'hope'"),
     ({"refinement": -1}, "search refinement is -1"),

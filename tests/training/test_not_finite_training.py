@@ -11,8 +11,8 @@ import pytest
 import gatprune_jax as gp
 from gatprune_jax.data import Split
 from gatprune_jax.networks import CLASSIFICATION, Network
+from gatprune_jax.runs.checkpointer import FileCheckpointer
 from gatprune_jax.runs.health import Diverged
-from gatprune_jax.runs.resume import Checkpoints
 from gatprune_jax.runtime.preemption import Preempted
 from gatprune_jax.training import train, train_candidates
 from tests.training.test_training import RECIPE
@@ -20,8 +20,8 @@ from tests.training.test_training import RECIPE
 KEY = jax.random.key(3)
 
 
-def store_in(path, every=1, stop=0):
-  return Checkpoints(str(path), {}, {}, 3, every, functools.partial(int.__eq__, stop))
+def checkpointer_in(path, every=1, stop=0):
+  return FileCheckpointer(str(path), {}, {}, 3, every, functools.partial(int.__eq__, stop))
 
 
 def assert_finite(tree):
@@ -49,7 +49,12 @@ def test_images_that_are_not_finite_end_it(two_layers, tmp_path):
   recipe = dataclasses.replace(RECIPE, epochs=20)
   with pytest.raises(Diverged, match=r"training is not finite: 3 updates in a row up to step \d"):
     train(
-      e.network, CLASSIFICATION, Split(e.x * np.inf, e.y), recipe, KEY, store=store_in(tmp_path)
+      e.network,
+      CLASSIFICATION,
+      Split(e.x * np.inf, e.y),
+      recipe,
+      KEY,
+      checkpointer=checkpointer_in(tmp_path),
     )
 
 
@@ -65,14 +70,16 @@ def test_going_back_to_nothing_saved_takes_nothing_back(two_layers, tmp_path):
   # The metrics of steps that are not repeated stay.
   e = two_layers
   told = []
-  store = Checkpoints(str(tmp_path), {}, {}, 3, 1000, on_restore=told.append)
+  checkpointer = FileCheckpointer(str(tmp_path), {}, {}, 3, 1000, on_restore=told.append)
   recipe = dataclasses.replace(RECIPE, epochs=20)
   with pytest.raises(Diverged):
-    train(e.network, CLASSIFICATION, Split(e.x * np.inf, e.y), recipe, KEY, store=store)
+    train(
+      e.network, CLASSIFICATION, Split(e.x * np.inf, e.y), recipe, KEY, checkpointer=checkpointer
+    )
   assert told[:2] == [0, 3]  # at the beginning, and after three steps
 
 
-def train_one_weight(limit, epochs, store, on_epoch=lambda *told: None):
+def train_one_weight(limit, epochs, checkpointer, on_epoch=lambda *told: None):
   """Trains the weight of a network that fails where it exceeds a limit; a step an epoch.
 
   Logits (w, 0) and label 0: the gradient is sigmoid(w) - 1, so that every step raises w.
@@ -88,7 +95,7 @@ def train_one_weight(limit, epochs, store, on_epoch=lambda *told: None):
   )  # fmt: skip
   split = Split(np.ones((2, 1, 1, 1), np.float32), np.zeros(2, np.int32))
   network = Network(None, train_fn, {"params": {"w": jnp.zeros(1)}})
-  trained = train(network, CLASSIFICATION, split, recipe, KEY, on_epoch, store=store)
+  trained = train(network, CLASSIFICATION, split, recipe, KEY, on_epoch, checkpointer=checkpointer)
   return trained["params"]["w"][0]
 
 
@@ -97,7 +104,7 @@ def test_it_goes_back_and_learns_more_slowly(tmp_path):
   # fails after the sixth.
   losses = {}
   told = lambda epoch, metrics, variables: losses.update({epoch: metrics["loss"]})
-  trained = train_one_weight(0.62, 10, store_in(tmp_path, every=4), told)
+  trained = train_one_weight(0.62, 10, checkpointer_in(tmp_path, every=4), told)
   w, rate, expected = 0.0, 1.0, []
   for step in range(10):  # by hand, in the way that it goes in the end
     rate = 1.0 if step < 4 else 0.5
@@ -111,30 +118,30 @@ def test_it_goes_back_and_learns_more_slowly(tmp_path):
 def test_steps_that_were_taken_back_do_not_count_at_the_end(tmp_path):
   # On the way to six steps: of the first, saved, and those after it, as many fail in all.
   with pytest.raises(Preempted):
-    train_one_weight(0.24, 6, store_in(tmp_path, 100, 1))
-  assert 0.1 < train_one_weight(0.24, 6, store_in(tmp_path, 100)) < 0.3
+    train_one_weight(0.24, 6, checkpointer_in(tmp_path, 100, 1))
+  assert 0.1 < train_one_weight(0.24, 6, checkpointer_in(tmp_path, 100)) < 0.3
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 9])
 def test_it_goes_on_from_any_step_bit_for_bit(two_layers, tmp_path, stop):
   # Three epochs of three steps; the steps at the ends of epochs are among those it stops at.
   e = two_layers
-  run = lambda lines, store=None: train(
+  run = lambda lines, checkpointer=None: train(
     e.network, CLASSIFICATION, Split(e.x, e.y), RECIPE, KEY,
-    lambda epoch, metrics, variables: lines.append((epoch, metrics)), store=store,
+    lambda epoch, metrics, variables: lines.append((epoch, metrics)), checkpointer=checkpointer,
   )  # fmt: skip
   whole = []
   expected = run(whole)
   first, second = [], []
   with pytest.raises(Preempted):
-    run(first, store_in(tmp_path, 2, stop))
-  trained = run(second, store_in(tmp_path, 2))
+    run(first, checkpointer_in(tmp_path, 2, stop))
+  trained = run(second, checkpointer_in(tmp_path, 2))
   for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(trained), strict=True):
     np.testing.assert_array_equal(a, b)
   # The epoch that ends where it stopped is told by the process that goes on.
   assert first + second == whole
   third = []
-  again = run(third, store_in(tmp_path, 2))  # what is finished is not trained again
+  again = run(third, checkpointer_in(tmp_path, 2))  # what is finished is not trained again
   assert third == whole[-1:]
   for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(again), strict=True):
     np.testing.assert_array_equal(a, b)
@@ -153,7 +160,7 @@ def test_candidates_go_on_and_fail_each_on_its_own(two_layers, tmp_path):
   )
   both = run(masks)
   with pytest.raises(Preempted):
-    run(masks, store=store_in(tmp_path, 100, 4))
-  resumed = run(masks, store=store_in(tmp_path, 100))
+    run(masks, checkpointer=checkpointer_in(tmp_path, 100, 4))
+  resumed = run(masks, checkpointer=checkpointer_in(tmp_path, 100))
   for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(resumed), strict=True):
     np.testing.assert_array_equal(a, b)

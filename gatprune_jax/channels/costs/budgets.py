@@ -46,7 +46,7 @@ class Budgets:
     """v_k = (c_k(mask) / c_k(dense) - d_k) / d_k, `[K]`; feasible where all are <= 0."""
     return (self.ratios(mask) - self.limits) / self.limits
 
-  def met(self, violations: jax.Array) -> jax.Array:
+  def within_tolerance(self, violations: jax.Array) -> jax.Array:
     """Whether violations `[..., K]` in float32 are none but by rounding, `[...]`.
 
     A mask that is handed back must be `Constraints.feasible`.

@@ -13,7 +13,7 @@ from gatprune_jax.channels.rules.classes import LabelClasses
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Part:
+class JointAxis:
   """One of several axes whose elements are labelled together.
 
   Element (i, j, ...) along the axes that are parts of the same labels has label
@@ -29,7 +29,7 @@ class Part:
   dim: int
 
 
-Axis = np.ndarray | Part | None  # int64 [size] labels, a part of joint labels, or None
+Axis = np.ndarray | JointAxis | None  # int64 [size] labels, a part of joint labels, or None
 Axes = tuple[Axis, ...]  # one entry per axis of an array
 Kept = Callable[[np.ndarray], np.ndarray]  # labels [size] -> bool [size]
 
@@ -42,7 +42,7 @@ UNLABELLED = "contracted with what has no channels: the input, space, or a resul
 def freeze_axes(classes: LabelClasses, axes: Axes, reason: str) -> None:
   """Freezes every labelled axis of an array."""
   for labels in axes:
-    if isinstance(labels, Part):
+    if isinstance(labels, JointAxis):
       labels = labels.labels.ravel()
     if labels is not None:
       classes.freeze(labels, reason)
@@ -61,7 +61,7 @@ def merge(classes: LabelClasses, first: Axis, second: Axis, reason: str) -> Axis
 
 def has_parts(axes: Axes) -> bool:
   """Whether some axes of an array are labelled together."""
-  return any(isinstance(labels, Part) for labels in axes)
+  return any(isinstance(labels, JointAxis) for labels in axes)
 
 
 def couple(classes: LabelClasses, axes: Axes) -> Axes:
@@ -70,14 +70,14 @@ def couple(classes: LabelClasses, axes: Axes) -> Axes:
   Its element j then stands for the elements (i, j) of all i, which are unified.
   """
   out = list(axes)
-  joints = {id(a.labels): a.labels for a in axes if isinstance(a, Part)}
+  joints = {id(a.labels): a.labels for a in axes if isinstance(a, JointAxis)}
   for labels in joints.values():
     longest = int(np.argmax(labels.shape))
     slices = np.moveaxis(labels, longest, -1).reshape(-1, labels.shape[longest])
     for other in slices[1:]:
       classes.unify(slices[0], other)
     for k, axis in enumerate(axes):
-      if isinstance(axis, Part) and axis.labels is labels:
+      if isinstance(axis, JointAxis) and axis.labels is labels:
         out[k] = slices[0] if axis.dim == longest else None
   return tuple(out)
 
@@ -93,7 +93,7 @@ def distribute(labels: np.ndarray) -> list[Axis]:
       dims.remove(dim)
   labels = labels.squeeze(tuple(k for k in range(len(out)) if k not in dims))
   for position, dim in enumerate(dims):
-    out[dim] = labels if len(dims) == 1 else Part(labels, position)
+    out[dim] = labels if len(dims) == 1 else JointAxis(labels, position)
   return out
 
 

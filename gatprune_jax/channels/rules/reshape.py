@@ -8,7 +8,7 @@ from gatprune_jax.channels.rules.axes import (
   ALONE,
   Axes,
   Axis,
-  Part,
+  JointAxis,
   couple,
   distribute,
   freeze_axes,
@@ -78,7 +78,7 @@ def reshape(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 def _joined(block: list[Axis]) -> bool:
   """Whether a block of axes holds joint labels whole or not at all."""
-  parts = [axis for axis in block if isinstance(axis, Part)]
+  parts = [axis for axis in block if isinstance(axis, JointAxis)]
   return not parts or (
     all(axis.labels is parts[0].labels for axis in parts) and len(parts) == parts[0].labels.ndim
   )
@@ -93,7 +93,7 @@ def _labels_of_block(block: list[Axis], sizes: list) -> np.ndarray | None:
   if not labelled:
     return np.empty(0, np.int64)
   first = block[labelled[0]]
-  together = isinstance(first, Part)
+  together = isinstance(first, JointAxis)
   if not all(isinstance(size, int) for size in sizes) or (len(labelled) > 1 and not together):
     return None
   labels = first.labels.transpose([block[k].dim for k in labelled]) if together else first

@@ -14,7 +14,7 @@ from jax.extend import core as jex_core
 import numpy as np
 
 from gatprune_jax.channels.graph import Group
-from gatprune_jax.channels.rules.axes import Axes, Part
+from gatprune_jax.channels.rules.axes import Axes, JointAxis
 from gatprune_jax.channels.rules.classes import LabelClasses
 from gatprune_jax.channels.tracing.grouping import Partition
 from gatprune_jax.channels.tracing.labelling import Program, Step
@@ -92,7 +92,7 @@ class _Numbering:
     self._of_step: dict[int, tuple] = {}
 
   def _roots(self, axes: Axes) -> np.ndarray:
-    labels = [a.labels.ravel() if isinstance(a, Part) else a for a in axes if a is not None]
+    labels = [a.labels.ravel() if isinstance(a, JointAxis) else a for a in axes if a is not None]
     return self._root[np.concatenate(labels)] if labels else np.empty(0, np.int64)
 
   def of(self, axes: Axes) -> _Nodes:
@@ -114,7 +114,7 @@ class _Numbering:
 
 def _identity(axes: Axes) -> tuple[int, ...]:
   """The same for axes with the same labels; the program keeps the arrays of labels."""
-  return tuple(id(a.labels if isinstance(a, Part) else a) for a in axes if a is not None)
+  return tuple(id(a.labels if isinstance(a, JointAxis) else a) for a in axes if a is not None)
 
 
 def _all_axes(program: Program) -> list[Axes]:

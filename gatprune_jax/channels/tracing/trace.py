@@ -11,13 +11,13 @@ import numpy as np
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, leaf_paths
 from gatprune_jax.channels.rules.axes import WINDOW, Axes, freeze_axes
 from gatprune_jax.channels.rules.classes import LabelClasses
-from gatprune_jax.channels.tracing.binding import lay_over
 from gatprune_jax.channels.tracing.bypass import with_bypass
 from gatprune_jax.channels.tracing.function import check_finite, trace_pure
 from gatprune_jax.channels.tracing.grouping import group_channels
 from gatprune_jax.channels.tracing.labelling import Source, Step, label
 from gatprune_jax.channels.tracing.layers import consumed, produced, read_layers
 from gatprune_jax.channels.tracing.parameters import parameter_flags
+from gatprune_jax.channels.tracing.relabelling import relabel
 from gatprune_jax.channels.tracing.selection import apply_selection
 from gatprune_jax.errors import InputError
 
@@ -137,7 +137,7 @@ def _number_channels(
     id_of_root = np.full(len(classes), FROZEN)
     id_of_root[ids] = np.arange(len(ids))
     channel_of = lambda labels, id_of_root=id_of_root: id_of_root[classes.find(labels)]
-    laid = lay_over(closed, [tuple(map(channel_of, axes)) for axes in leaf_axes], len(ids))
+    laid = relabel(closed, [tuple(map(channel_of, axes)) for axes in leaf_axes], len(ids))
     for channel, tied in laid.ties.items():
       classes.unify(np.array([ids[channel]]), np.array([ids[tied]]))
     for channel, why in laid.frozen.items():

@@ -2,7 +2,12 @@
 
 import jax
 
-from gatprune_jax.kernels.convolution.window import Window, computed_by, positions, spread
+from gatprune_jax.kernels.convolution.window import (
+  Window,
+  canonical_layout,
+  positions,
+  window_matrix,
+)
 
 
 def matrix_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
@@ -13,7 +18,7 @@ def matrix_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
 
     out[b, q, o] = sum_{p, i} in[b, p, i] M[p, i, q, o]
 
-  with M from `spread`.
+  with M from `window_matrix`.
 
   Grouped convolutions and dilated inputs are left to XLA.
 
@@ -22,13 +27,13 @@ def matrix_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
     rhs: kernel.
     **params: parameters of the primitive `conv_general_dilated`.
   """
-  return computed_by(_multiply, lhs, rhs, params)
+  return canonical_layout(_multiply, lhs, rhs, params)
 
 
 def _multiply(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
   """C(x, w) by the matrix M."""
   sizes = x.shape[1:-1], positions(window, x, w)
-  matrix = spread(window, w, *([range(size) for size in axes] for axes in sizes))
+  matrix = window_matrix(window, w, *([range(size) for size in axes] for axes in sizes))
   num_axes = w.ndim - 2
   return jax.lax.dot_general(
     x,

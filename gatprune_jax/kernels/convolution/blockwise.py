@@ -8,7 +8,13 @@ import math
 
 import jax
 
-from gatprune_jax.kernels.convolution.window import Window, computed_by, convolve, positions, spread
+from gatprune_jax.kernels.convolution.window import (
+  Window,
+  canonical_layout,
+  convolve,
+  positions,
+  window_matrix,
+)
 
 # Output channels of a block, and its length, at most. Trials of one to eight outputs chose them, on
 # a core of 16 float32 lanes: three registers of channels.
@@ -26,7 +32,7 @@ def block_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
     rhs: kernel.
     **params: parameters of the primitive `conv_general_dilated`.
   """
-  return computed_by(convolve_blocks, lhs, rhs, params)
+  return canonical_layout(convolve_blocks, lhs, rhs, params)
 
 
 def convolve_blocks(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -37,8 +43,8 @@ def convolve_blocks(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
 
     out[b, n m + j, o] = sum_{u, i} x[b, s n / l m + u, i] M[u, i, j, o]
 
-  with M from `spread`: a convolution with stride s n / l, of an input that is not dilated, to n O
-  channels. M has zeros where an output does not read what its block reads.
+  with M from `window_matrix`: a convolution with stride s n / l, of an input that is not dilated,
+  to n O channels. M has zeros where an output does not read what its block reads.
   """
   sizes = positions(window, x, w)
   block = _block(window, w, sizes)
@@ -53,7 +59,7 @@ def convolve_blocks(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
     reads.append(range(first, last + 1))
     strides.append(step)
     padding.append((-first, step * (num_blocks - 1) + last + 1 - x.shape[1 + axis]))
-  matrix = spread(window, w, reads, [range(length) for length in block])
+  matrix = window_matrix(window, w, reads, [range(length) for length in block])
   matrix = matrix.reshape(*matrix.shape[: 1 + len(block)], -1)
   ones = (1,) * len(block)
   of_blocks = window._replace(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gatprune_jax.kernels.convolution.blockwise import convolve_blocks
 from gatprune_jax.kernels.convolution.kernel_gradient import kernel_gradient
-from gatprune_jax.kernels.convolution.window import Window, computed_by
+from gatprune_jax.kernels.convolution.window import Window, canonical_layout
 
 _MOST_PLACES = 49  # of a kernel, each a slice to compile
 
@@ -43,7 +43,7 @@ def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array
     rhs: kernel.
     **params: parameters of the primitive `conv_general_dilated`.
   """
-  return computed_by(_convolve, lhs, rhs, params)
+  return canonical_layout(_convolve, lhs, rhs, params)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -12,7 +12,7 @@ import jax
 from jax.custom_batching import custom_vmap
 import jax.numpy as jnp
 
-from gatprune_jax.kernels.convolution.window import Window, computed_by, convolve
+from gatprune_jax.kernels.convolution.window import Window, canonical_layout, convolve
 
 _WIDTH = 64  # channels of a group
 
@@ -34,7 +34,7 @@ def merged_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
     rhs: kernel.
     **params: parameters of the primitive `conv_general_dilated`.
   """
-  return computed_by(_convolve, lhs, rhs, params)
+  return canonical_layout(_convolve, lhs, rhs, params)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

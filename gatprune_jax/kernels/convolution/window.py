@@ -19,7 +19,7 @@ class Window(NamedTuple):
   preferred_element_type: Any
 
 
-def computed_by(
+def canonical_layout(
   fn: Callable[[Window, jax.Array, jax.Array], jax.Array],
   lhs: jax.Array,
   rhs: jax.Array,
@@ -97,7 +97,7 @@ def positions(window: Window, x: jax.Array, w: jax.Array) -> tuple[int, ...]:
   )
 
 
-def spread(
+def window_matrix(
   window: Window, w: jax.Array, inputs: Sequence[range], outputs: Sequence[range]
 ) -> jax.Array:
   """The matrix by which outputs at some positions read inputs at some positions.

@@ -30,9 +30,9 @@ from gatprune_jax.agent import (
 )
 from gatprune_jax.criteria import allocate, channel_order, order_by_ratios
 from gatprune_jax.errors import InputError
+from gatprune_jax.runs.checkpointer import NullCheckpointer
 from gatprune_jax.runs.health import Health, all_finite, healthy, take_if_finite
 from gatprune_jax.runs.loop import Steps, run
-from gatprune_jax.runs.resume import Nowhere
 from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
@@ -163,6 +163,6 @@ def search_ratios(
     health=lambda state: state.health,
     with_health=lambda state, health: state.replace(health=health),
   )
-  run(steps, RatioState(learner.init(init_key, groups), 0, healthy()), Nowhere())
+  run(steps, RatioState(learner.init(init_key, groups), 0, healthy()), NullCheckpointer())
   masks, scores = scorer.shortlist(scorer.best(config.elites))
   return SearchResult(masks, scores, len(scorer.known), time.monotonic() - start, None)

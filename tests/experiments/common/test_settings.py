@@ -9,7 +9,7 @@ from experiments.common.app import last_of_each
 from experiments.common.settings import make_settings
 from experiments.configs import digits_resnet8
 import gatprune_jax as gp
-from gatprune_jax.runs.resume import CheckpointConfig
+from gatprune_jax.runs.checkpointer import CheckpointConfig
 
 TAKEN = "has the name of another method, variant or phase"
 # {name: (fields of the config, words of the sentence)}

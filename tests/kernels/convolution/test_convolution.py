@@ -17,7 +17,7 @@ from gatprune_jax.kernels.convolution import (
   scoring_convolution,
 )
 from gatprune_jax.kernels.convolution.kernel_gradient import kernel_gradient
-from gatprune_jax.kernels.convolution.window import Window, spread
+from gatprune_jax.kernels.convolution.window import Window, window_matrix
 
 CASES = {
   "same": {"padding": "SAME"},
@@ -126,7 +126,7 @@ def convolutions(fn, *operands):
 def test_what_neighbours_read(dilation, inputs, expected):
   window = Window((1,), ((1, 1),), (dilation,), (1,), None, None)
   w = jnp.array([1.0, 2.0, 3.0])[:, None, None]
-  matrix = spread(window, w, [inputs], [range(2)])
+  matrix = window_matrix(window, w, [inputs], [range(2)])
   np.testing.assert_array_equal(matrix[:, 0, :, 0], expected)
 
 

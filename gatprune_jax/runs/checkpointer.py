@@ -49,7 +49,7 @@ class CheckpointConfig:
         raise InputError(f"checkpoint {field.name} is {value}: it must be at least 1")
 
 
-class Store(Protocol):
+class Checkpointer(Protocol):
   """Where a loop leaves its state; a step is how much of the loop is done."""
 
   @property
@@ -64,7 +64,7 @@ class Store(Protocol):
       otherwise: the step from which the loop goes on where there is none.
     """
 
-  def offer(
+  def maybe_save(
     self, step: int, state: Callable[[], Any], worthy: Callable[[], bool] = lambda: True
   ) -> None:
     """Saves the state where it is time to."""
@@ -79,7 +79,7 @@ class Store(Protocol):
     """Until nothing is being saved."""
 
 
-class Nowhere:
+class NullCheckpointer:
   """Saves nothing."""
 
   def __init__(self):
@@ -93,7 +93,7 @@ class Nowhere:
   def restore(self, *arguments: Any) -> None:
     """Nothing."""
 
-  def offer(self, *arguments: Any) -> None:
+  def maybe_save(self, *arguments: Any) -> None:
     """Does nothing."""
 
   def save(self, *arguments: Any) -> None:
@@ -106,7 +106,7 @@ class Nowhere:
     """Does nothing."""
 
 
-class Checkpoints:
+class FileCheckpointer:
   """A loop's states as checkpoints in one directory, which the first process reads and writes.
 
   They are numbered in the order in which they were saved; after a roll-back a later one is of an
@@ -131,7 +131,7 @@ class Checkpoints:
       versions: of the libraries that numbers depend on. States of another `gatprune_jax` are
         refused; where another library differs, a warning says so.
       keep: how many valid ones are kept.
-      every: steps between two that `offer` saves.
+      every: steps between two that `maybe_save` saves.
       should_stop: asked at every step whether the process has to end.
       on_restore: told the step from which the loop goes on.
     """
@@ -173,7 +173,7 @@ class Checkpoints:
     self._on_restore(self._newest)
     return self._newest, state
 
-  def offer(
+  def maybe_save(
     self, step: int, state: Callable[[], Any], worthy: Callable[[], bool] = lambda: True
   ) -> None:
     """Saves the state where it is time to.
@@ -197,7 +197,7 @@ class Checkpoints:
       raise Preempted(f"stopped after step {step}, which is saved in {self._path}")
 
   def save(self, step: int, state: Any) -> None:
-    """Saves the state, once the one before is written; see `offer`."""
+    """Saves the state, once the one before is written; see `maybe_save`."""
     self.wait()
     about = {
       "config": self._config,

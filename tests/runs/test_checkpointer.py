@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.runs import resume
+from gatprune_jax.runs import checkpointer as checkpointer_module
 from gatprune_jax.runs.checkpoint import restore_variables, save_variables
-from gatprune_jax.runs.resume import CheckpointConfig, Checkpoints
+from gatprune_jax.runs.checkpointer import CheckpointConfig, FileCheckpointer
 from gatprune_jax.runtime.preemption import Preempted
 
 CONFIG = {"seed": 0}
@@ -35,15 +35,15 @@ def state(number):
 
 def checkpoints(path, keep=10, config=None, version="1", jax="0.10", **others):
   versions = {"gatprune_jax": version, "jax": jax}
-  return Checkpoints(str(path), config or CONFIG, versions, keep, 1, **others)
+  return FileCheckpointer(str(path), config or CONFIG, versions, keep, 1, **others)
 
 
 def saved(path, *steps, **others):
-  store = checkpoints(path, **others)
+  checkpointer = checkpoints(path, **others)
   for step in steps:
-    store.save(step, state(step))
-  store.wait()
-  return store
+    checkpointer.save(step, state(step))
+  checkpointer.wait()
+  return checkpointer
 
 
 def assert_same(one, other):
@@ -91,11 +91,11 @@ def test_a_loop_is_told_where_it_goes_on(two, tmp_path):
 
 
 def test_the_copy_is_taken_before_the_memory_is_used_again(tmp_path):
-  store, old = checkpoints(tmp_path), state(1)
-  store.save(1, old)
+  checkpointer, old = checkpoints(tmp_path), state(1)
+  checkpointer.save(1, old)
   jax.jit(lambda tree: jax.tree.map(lambda leaf: ~leaf if leaf.dtype == bool else leaf + 1, tree),
           donate_argnums=0)(old)  # fmt: skip
-  store.wait()
+  checkpointer.wait()
   assert newest(tmp_path) == 1
 
 
@@ -164,9 +164,9 @@ def test_what_a_killed_process_was_writing_goes(copy):
 def test_other_files_are_passed_over(copy):
   for name in (".nfs000123", "notes.txt", "lost+found"):
     (copy / name).write_bytes(b"")
-  store = checkpoints(copy)
-  step, restored = store.restore(state(0))
-  store.finish(step + 1, lambda: restored)
+  checkpointer = checkpoints(copy)
+  step, restored = checkpointer.restore(state(0))
+  checkpointer.finish(step + 1, lambda: restored)
   assert checkpoints(copy).restore(state(0))[0] == step + 1
 
 
@@ -194,39 +194,39 @@ def test_only_valid_ones_count_among_those_kept(tmp_path):
 
 
 def test_an_earlier_step_is_saved_after_a_later_one(tmp_path):
-  store = saved(tmp_path, 7, 8)
-  store.save(3, state(3))
-  store.wait()
+  checkpointer = saved(tmp_path, 7, 8)
+  checkpointer.save(3, state(3))
+  checkpointer.wait()
   assert newest(tmp_path) == 3
 
 
 def test_states_are_saved_when_it_is_time_and_when_asked_to_stop(tmp_path):
   stop = set()
-  store = Checkpoints(
+  checkpointer = FileCheckpointer(
     str(tmp_path), CONFIG, {"gatprune_jax": "1", "jax": "0.10"}, 10, 3, lambda step: step in stop
   )
   for step in range(1, 8):
-    store.offer(step, functools.partial(state, step))
-  store.wait()
+    checkpointer.maybe_save(step, functools.partial(state, step))
+  checkpointer.wait()
   assert newest(tmp_path) == 6
   stop.add(8)
   with pytest.raises(Preempted, match="after step 8, which is saved in"):
-    store.offer(8, functools.partial(state, 8))
+    checkpointer.maybe_save(8, functools.partial(state, 8))
   assert newest(tmp_path) == 8
 
 
 def test_the_last_state_is_saved_once(tmp_path):
-  store = checkpoints(tmp_path)
-  store.offer(1, functools.partial(state, 1))
-  store.finish(1, functools.partial(state, 1))
+  checkpointer = checkpoints(tmp_path)
+  checkpointer.maybe_save(1, functools.partial(state, 1))
+  checkpointer.finish(1, functools.partial(state, 1))
   assert os.listdir(tmp_path) == ["1"]
-  store.finish(2, functools.partial(state, 2))
+  checkpointer.finish(2, functools.partial(state, 2))
   assert newest(tmp_path) == 2
 
 
 def test_time_adds_up_over_processes(tmp_path, monkeypatch):
   now = [100.0]
-  monkeypatch.setattr(resume, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+  monkeypatch.setattr(checkpointer_module, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
   first = checkpoints(tmp_path)
   now[0] += 5
   first.save(1, state(1))
@@ -263,13 +263,13 @@ def test_another_library_is_told(two, caplog):
 
 
 def test_a_full_disk_leaves_earlier_states_as_they_were(copy):
-  store = checkpoints(copy)
+  checkpointer = checkpoints(copy)
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # no file grows beyond ten bytes
   try:
-    store.save(3, state(3))
+    checkpointer.save(3, state(3))
     with pytest.raises(gp.InputError, match=r"checkpoint .*/3 cannot be written: .* make room"):
-      store.wait()
+      checkpointer.wait()
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert sorted(os.listdir(copy)) == ["1", "2"]

@@ -7,8 +7,13 @@ import shutil
 from typing import Any, NamedTuple
 
 from gatprune_jax.errors import InputError
+from gatprune_jax.runs.checkpointer import (
+  CheckpointConfig,
+  Checkpointer,
+  FileCheckpointer,
+  NullCheckpointer,
+)
 from gatprune_jax.runs.metrics import MetricsFile, ProgressLine
-from gatprune_jax.runs.resume import CheckpointConfig, Checkpoints, Nowhere, Store
 from gatprune_jax.runs.workdir import versions
 from gatprune_jax.runtime.processes import is_first
 
@@ -31,7 +36,7 @@ def place_of(folder: str, name: str) -> str:
   return os.path.join(folder, "checkpoints", path_name(name))
 
 
-class Unsaved:
+class ProgressLogger:
   """Progress lines alone: the loops of a run that leaves nothing.
 
   Attributes:
@@ -59,15 +64,15 @@ class Unsaved:
   def rewind(self, phase: str, line: int) -> None:
     """Drops what a phase wrote after a line, which it is about to do again."""
 
-  def store(self, name: str, every: int, on_restore: Callable[[int], None]) -> Store:
+  def checkpointer(self, name: str, every: int, on_restore: Callable[[int], None]) -> Checkpointer:
     """Where a loop of that name is saved, every so many steps; told from which step it goes on."""
-    return Nowhere()
+    return NullCheckpointer()
 
   def forget(self, phase: str) -> None:
     """Removes the checkpoints of a loop whose outcome is saved elsewhere."""
 
 
-class Journal(Unsaved):
+class RunLogger(ProgressLogger):
   """What the loops of a run leave in a directory."""
 
   def __init__(self, run: Run, every: CheckpointConfig, folder: str, progress: bool = True):
@@ -90,9 +95,11 @@ class Journal(Unsaved):
     """Drops what a phase wrote after a line."""
     self._metrics.rewind(phase, line)
 
-  def store(self, name: str, every: int, on_restore: Callable[[int], None]) -> Checkpoints:
-    """Checkpoints of that name."""
-    return Checkpoints(
+  def checkpointer(
+    self, name: str, every: int, on_restore: Callable[[int], None]
+  ) -> FileCheckpointer:
+    """FileCheckpointer of that name."""
+    return FileCheckpointer(
       self.place(name), self._run.config, self._versions, self.every.keep, every,
       self._run.should_stop, on_restore,
     )  # fmt: skip
@@ -106,17 +113,17 @@ class Journal(Unsaved):
 class Loop:
   """A phase of the metrics, and its progress line."""
 
-  def __init__(self, journal: Unsaved, phase: str, line: ProgressLine):
-    self._journal, self._phase, self._line = journal, phase, line
-    self._stores: list[Store] = []
+  def __init__(self, logger: ProgressLogger, phase: str, line: ProgressLine):
+    self._logger, self._phase, self._line = logger, phase, line
+    self._checkpointers: list[Checkpointer] = []
 
   def close(self) -> None:
     """Ends the progress line, and waits for what is being saved."""
     self._line.close()
-    for store in self._stores:
-      store.wait()
+    for checkpointer in self._checkpointers:
+      checkpointer.wait()
 
-  def store(self, every: int, line_of: Callable[[int], int], name: str = "") -> Store:
+  def checkpointer(self, every: int, line_of: Callable[[int], int], name: str = "") -> Checkpointer:
     """Where a library's loop is saved; the metrics go back with it where it is restored.
 
     Args:
@@ -126,17 +133,17 @@ class Loop:
     """
 
     def rewind(step: int) -> None:
-      self._journal.rewind(self._phase, line_of(step))
+      self._logger.rewind(self._phase, line_of(step))
       self._line.move_to(line_of(step))
 
-    self._stores.append(self._journal.store(name or self._phase, every, rewind))
-    return self._stores[-1]
+    self._checkpointers.append(self._logger.checkpointer(name or self._phase, every, rewind))
+    return self._checkpointers[-1]
 
   def record(
     self, line: int, values: Mapping[str, Any], shown: Mapping[str, str] | None = None
   ) -> None:
     """Writes a line of metrics and advances the progress line, which shows some of it."""
-    self._journal.write(self._phase, line, values)
+    self._logger.write(self._phase, line, values)
     if shown is None:
       shown = {name: f"{value:.3f}" for name, value in values.items()}
     self._line.advance(**shown)

@@ -8,7 +8,7 @@ from jax.extend import core as jex_core
 import numpy as np
 
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph
-from gatprune_jax.channels.rules.axes import Part
+from gatprune_jax.channels.rules.axes import JointAxis
 from gatprune_jax.channels.rules.classes import LabelClasses
 from gatprune_jax.channels.tracing.labelling import Program, Source, label
 from gatprune_jax.errors import InputError
@@ -30,14 +30,14 @@ class Binding(NamedTuple):
     """
     for axes in self.program.outputs:
       for part in axes:
-        if isinstance(part, Part) and (self.channel_of(part.labels.ravel()) != FROZEN).any():
+        if isinstance(part, JointAxis) and (self.channel_of(part.labels.ravel()) != FROZEN).any():
           raise InputError(
             "an output has its channels split over several axes, from which none can be cut: "
             "return them on one axis"
           )
 
 
-class Overlay(NamedTuple):
+class Relabelled(NamedTuple):
   """A program labelled with numbered channels."""
 
   program: Program
@@ -46,9 +46,9 @@ class Overlay(NamedTuple):
   frozen: dict[int, str]  # {channel: why it cannot be removed from this program}
 
 
-def lay_over(
+def relabel(
   closed: jex_core.ClosedJaxpr, leaf_ids: list[tuple[np.ndarray, ...]], num_channels: int
-) -> Overlay:
+) -> Relabelled:
   """Labels a program, all elements of one channel alike.
 
   Args:
@@ -69,7 +69,9 @@ def lay_over(
   roots = dict(zip(channels.tolist(), classes.find(channels).tolist(), strict=True))
   ties = {channel: root for channel, root in roots.items() if root != channel}
   reasons = {channel: classes.reason(channel) for channel in roots}
-  return Overlay(program, classes, ties, {c: why for c, why in reasons.items() if why is not None})
+  return Relabelled(
+    program, classes, ties, {c: why for c, why in reasons.items() if why is not None}
+  )
 
 
 def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
@@ -86,7 +88,7 @@ def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
   """
   graph.check_variables(args[0])
   closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*args)
-  laid = lay_over(closed, [leaf.axes for leaf in graph.leaves], graph.num_channels)
+  laid = relabel(closed, [leaf.axes for leaf in graph.leaves], graph.num_channels)
   if refused := {*laid.ties, *laid.frozen}:
     channel = min(refused)
     why = laid.frozen.get(channel) or f"it is tied to channel {laid.ties[channel]}"
