@@ -78,6 +78,7 @@ def fit_surrogate(
     features: F, `[N, D]`, standardised.
     prior: c.
   """
+  chex.assert_rank([masks, rewards, valid, features], [2, 1, 1, 2])
   with jax.default_matmul_precision("highest"):  # rounded more, K is not positive definite
     return _fit(masks, rewards, valid, features, prior)
 
@@ -145,6 +146,8 @@ def counterfactual_advantages(
     surrogate: Q, of the utility.
     alpha: weight of the residual.
   """
+  chex.assert_rank([utility, bits, surrogate.weights], [1, 2, 1])
+  chex.assert_equal_shape([bits, probabilities])
   residual = leave_one_out(utility - surrogate(bits))
   advantage = alpha * residual[:, None] + surrogate.weights[None] * (bits - probabilities)
   return advantage / (jnp.sqrt((advantage**2).mean()) + 1e-8)

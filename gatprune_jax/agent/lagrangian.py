@@ -10,6 +10,7 @@ Clipping the integral itself is the anti-windup: it never stores what the bound 
 
 import dataclasses
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,7 @@ def update_multipliers(
   config: DualConfig, multipliers: Multipliers, violation: jax.Array
 ) -> Multipliers:
   """One step of PI control on the mean violations v `[K]`, positive where over budget."""
+  chex.assert_equal_shape([violation, multipliers.value])
   integral = jnp.clip(multipliers.integral + config.integral * violation, 0, config.maximum)
   value = jnp.clip(integral + config.proportional * violation, 0, config.maximum)
   return Multipliers(value, integral)
@@ -73,4 +75,5 @@ def utility(reward: jax.Array, violation: jax.Array, multiplier: jax.Array) -> j
     violation: `[B, K]`.
     multiplier: `[K]`.
   """
+  chex.assert_rank([reward, violation, multiplier], [1, 2, 1])
   return (reward - violation @ multiplier) / (1 + multiplier.sum())

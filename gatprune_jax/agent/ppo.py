@@ -8,6 +8,7 @@ on its own; at N = 1 the two are the same.
 import dataclasses
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +73,7 @@ def make_optimizer(config: PPOConfig, params: Any) -> optax.GradientTransformati
 
 def leave_one_out(utility: jax.Array) -> jax.Array:
   """U_b - mean of the other samples' U, `[B]`, B >= 2."""
+  chex.assert_rank(utility, 1)
   num = utility.shape[0]
   utility = utility - utility[0]  # so that the mean of equal ones has no rounding
   return (utility - utility.mean()) * (num / (num - 1))
@@ -104,6 +106,7 @@ def clipped_objective(
   Returns:
     The objective of each bit, `[N]`, to be maximised.
   """
+  chex.assert_equal_shape([log_prob, old_log_prob])
   log_ratio = jnp.clip(log_prob - old_log_prob, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
   ratio = jnp.exp(log_ratio)
   return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)

@@ -6,6 +6,7 @@ baseline is subtracted; only the non-linear modes change what is learned.
 
 from collections.abc import Callable
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -77,4 +78,5 @@ REWARDS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 def compete(mode: str, scores: jax.Array, past: PastScores) -> jax.Array:
   """The reward of each score `[B]` against the past, `[B]`; mode is a key of `REWARDS`."""
+  chex.assert_rank([scores, past.scores], 1)
   return REWARDS[mode](scores, past.scores)

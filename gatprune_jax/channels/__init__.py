@@ -25,6 +25,7 @@ from gatprune_jax.channels.costs import (
   rank_in_group,
   ranks,
   smallest_mask,
+  sum_of_products,
 )
 from gatprune_jax.channels.files.stablehlo import export_stablehlo
 from gatprune_jax.channels.files.storage import Loaded, load, save
@@ -73,5 +74,6 @@ __all__ = [
   "ranks",
   "save",
   "smallest_mask",
+  "sum_of_products",
   "trace",
 ]

@@ -7,12 +7,8 @@ import shutil
 from typing import Any, NamedTuple
 
 from gatprune_jax.errors import InputError
-from gatprune_jax.runs.checkpointer import (
-  CheckpointConfig,
-  Checkpointer,
-  FileCheckpointer,
-  NullCheckpointer,
-)
+from gatprune_jax.runs.checkpointer import CheckpointConfig, Checkpointer, NullCheckpointer
+from gatprune_jax.runs.file_checkpointer import FileCheckpointer
 from gatprune_jax.runs.metrics import MetricsFile, ProgressLine
 from gatprune_jax.runs.workdir import versions
 from gatprune_jax.runtime.processes import is_first

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.runs import checkpointer as checkpointer_module
+from gatprune_jax.runs import file_checkpointer
 from gatprune_jax.runs.checkpoint import restore_variables, save_variables
-from gatprune_jax.runs.checkpointer import CheckpointConfig, FileCheckpointer
+from gatprune_jax.runs.checkpointer import CheckpointConfig
+from gatprune_jax.runs.file_checkpointer import FileCheckpointer
 from gatprune_jax.runtime.preemption import Preempted
 
 CONFIG = {"seed": 0}
@@ -226,7 +227,7 @@ def test_the_last_state_is_saved_once(tmp_path):
 
 def test_time_adds_up_over_processes(tmp_path, monkeypatch):
   now = [100.0]
-  monkeypatch.setattr(checkpointer_module, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+  monkeypatch.setattr(file_checkpointer, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
   first = checkpoints(tmp_path)
   now[0] += 5
   first.save(1, state(1))

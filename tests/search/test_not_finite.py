@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.runs.checkpointer import FileCheckpointer, NullCheckpointer
+from gatprune_jax.runs.checkpointer import NullCheckpointer
+from gatprune_jax.runs.file_checkpointer import FileCheckpointer
 from gatprune_jax.runs.health import Diverged, must_roll_back
 from gatprune_jax.runs.loop import Steps, roll_back
 from gatprune_jax.search import Scorer, search

@@ -11,7 +11,7 @@ import pytest
 import gatprune_jax as gp
 from gatprune_jax.data import Split
 from gatprune_jax.networks import CLASSIFICATION, Network
-from gatprune_jax.runs.checkpointer import FileCheckpointer
+from gatprune_jax.runs.file_checkpointer import FileCheckpointer
 from gatprune_jax.runs.health import Diverged
 from gatprune_jax.runtime.preemption import Preempted
 from gatprune_jax.training import train, train_candidates

@@ -11,6 +11,7 @@ from gatprune_jax.channels.costs.resources import (
   activation_bytes,
   macs,
   params,
+  sum_of_products,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
   "rank_in_group",
   "ranks",
   "smallest_mask",
+  "sum_of_products",
 ]

@@ -105,10 +105,17 @@ class SumOfProducts:
     return self.counts[..., first].astype(np.float64), kind_of
 
 
-def _sum_of_products(
+def sum_of_products(
   num_channels: int, terms: list[tuple[float, list[np.ndarray]]], unit: str
 ) -> SumOfProducts:
-  """Builds the sum from (coefficient, channel ids of each axis) terms."""
+  """The resource sum_l coefficient_l prod_k (elements kept on axis k of term l).
+
+  Args:
+    num_channels: N.
+    terms: of each term, its coefficient and the channel id of every element of each of its axes,
+      such as `Layer.outputs`; elements of id -1 are never removed.
+    unit: what is counted, in the plural.
+  """
   width = max((len(axes) for _, axes in terms), default=0)
   counts = np.zeros((len(terms), width, num_channels + 1), np.float32)
   constant = np.ones((len(terms), width))
@@ -123,7 +130,7 @@ def _sum_of_products(
 def _macs(graph: ChannelGraph) -> Resource:
   """Sum over layers of macs_per_pair * kept on every axis."""
   terms = [(layer.macs_per_pair, list(layer.axes)) for layer in graph.layers]
-  return _sum_of_products(graph.num_channels, terms, "MACs")
+  return sum_of_products(graph.num_channels, terms, "MACs")
 
 
 def _params(graph: ChannelGraph) -> Resource:
@@ -134,13 +141,13 @@ def _params(graph: ChannelGraph) -> Resource:
       cut = [ids for ids in leaf.axes if (ids != FROZEN).any()]
       fixed = [len(ids) for ids in leaf.axes if not (ids != FROZEN).any()]
       terms.append((float(np.prod(fixed, dtype=np.float64)), cut))
-  return _sum_of_products(graph.num_channels, terms, "parameters")
+  return sum_of_products(graph.num_channels, terms, "parameters")
 
 
 def _activation_bytes(graph: ChannelGraph) -> Resource:
   """Sum over layers of bytes_per_output * kept outputs * kept elements of every batch axis."""
   terms = [(layer.bytes_per_output, [layer.outputs, *layer.batch_axes]) for layer in graph.layers]
-  return _sum_of_products(graph.num_channels, terms, "bytes")
+  return sum_of_products(graph.num_channels, terms, "bytes")
 
 
 # A new resource is one entry: {name: what the graph's network costs}.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 
-from gatprune_jax.kernels.attention import tile_kernels
+from gatprune_jax.kernels.attention import tile_programs
 from gatprune_jax.kernels.attention.blocks import Block, stack_blocks, tiling_for
 from gatprune_jax.kernels.attention.edges import Bipartite
 from gatprune_jax.kernels.attention.on_blocks import attend_blocks
@@ -20,7 +20,7 @@ def lay_out(sets: Sequence[Bipartite], num_nodes: int) -> Layout:
   Pass the result to a compiled function as an argument: XLA evaluates what depends on constants
   alone, index arrays above all, for seconds.
   """
-  if tile_kernels.run_here():
+  if tile_programs.run_here():
     return tile_sets(sets, num_nodes)
   return stack_blocks(sets, tiling_for(jax.default_backend()))
 

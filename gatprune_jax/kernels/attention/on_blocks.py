@@ -81,7 +81,7 @@ attend_blocks.defvjp(_forward, _backward)
 def _add_sums(x, edge, sums, slice_):
   """The nodes' largest logit, total `[H, n]` and message `[H, n, D]` so far, with a slice's.
 
-  Sums so far are scaled down where a larger logit comes, see `tile_kernels.sum_rows`.
+  Sums so far are scaled down where a larger logit comes, see `row_kernels.sum_rows`.
   """
   block, sent, received = slice_
   largest, total, message = sums

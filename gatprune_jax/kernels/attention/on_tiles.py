@@ -11,15 +11,11 @@ are sums over a column, where weights are computed again from L.
 import jax
 import jax.numpy as jnp
 
+from gatprune_jax.kernels.attention.column_kernels import add_columns, sum_columns
 from gatprune_jax.kernels.attention.edges import SELF, flags
+from gatprune_jax.kernels.attention.row_kernels import merge_rows, sum_rows
 from gatprune_jax.kernels.attention.softmax import Receivers, gradient_by_own_edges, own_logits
-from gatprune_jax.kernels.attention.tile_kernels import (
-  LOG2_E,
-  add_columns,
-  merge_rows,
-  sum_columns,
-  sum_rows,
-)
+from gatprune_jax.kernels.attention.tile_programs import LOG2_E
 from gatprune_jax.kernels.attention.tiles import Tiles
 
 _LEAST = 16  # features in a matrix unit's product

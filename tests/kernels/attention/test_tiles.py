@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gatprune_jax.agent import graph_attention
-from gatprune_jax.kernels.attention import lay_out, tile_kernels
+from gatprune_jax.kernels.attention import lay_out, tile_programs
 from gatprune_jax.kernels.attention.blocks import Block
 from gatprune_jax.kernels.attention.edges import EDGE_FEATURES, Bipartite, flags
 from gatprune_jax.kernels.attention.on_tiles import attend_tiles
@@ -111,7 +111,7 @@ def test_equal_to_jraph_on_a_network(example_b, monkeypatch):
   graph, sets = observed(example_b, edge_norms=True)
   num_nodes = graph.num_channels + len(graph.layers)
   with monkeypatch.context() as m:
-    m.setattr(tile_kernels, "run_here", lambda: True)
+    m.setattr(tile_programs, "run_here", lambda: True)
     tiles = lay_out(sets, num_nodes)
   assert isinstance(tiles, Tiles)
   assert_equal_to_jraph_on(graph, sets, tiles)
@@ -138,7 +138,7 @@ def test_a_node_without_edges_attends_to_itself():
 
 @pytest.mark.parametrize("features", [8, 16, 20])
 def test_all_kernels_compile_for_a_gpu(features, monkeypatch):
-  monkeypatch.setattr(tile_kernels, "run_here", lambda: True)
+  monkeypatch.setattr(tile_programs, "run_here", lambda: True)
   rng = np.random.default_rng(7)
   tiles = tile_sets([bipartite(rng, 2 * SIDE, SIDE)], NUM_NODES)
   heads = 4

@@ -1,0 +1,22 @@
+"""A competitor: coins decide which channels go, as long as the budgets ask for it."""
+
+import numpy as np
+
+from gatprune_jax.criteria import allocate
+from gatprune_jax.search import SEARCHES, Scorer, SearchResult, best_classical
+
+NAME = "coins"
+
+
+def coins(problem, config, evaluations, seed):
+  rng, scorer = np.random.default_rng(seed), Scorer(problem, config)
+  best_classical(problem, scorer)
+  while (left := evaluations - len(scorer.known)) > 0:
+    orders = [rng.permutation(problem.constraints.graph.num_channels) for _ in range(left)]
+    scorer(np.stack([allocate(problem.constraints, order) for order in orders]))
+  masks, scores = scorer.shortlist(scorer.best(config.elites))
+  return SearchResult(masks, scores, len(scorer.known), 0.0, None)
+
+
+def add(setitem):
+  setitem(SEARCHES, NAME, coins)

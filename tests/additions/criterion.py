@@ -1,0 +1,17 @@
+"""A criterion: a channel is worth more, the fewer MACs it costs."""
+
+import numpy as np
+
+from gatprune_jax.channels.costs import RESOURCES
+from gatprune_jax.criteria import CRITERIA
+
+NAME = "cheapness"
+
+
+def cheapness(evidence):
+  everything = np.ones(evidence.graph.num_channels)
+  return -np.asarray(RESOURCES["macs"](evidence.graph).gradient(everything))
+
+
+def add(setitem):
+  setitem(CRITERIA, NAME, cheapness)

@@ -1,0 +1,14 @@
+"""A resource: how many channels all layers write."""
+
+from gatprune_jax.channels.costs import RESOURCES, sum_of_products
+
+NAME = "written_channels"
+
+
+def written_channels(graph):
+  terms = [(1.0, [layer.outputs]) for layer in graph.layers]
+  return sum_of_products(graph.num_channels, terms, "channels")
+
+
+def add(setitem):
+  setitem(RESOURCES, NAME, written_channels)

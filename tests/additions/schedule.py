@@ -1,0 +1,16 @@
+"""A schedule: the first half of the groups in one step, the others in a second."""
+
+import numpy as np
+
+from gatprune_jax.search.mdp import SCHEDULES
+
+NAME = "halves"
+
+
+def halves(graph):
+  first = graph.group_of < len(graph.groups) / 2
+  return np.stack([first, ~first])
+
+
+def add(setitem):
+  setitem(SCHEDULES, NAME, halves)
