@@ -1,1 +1,1 @@
-"""Mains: `python -m experiments.NAME --config=experiments/configs/X.py --workdir=DIR`."""
+"""Main programs: `python -m experiments.NAME --config=experiments/configs/X.py --workdir=DIR`."""

@@ -1,9 +1,9 @@
 """Measures speed as ratios within one run: `python -m experiments.bench --out=bench.json`.
 
-Prints ratios as they come and a table in the end, and writes the same rows as JSON. Timings of one
-row alternate, so that a busy machine slows both sides alike. A new measurement is a function in
-`BENCHMARKS` of `experiments.benchmarks`; one whose peer is not installed is skipped, and `--peers`
-says what to install.
+Prints each ratio when it is measured and a table at the end, and writes the same rows as JSON. The
+functions that a row compares are mostly called in turn, so that a busy machine slows all of them
+alike. A new measurement is a function in `BENCHMARKS` of `experiments.benchmarks`. A benchmark is
+skipped if the library that it compares with is not installed; `--peers` says what to install.
 """
 
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ _PEERS = flags.DEFINE_bool("peers", False, "Lists the libraries measured against
 
 
 def main(argv: list[str]) -> None:
-  """Runs the benchmarks."""
+  """Checks the flags, runs the benchmarks, and writes their rows."""
   if _PEERS.value:
     print(overview())
     return
-  logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
+  logging.set_verbosity(logging.WARNING)  # jax logs which backends it does not find
   unknown = set(_ONLY.value or ()) - BENCHMARKS.keys()
   problem = None
   if len(argv) > 1:
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
 
 
 def rows_of(name: str) -> Iterator[Row]:
-  """The rows of one benchmark; none, and a line that says why, where it is skipped."""
+  """Yields the rows of one benchmark; a skipped benchmark only prints the reason."""
   try:
     yield from BENCHMARKS[name]()
   except Skipped as reason:

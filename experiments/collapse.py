@@ -1,8 +1,10 @@
-"""Whether searches collapsed: `python -m experiments.collapse WORKDIR` of `experiments.compare`.
+"""Shows whether the agent's searches collapsed: `python -m experiments.collapse WORKDIR`.
 
-For each seed of the agent: whether its mask is within the budget, how its keep ratios differ
-between groups (one constant ratio is a collapse), and the mean entropy of the policy's bits when
-the mean cost first met the budget (no entropy by then is one too).
+WORKDIR is that of a finished `experiments.compare`. Each seed and budget of the agent is one row of
+the table that is printed. A row says whether the mask is within the budget, and shows two signs of
+a collapse: the keep ratios of the groups (a collapsed policy gives all groups the same ratio), and
+the mean entropy of the policy's bits when the mean cost of the samples first met the budget (the
+policy of a collapsed search has almost no entropy by then).
 """
 
 import json
@@ -20,12 +22,12 @@ _AGENT = "agent"
 
 
 def main(argv: list[str]) -> None:
-  """Prints one line a seed and budget, and the counts."""
-  logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
+  """Prints one row for each seed and budget of the agent, and a summary of all rows."""
+  logging.set_verbosity(logging.WARNING)  # jax logs which backends it does not find
   try:
     if len(argv) != 2:
       raise InputError("name one workdir of a finished experiments.compare")
-    runs.read_result(argv[1], "compare")  # refuses what is not finished
+    runs.read_result(argv[1], "compare")  # raises if the run is not finished
     stored = runs.read_json(os.path.join(argv[1], "compare.json"))
     rows = [CompareRow(**row) for row in stored if row["method"] == _AGENT]
     if len(rows) < 2:
@@ -48,12 +50,13 @@ def main(argv: list[str]) -> None:
 
 
 def entropies(workdir: str, row: CompareRow) -> tuple[float, float]:
-  """Mean entropy, nats, at the first update whose mean cost is within the budget, and at the end.
+  """Returns the policy's mean entropy when it first met the budget, and after the last update.
 
-  The first is NaN where no update's is.
+  Both are means over the policy's bits, in nats. The first is of the first update whose samples
+  have a mean cost within the budget; it is NaN if there is no such update.
 
   Raises:
-    InputError: where the metrics of the seed cannot be read, or have no such update.
+    InputError: if the metrics of the seed cannot be read, or have no update at this budget.
   """
   path = os.path.join(workdir, f"seed{row.seed}", "metrics.jsonl")
   try:
@@ -71,7 +74,7 @@ def entropies(workdir: str, row: CompareRow) -> tuple[float, float]:
 
 
 def describe(row: CompareRow, entropy: tuple[float, float]) -> list[str]:
-  """A line of the table."""
+  """Returns the cells of one row of the table."""
   ratios = " ".join(f"{ratio:.2f}" for ratio in row.keep_ratios)
   numbers = (np.std(row.keep_ratios), *entropy)
   return [str(row.seed), f"{row.budget:g}", f"{row.macs_ratio:.4f}", ratios,

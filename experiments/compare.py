@@ -1,10 +1,13 @@
 """Compares methods over budgets and seeds: `python -m experiments.compare --workdir=DIR`.
 
 Every seed has one dense network. At every budget the classical pruners, the agent in its variants,
-and searches given the agent's number of scored masks get the same data and the same fine-tuning.
-Each seed and budget leaves a file in `rows/`, and beside it, from the end of each method on, the
-masks that it found, so that the same command continues after an interruption. At the end it writes
-`compare.json` (all rows), `compare.md` (mean and standard deviation) and `compare.png`.
+and the other searches get the same data and the same fine-tuning. Each of the other searches may
+score as many masks as the first variant of the agent scored.
+
+Every seed and budget has two files in `rows/`: the rows, which are written when all methods are
+done, and the masks that the methods found, which are saved after each method. The same command
+therefore continues after an interruption. At the end the command writes `compare.json` (all rows),
+`compare.md` (mean and standard deviation) and `compare.png`.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +43,7 @@ from gatprune_jax.training import steps_per_epoch
 
 
 def main(settings: Settings, run: Run) -> None:
-  """Makes the rows that are missing, and the tables."""
+  """Runs the methods whose rows are missing, then writes and prints the tables."""
   dense.refuse_checkpoint(settings)
   if "ratio_agent" in settings.compare.searches and "l1" not in settings.criteria:
     raise InputError(
@@ -53,7 +56,7 @@ def main(settings: Settings, run: Run) -> None:
     print(comparison_over_seeds(rows, settings.compare.finetune))
     return
   plans = []
-  for seed in settings.compare.seeds:  # refuse what cannot run before anything is written
+  for seed in settings.compare.seeds:  # refuse bad settings before a file is written
     for budget in settings.compare.budgets:
       plan = dataclasses.replace(settings, seed=seed)
       plans.append((plan, budget, prepare(plan, {"macs": budget})))
@@ -67,9 +70,16 @@ def main(settings: Settings, run: Run) -> None:
 def make_tables(
   settings: Settings, run: Run, plans: Sequence[tuple[Settings, float, Prepared]]
 ) -> str:
-  """Makes the rows that are missing, and writes all of them; returns the table."""
+  """Makes the rows that are missing, writes all rows, and returns the table as markdown.
+
+  Args:
+    settings: settings of the experiment.
+    run: the workdir and the config of the run.
+    plans: for each seed and budget: the settings with that seed, the budget as the largest share of
+      the dense network's MACs, and what `prepare` made for both.
+  """
   workdir = run.workdir
-  # The same programs run for every seed: compile them once.
+  # Every seed runs the same programs. With a cache on the disk each program is compiled once.
   if not jax.config.jax_compilation_cache_dir:
     compiled = os.path.join(os.path.abspath(workdir), "compiled")
     jax.config.update("jax_compilation_cache_dir", compiled)
@@ -96,9 +106,17 @@ def make_tables(
 def compare_once(
   settings: Settings, budget: float, prepared: Prepared, run: Run, path: str
 ) -> None:
-  """All methods on one seed's network at one budget: their rows, and masks, beside the path.
+  """Runs all methods on one seed's network at one budget, and writes their rows.
 
-  Masks found before are not searched again.
+  The rows go to `{path}.json`, the masks of each method to `{path}-masks.npz`. A method whose masks
+  are in that file already is not run again.
+
+  Args:
+    settings: settings of the experiment, with this seed.
+    budget: largest share of the dense network's MACs.
+    prepared: data, dense network and constraints for this seed and budget.
+    run: the workdir, the config, and whether the process was asked to stop.
+    path: path of both files, without their endings.
   """
   logger = RunLogger(run, settings.checkpoints, os.path.join(run.workdir, f"seed{settings.seed}"))
   data, graph = prepared.data, prepared.constraints.graph
@@ -143,12 +161,24 @@ def find_masks(
   should_stop: Callable[[int], bool],
   path: str,
 ) -> list[Proposal]:
-  """Runs the classical methods, then the agent's variants, then the searches.
+  """Runs the classical pruners, then the agent's variants, then the other searches.
 
-  Those whose masks are in the file at the path are not run again.
+  The file at `path` is saved after each variant and each search. A method whose masks are in that
+  file already is not run again.
+
+  Args:
+    settings: settings of the experiment; they name the variants and the searches.
+    problem: the pruning problem.
+    logger: logs and saves the agent's updates.
+    budget: largest share of the dense network's MACs; a part of the names of logged phases.
+    should_stop: number of methods that are done -> whether the process was asked to stop.
+    path: the file of masks.
+
+  Returns:
+    The proposals of all methods, in the order above.
 
   Raises:
-    Preempted: after a method, where the process was asked to stop; its masks are in the file.
+    Preempted: after a method, if the process was asked to stop; the masks are in the file.
   """
   classical = classical_proposals(problem)
   proposals = from_first(lambda: load_proposals(path)) or classical
@@ -157,7 +187,7 @@ def find_masks(
     if name in variants:
       result = _run_variant(name, settings.variant(name), settings.seed, problem, logger, budget)
     else:
-      evaluations = proposals[len(classical)].evaluations  # the first variant's
+      evaluations = proposals[len(classical)].evaluations  # as many as the first variant
       result = SEARCHES[name](problem, settings.search, evaluations, settings.seed)
     proposals = [*proposals, as_proposal(name, result)]
     save_proposals(path, proposals)
@@ -174,7 +204,7 @@ def _run_variant(
   logger: RunLogger,
   budget: float,
 ) -> SearchResult:
-  """One agent, with its metrics under `NAME BUDGET` and a progress line."""
+  """Runs one variant of the agent; logs its metrics as phase `NAME BUDGET`, and a progress line."""
   title = f"seed {seed}, macs {budget}, {name}: update"
   with logger.loop(f"{name} {budget}", title, config.updates) as loop:
 

@@ -1,12 +1,12 @@
-"""How well one batch of masks estimates the policy gradient.
+"""Measures how well one batch of masks estimates the policy gradient.
 
 `python -m experiments.gradient --workdir=DIR --config.budgets.macs=0.2`
 
-The policy is the agent's first one: warm-started logits at the budget. The gradient of the expected
-score with respect to the logits is estimated from batches of the agent's size, with and without
-a critic fitted to further masks of the same policy, and compared by cosine with the leave-one-out
-estimate from 2,048 fresh masks. Prints mean and standard deviation over batches; writes
-`result.json`.
+The policy is the one that the agent starts from: warm-started logits at the budget. The gradient of
+the expected score with respect to the logits is estimated from batches of as many masks as an
+update of the agent samples, with and without a critic that was fitted to other masks of the same
+policy. Each estimate is compared, by cosine, with the leave-one-out estimate from 2,048 further
+masks. Prints the mean and standard deviation of the cosine over batches, and writes `result.json`.
 """
 
 import jax
@@ -30,13 +30,13 @@ from gatprune_jax.runs.metrics import ProgressLine
 from gatprune_jax.runs.report import markdown_table
 from gatprune_jax.search import Scorer, best_classical, warm_logits
 
-_FRESH = 2048  # masks of the reference
-_EARLIER = (256, 512, 1024)  # masks that the critic is fitted to
+_FRESH = 2048  # masks of the reference estimate
+_EARLIER = (256, 512, 1024)  # numbers of masks that a critic is fitted to
 _BATCHES = 16
 
 
 def main(settings: Settings, run: Run) -> None:
-  """Scores the masks, and prints the cosines."""
+  """Measures the cosines, or reads those of a finished workdir, and prints them."""
   dense.refuse_checkpoint(settings)
   if "macs" not in settings.limits:
     raise InputError("budgets has no macs, at which the first policy is: add budgets.macs")
@@ -52,7 +52,16 @@ def main(settings: Settings, run: Run) -> None:
 
 
 def measure(settings: Settings, prepared: Prepared, logger: RunLogger) -> dict[str, list[float]]:
-  """Cosines of each estimator's batches with the reference."""
+  """Computes the cosine between every batch's estimate and the reference, for each estimator.
+
+  Args:
+    settings: settings of the experiment.
+    prepared: data, dense network and constraints.
+    logger: logs and saves the training of the dense network.
+
+  Returns:
+    {name of the estimator: the cosines of its batches}.
+  """
   graph, budgets = prepared.constraints.graph, prepared.constraints.budgets
   variables = dense.train_dense(settings, prepared.dense, prepared.data, logger)
   problem = problem_of(settings, prepared, variables)
@@ -107,7 +116,7 @@ def measure(settings: Settings, prepared: Prepared, logger: RunLogger) -> dict[s
 
 
 def cosine_table(settings: Settings, cosines: dict[str, list[float]]) -> str:
-  """Mean and standard deviation over batches of each estimator."""
+  """Returns a markdown table of each estimator's mean and standard deviation over batches."""
   body = [
     [name, f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"]
     for name, values in cosines.items()

@@ -1,9 +1,9 @@
 """Prunes a network: `python -m experiments.prune --workdir=DIR`.
 
-Trains or restores the dense network, brings every classical pruner to the budgets, searches with
-the graph agent, fine-tunes all of them with one recipe, and prints the comparison.
-Writes `result.json`, `metrics.jsonl`, `masks.npz` (every method's mask by name) and `pruned/`,
-which `gatprune_jax.load` reads.
+Trains or restores the dense network, brings the mask of every classical pruner within the budgets,
+searches with the graph agent, fine-tunes the networks of all masks with one recipe, and prints the
+comparison. Writes `result.json`, `metrics.jsonl`, `proposals.npz` (the agent's shortlist),
+`masks.npz` (every method's mask by name) and `pruned/`, which `gatprune_jax.load` reads.
 """
 
 import os
@@ -26,12 +26,12 @@ from gatprune_jax.training import steps_per_epoch
 
 
 def main(settings: Settings, run: Run) -> None:
-  """Runs the whole job, or says what a finished workdir holds."""
+  """Runs the whole experiment, or prints the result of a workdir that is finished."""
   if runs.inspect(run.workdir, "prune", run.config) is runs.Status.FINISHED:
     methods = runs.read_result(run.workdir, "prune")["methods"]
     print(f"{run.workdir} is finished:\n{comparison([Row(**row) for row in methods])}")
     return
-  # --- Everything that can be refused is refused before anything is written.
+  # All checks of the settings and inputs come before anything is written.
   prepared = prepare(settings, settings.limits)
   network = prepared.dense.network
   variables = dense.restore_dense(settings, network) if settings.dense.checkpoint else None
@@ -45,7 +45,14 @@ def main(settings: Settings, run: Run) -> None:
 
 
 def prune(settings: Settings, run: Run, prepared: Prepared, variables: Any) -> Pruned:
-  """Does the job in the workdir; variables of None are trained first."""
+  """Prunes the prepared network, and writes all results to the workdir.
+
+  Args:
+    settings: settings of the experiment.
+    run: the workdir, the config, and whether the process was asked to stop.
+    prepared: data, dense network and constraints.
+    variables: variables of the trained dense network; None: it is trained first.
+  """
   data, workdir = prepared.data, run.workdir
   if is_first():
     print(describe_space(prepared.constraints), file=sys.stderr)
@@ -61,7 +68,7 @@ def prune(settings: Settings, run: Run, prepared: Prepared, variables: Any) -> P
   pruned.save_masks(os.path.join(workdir, "masks.npz"))
   if is_first():
     path = os.path.join(workdir, "pruned")
-    shutil.rmtree(path, ignore_errors=True)  # of an earlier, unfinished run
+    shutil.rmtree(path, ignore_errors=True)  # left by an earlier, unfinished run
     gp.save(path, pruned.network, pruned.example)
   whole, agent = pruned.rows[0], pruned.rows[-1]
   runs.write_result(

@@ -1,8 +1,9 @@
 """Predicts how runs scale over TPU chips: `python -m experiments.scaling`.
 
-Prints, for each number of chips, the work and the bytes of one update of the search and of one
-step of dense training, and their efficiency T(1) / (D T(D)). Everything but the counts of MACs,
-parameters and channels is an assumption; `launch/SCALING.md` names and discusses them.
+Prints the work and the communicated bytes of one update of the search and of one step of dense
+training, and for each number of chips D the time T(D) and the efficiency T(1) / (D T(D)).
+The counts of MACs, parameters and channels are exact; everything else is an assumption, which
+`launch/SCALING.md` names and discusses.
 """
 
 import math
@@ -27,12 +28,12 @@ _SCORE_BYTES = 8  # two float32 for each mask
 
 
 class Chip(NamedTuple):
-  """An accelerator and its network."""
+  """An accelerator chip and the links between chips."""
 
-  flops: float  # peak, bfloat16, per second
+  flops: float  # peak FLOP a second in bfloat16
   bandwidth: float  # bytes a second out of one chip, over all links of a slice
   hop: float  # seconds between neighbours
-  slice_chips: int  # that these links connect, in a square torus
+  slice_chips: int  # chips that these links connect, as a square torus
   outer_bandwidth: float  # bytes a second out of one whole slice
   outer_latency: float  # seconds between slices
 
@@ -43,52 +44,82 @@ V5E = Chip(197e12, 200e9, 1e-6, 256, 800e9, 50e-6)
 
 
 class Network(NamedTuple):
-  """What is pruned."""
+  """Counts of the network that is pruned."""
 
   macs: float  # of one image
   params: float
   norms: int  # batch-norm layers
-  norm_channels: int  # of all of them
+  norm_channels: int  # channels of all these layers together
 
 
 class Work(NamedTuple):
-  """One update of the search, and one step of dense training."""
+  """The work of one update of the search, and of one step of dense training."""
 
-  masks: int  # scored in an update, B
-  calibration: int  # images for the statistics of each, m
-  reward: int  # images that score each, n
-  confirmation: int  # images that confirm one mask, a
-  batch: int  # of dense training, all chips together
+  masks: int  # B, masks scored in an update
+  calibration: int  # m, images for the batch-norm statistics of each mask
+  reward: int  # n, images that score each mask
+  confirmation: int  # a, images of the confirmation split, which score one mask
+  batch: int  # images in a step of dense training, on all chips together
   utilisation: float  # share of the peak that convolutions reach
 
 
 def mask_flops(network: Network, images: int) -> float:
-  """Forward passes over images; a mask multiplies activations, so all MACs are done."""
+  """Returns the FLOPs of forward passes over images under one mask.
+
+  A mask multiplies activations, so a masked network computes all MACs of the dense one.
+  """
   return 2 * network.macs * images
 
 
 def latency(chip: Chip, devices: int) -> float:
-  """Seconds for the first byte to reach all chips: half of each ring of a square torus."""
+  """Returns the seconds until the first byte has reached all chips.
+
+  In a square torus of n chips a byte crosses half of a ring of sqrt(n) chips in each of the two
+  directions, which is sqrt(n) hops.
+  """
   within = math.sqrt(min(devices, chip.slice_chips)) if devices > 1 else 0.0
   return within * chip.hop + (chip.outer_latency if devices > chip.slice_chips else 0.0)
 
 
 def gather_seconds(chip: Chip, total: float, devices: int) -> float:
-  """All-gather of `total` bytes, each chip holding its part."""
+  """Returns the seconds of an all-gather.
+
+  Args:
+    chip: the accelerator.
+    total: bytes of the result; each chip begins with an equal part of them.
+    devices: number of chips.
+  """
   inside = total * (devices - 1) / devices / chip.bandwidth
   outside = total / chip.outer_bandwidth if devices > chip.slice_chips else 0.0
   return latency(chip, devices) + inside + outside
 
 
 def reduce_seconds(chip: Chip, total: float, devices: int) -> float:
-  """All-reduce of `total` bytes: a reduce-scatter and an all-gather."""
+  """Returns the seconds of an all-reduce, as a reduce-scatter and an all-gather.
+
+  Args:
+    chip: the accelerator.
+    total: bytes that are reduced.
+    devices: number of chips.
+  """
   return 2 * gather_seconds(chip, total, devices)
 
 
 def update_seconds(
   chip: Chip, network: Network, work: Work, serial_share: float, devices: int
 ) -> float:
-  """Masks over chips, scores gathered; one more mask, policy and critic on every chip."""
+  """Returns the seconds of one update of the search.
+
+  The masks are shared out over the chips, and their scores are gathered. Every chip repeats the
+  rest: it scores one mask on the confirmation split, and updates policy and critic.
+
+  Args:
+    chip: the accelerator.
+    network: counts of the network that is pruned.
+    work: numbers of masks and images in one update.
+    serial_share: share of one chip's update that policy and critic take, in [0, 1).
+    devices: number of chips.
+  """
   rate = chip.flops * work.utilisation
   one = mask_flops(network, work.calibration + work.reward) / rate
   confirmation = mask_flops(network, work.calibration + work.confirmation) / rate
@@ -98,7 +129,17 @@ def update_seconds(
 
 
 def step_seconds(chip: Chip, network: Network, work: Work, devices: int) -> float:
-  """One step of dense training: forward and backward, statistics both ways, then gradients."""
+  """Returns the seconds of one step of dense training.
+
+  The images are shared out over the chips. A step is a forward and a backward pass, two all-reduces
+  of each batch-norm layer's statistics (one in each pass), and an all-reduce of the gradients.
+
+  Args:
+    chip: the accelerator.
+    network: counts of the network that is trained.
+    work: number of images in one step.
+    devices: number of chips.
+  """
   images = math.ceil(work.batch / devices)
   compute = 3 * mask_flops(network, images) / (chip.flops * work.utilisation)
   each = 2 * 4 * network.norm_channels / network.norms  # bytes of one layer's mean and variance
@@ -107,12 +148,18 @@ def step_seconds(chip: Chip, network: Network, work: Work, devices: int) -> floa
 
 
 def efficiency(seconds, devices: int) -> float:
-  """T(1) / (D T(D)), of a function of the number of chips."""
+  """T(1) / (D T(D)), where T(D) = `seconds(D)` is the time on D = `devices` chips."""
   return seconds(1) / (devices * seconds(devices))
 
 
 def count(name: str, num_classes: int, side: int) -> Network:
-  """MACs, parameters and batch-norm layers of a network of the catalogue."""
+  """Counts MACs, parameters and batch-norm layers of a network of `gatprune_jax.models`.
+
+  Args:
+    name: a key of `gatprune_jax.models.MODELS`.
+    num_classes: outputs of the last dense layer.
+    side: pixels of the square images.
+  """
   module, x = models.model(name, num_classes), jnp.zeros((1, side, side, 3))
   shapes = jax.eval_shape(module.init, jax.random.key(0), x)
   graph = gp.trace(models.eval_function(module), shapes, x)
@@ -124,7 +171,8 @@ def count(name: str, num_classes: int, side: int) -> Network:
   )  # fmt: skip
 
 
-# As in experiments/configs, except the number of masks, where the name says so.
+# {name: (network, number of classes, side of the images, work)}. Numbers of images are those of
+# experiments/configs, except the batch of 4096. The number of masks B is the one in the name.
 CASES = {
   "resnet20, B = 32": ("resnet20", 10, 32, Work(32, 512, 1500, 500, 128, 0.05)),
   "resnet20, B = 512": ("resnet20", 10, 32, Work(512, 512, 1500, 500, 128, 0.05)),
@@ -134,7 +182,7 @@ CASES = {
 
 
 def main(argv: list[str]) -> None:
-  """Prints the tables."""
+  """Checks the flags, and prints the tables."""
   problem = None
   if len(argv) > 1:
     problem = f"argument {argv[1]!r} is not a flag: use --devices=N,N or --serial_share=X"

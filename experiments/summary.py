@@ -1,7 +1,8 @@
 """Summarises finished runs of `experiments.prune`: `python -m experiments.summary DIR DIR ...`.
 
-Prints the mean and standard deviation of every method, and for each run the agent beside the
-best classical pruner of that run, before and after fine-tuning, on the select split.
+Prints the mean and standard deviation of every method over the runs. For each run it also prints
+the accuracy of the agent and of the best classical pruner on the select split, before and after
+fine-tuning.
 """
 
 import sys
@@ -14,8 +15,8 @@ from gatprune_jax.runs.report import Row, summary
 
 
 def main(argv: list[str]) -> None:
-  """Reads each workdir's result.json."""
-  logging.set_verbosity(logging.WARNING)  # jax tells which backends it does not find
+  """Reads the `result.json` of each workdir, and prints the summary."""
+  logging.set_verbosity(logging.WARNING)  # jax logs which backends it does not find
   try:
     results = [runs.read_result(path, "prune") for path in argv[1:]]
     if not results:

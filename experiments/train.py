@@ -1,7 +1,7 @@
 """Trains a dense network: `python -m experiments.train --workdir=DIR`.
 
-Writes `checkpoints/dense`, which `experiments.prune --config.dense.checkpoint=DIR` starts from,
-`metrics.jsonl` and `result.json`. The test split is read once, at the end.
+Writes `checkpoints/dense`, `metrics.jsonl` and `result.json`. To prune the trained network, give
+`experiments.prune --config.dense.checkpoint=DIR`. The test split is read once, at the end.
 """
 
 import time
@@ -15,7 +15,7 @@ from gatprune_jax.runs.logger import Run, RunLogger
 
 
 def main(settings: Settings, run: Run) -> None:
-  """Trains, or says what a finished workdir holds."""
+  """Trains the network, or prints the result of a workdir that is finished."""
   dense.refuse_checkpoint(settings)
   if settings.dense.trained:
     raise InputError("dense.trained is True: there is nothing to train, set it to False")

@@ -1,7 +1,8 @@
 """Channel pruning of trained convolutional networks by graph-based reinforcement learning.
 
-`prune` is the front door. Names of `channels` are there at once; what needs the agent is imported
-when it is first asked for, because that takes some seconds.
+`prune` is the main entry point. Names from `channels` are imported together with this package.
+Names that need the agent are imported when they are first used, because that import takes some
+seconds.
 """
 
 import importlib
@@ -25,7 +26,7 @@ from gatprune_jax.channels import (
 from gatprune_jax.errors import InputError
 from gatprune_jax.runs.report import describe
 
-# Where the names are that are imported when they are first asked for.
+# {name that is imported when it is first used: the module that defines it}.
 _LATER = {
   "CLASSIFICATION": "networks",
   "Network": "networks",
@@ -83,7 +84,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-  """Imports what is asked for."""
+  """Imports a module or a name of `_LATER` when it is first used."""
   if name in _MODULES:
     return importlib.import_module(f"gatprune_jax.{name}")
   if name in _LATER:
@@ -92,5 +93,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-  """What there is, imported or not."""
+  """Returns all public names, whether they are imported yet or not."""
   return sorted(__all__)

@@ -1,4 +1,4 @@
-"""Speed as ratios within one run: what `experiments.bench` measures."""
+"""The measurements of `experiments.bench`: speeds as ratios within one run."""
 
 from collections.abc import Callable, Iterable
 

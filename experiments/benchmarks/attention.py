@@ -1,7 +1,8 @@
-"""What one layer of graph attention costs on the channel graphs of real networks.
+"""Benchmarks of one layer of graph attention on the channel graphs of real networks.
 
-Four heads of sixteen features, forward and gradient. Memory is what the compiled program asks for
-(`memory_analysis`): arguments and temporary buffers, without the process around it.
+The layer has four heads of sixteen features; its forward pass and its gradient are timed together.
+Memory is what the compiled program needs for its arguments and temporary buffers
+(`memory_analysis`), without the rest of the process.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,11 +27,20 @@ from gatprune_jax.kernels.attention.tiles import Tiles
 
 _HEADS, _FEATURES, _NODE_FEATURES = 4, 16, 64
 _RESNET50_WIDTHS = (64, 128, 256, 512)
-_DIVISORS = (8, 4, 2, 1)  # of the widths: four sizes of one graph
+_DIVISORS = (8, 4, 2, 1)  # divide the widths, which gives four sizes of one graph
 
 
 class ChannelGraph(NamedTuple):
-  """A network's channel graph with random weights, and a layer's input on it."""
+  """A network's channel graph, with random weights and input for an attention layer on it.
+
+  Attributes:
+    num_channels: number of channel nodes.
+    num_layers: number of layer nodes.
+    params: random parameters of the attention layer.
+    nodes: random features of the nodes.
+    sets: the edges, from `observe`.
+    edges: the same edges, as `lay_out` arranges them for the layer.
+  """
 
   num_channels: int
   num_layers: int
@@ -41,18 +51,26 @@ class ChannelGraph(NamedTuple):
 
 
 class Program(NamedTuple):
-  """A compiled layer with its gradient, ready to be called."""
+  """A compiled layer with its gradient, and facts about the compiled program."""
 
   run: Callable[[], Any]
   seconds_to_compile: float
-  instructions: int  # of the optimised program
-  gib: float  # arguments and temporary buffers
+  instructions: int  # in the optimised program
+  gib: float  # GiB of arguments and temporary buffers
 
 
 def channel_graph(
   name: str, side: int, num_classes: int, edge_norms: bool, **options: Any
 ) -> ChannelGraph:
-  """The `ChannelGraph` of a network of `models` on images `[side, side, 3]`."""
+  """Makes the `ChannelGraph` of a network of `models` on images `[side, side, 3]`.
+
+  Args:
+    name: a key of `models.MODELS`.
+    side: pixels of the images.
+    num_classes: outputs of the last dense layer.
+    edge_norms: whether edges have the norms of the kernels as a feature.
+    **options: further arguments of the network's constructor.
+  """
   module = models.model(name, num_classes, **options)
   fn, x = models.eval_function(module), jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
   shapes = jax.eval_shape(module.init, jax.random.key(0), x)
@@ -76,7 +94,13 @@ def channel_graph(
 
 
 def compiled(layer: Callable, graph: ChannelGraph, edges: Any) -> Program:
-  """`layer(params, nodes, edges)` with the gradient of its squared sum, compiled, not yet run."""
+  """Compiles a layer with the gradient of the sum of its squared outputs; does not run it.
+
+  Args:
+    layer: `layer(params, nodes, edges)` -> an array.
+    graph: holds the parameters and nodes that the layer is called with.
+    edges: the graph's edges, in the form that the layer takes.
+  """
   loss = lambda params, nodes, edges: (layer(params, nodes, edges) ** 2).sum()
   start = time.perf_counter()
   program = (
@@ -96,7 +120,7 @@ def compiled(layer: Callable, graph: ChannelGraph, edges: Any) -> Program:
 
 
 def attention_against_jraph() -> Iterator[Row]:
-  """Against `jraph.GAT`, on every size where it takes at most half of the memory there is."""
+  """Compares the layer with `jraph.GAT`, at sizes where that needs at most half of the memory."""
   half = _memory() / 2**31
   for edge_norms in (True, False):
     for divisor in _DIVISORS:
@@ -111,10 +135,10 @@ def attention_against_jraph() -> Iterator[Row]:
 
 
 def attention_against_torch() -> list[Row]:
-  """Against `torch_geometric.nn.GATConv`, on a quarter of ResNet-50's widths.
+  """Compares the layer with `torch_geometric.nn.GATConv`, on a quarter of ResNet-50's widths.
 
   Raises:
-    Skipped: where torch_geometric is not installed.
+    Skipped: if torch_geometric is not installed.
   """
   require("torch_geometric")
   from experiments.benchmarks.torch_geometric_layer import forward_and_gradient
@@ -129,7 +153,7 @@ def attention_against_torch() -> list[Row]:
 
 
 def attention_size() -> list[Row]:
-  """Seconds against number of channels, memory of the largest, and what norms of edges cost."""
+  """Measures how time grows with the number of channels, memory, and the cost of edge norms."""
   seconds, programs, channels = {}, {}, []
   for divisor in _DIVISORS:
     graphs = [_resnet50(divisor, edge_norms) for edge_norms in (True, False)]
@@ -160,7 +184,7 @@ def attention_size() -> list[Row]:
 
 
 def attention_compilation() -> list[Row]:
-  """Seconds to compile a layer and its gradient, against the least deep network."""
+  """Measures the seconds to compile a layer and its gradient, relative to those of ResNet-20."""
   programs = {}
   for name, side, num_classes in (
     ("resnet20", 32, 10),
@@ -188,7 +212,7 @@ def attention_compilation() -> list[Row]:
 
 
 def _memory() -> int:
-  """Bytes that programs have at their disposal: of the accelerator, or of the machine."""
+  """Returns the bytes of memory of the accelerator, or else of the machine."""
   if stats := jax.devices()[0].memory_stats():
     return stats["bytes_limit"]
   return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -209,8 +233,9 @@ def _layout(edges: Layout) -> str:
 
 def _against(graph: ChannelGraph, reference: Callable[[], Any], name: str, note: str) -> Row:
   ours = compiled(graph_attention, graph, graph.edges)
-  # After the reference, one of the first two calls waits until the system has the reference's
-  # memory back; in a search, nothing stands between one call and the next.
+  # The last of three calls in a row is used. After a call of the reference, one of the first two
+  # also waits until the system has the reference's memory back. In a search, attention layers run
+  # without such a wait.
   reference_seconds, _, _, seconds = alternating(reference, *3 * [ours.run], repeats=5)
   return Row(
     f"attention and gradient, resnet50, {graph.num_channels} channels",

@@ -1,4 +1,7 @@
-"""How much of the machine is used: against products of equal FLOPs, and copies of equal bytes."""
+"""Benchmark of how much of the machine's peak is used, in FLOPs and in memory bandwidth.
+
+Both peaks are measured: one by a matrix product, the other by a copy of a large array.
+"""
 
 from collections.abc import Iterator
 import functools
@@ -15,11 +18,11 @@ from gatprune_jax.runtime import compilation, mesh
 
 
 def ceiling() -> Iterator[Row]:
-  """Model FLOPs utilisation, and the share of the memory's bandwidth.
+  """Measures the model FLOPs utilisation, and the share of the memory's bandwidth that is used.
 
   The ratio of a row is a share of the rate that was measured for matrix products, or for copies. A
-  forward pass takes two FLOPs a multiply-add, a gradient step three times as many; bytes are what
-  XLA counts for its compiled program, which it can where there are no loops in it.
+  forward pass takes two FLOPs for each multiply-add, a gradient step three times as many. The bytes
+  are those that XLA counts in its compiled program; it cannot count them if there are loops.
   """
   side, copied = (2048, 2**26) if jax.default_backend() == "cpu" else (8192, 2**30)
   for dtype in dtypes():
@@ -40,7 +43,7 @@ def ceiling() -> Iterator[Row]:
 
 class _Work(NamedTuple):
   name: str
-  call: functools.partial[Any]  # of a compiled function
+  call: functools.partial[Any]  # arguments bound to a jitted function
   flops: float
 
 
@@ -66,6 +69,6 @@ def _works(dtype: str) -> list[_Work]:
 
 
 def _bytes_accessed(call: functools.partial[Any]) -> float:
-  """Of the compiled program of a jitted call; 0 where it has loops."""
+  """Returns the bytes that the compiled program of a jitted call accesses; 0 if it has loops."""
   program = call.func.lower(*call.args).compile()
   return 0.0 if " while(" in program.as_text() else program.cost_analysis()["bytes accessed"]

@@ -1,4 +1,4 @@
-"""How long channels take to find and to remove, and what their removal gains."""
+"""Benchmarks of finding channels, of removing them, and of the speed of the smaller network."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from gatprune_jax import models
 
 
 def tracing() -> list[Row]:
-  """How long channels take to find and to remove, first call of the process."""
+  """Measures the first calls of `trace` and `compact`, relative to `jax.make_jaxpr`."""
   module = models.model("resnet50", 1000)
   fn, x = models.eval_function(module), jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
   shapes = jax.eval_shape(module.init, jax.random.key(0), x)
@@ -33,7 +33,7 @@ def tracing() -> list[Row]:
 
 
 def half_width_speed() -> list[Row]:
-  """Forward passes of networks with half of every group's channels, against the dense ones."""
+  """Compares forward passes of networks with half of every group's channels with the dense ones."""
   rows = []
   for name, side, batch, num_classes in (
     ("resnet56", 32, 128, 10),

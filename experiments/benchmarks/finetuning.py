@@ -1,4 +1,4 @@
-"""How fast masked candidates with weights of their own are trained."""
+"""Benchmarks of training several masked candidates, each with weights of its own."""
 
 from collections.abc import Callable, Iterator
 import functools
@@ -23,7 +23,12 @@ _CANDIDATES, _BATCH = 8, 64
 
 
 def finetuning() -> Iterator[Row]:
-  """Against a jitted step for one candidate after the other, and against vmap with XLA's."""
+  """Compares one step of all candidates with other ways to compute it in JAX.
+
+  These are a jitted step for each candidate in turn, vmap of the step with XLA's convolution and,
+  on CPU, the same program compiled by `jax.jit`, without the compiler options
+  of `compilation.jit`.
+  """
   for dtype in dtypes():
     p = problem(_CANDIDATES, _BATCH, dtype)
     plain, aligned = masked_training(p), aligned_training(p)
@@ -46,10 +51,10 @@ def finetuning() -> Iterator[Row]:
 
 
 def finetuning_against_torch() -> Iterator[Row]:
-  """Against a loop over whole masked candidates in PyTorch, in each of its layouts.
+  """Compares one step of all candidates with a loop over them in PyTorch, in each memory layout.
 
   Raises:
-    Skipped: without PyTorch.
+    Skipped: if PyTorch is not installed.
   """
   torch_network = adapter("torch")
   layouts = list(torch_network.FORMATS)
@@ -64,7 +69,7 @@ def finetuning_against_torch() -> Iterator[Row]:
 
 
 def all_at_once(training: Training, jit: Callable = compilation.jit) -> functools.partial[Any]:
-  """One step of every candidate, as `train_candidates` takes it, compiled by `jit`."""
+  """Returns a call of one step of all candidates as in `train_candidates`, compiled by `jit`."""
 
   def side_by_side(candidates, batch):
     return over_rows(lambda one: training.step(one, batch), candidates), ()

@@ -1,4 +1,4 @@
-"""How fast masks are scored, batch norm recalibrated for each."""
+"""Benchmarks of scoring masks, with batch norm recalibrated for each mask."""
 
 from collections.abc import Callable, Iterator
 import functools
@@ -17,13 +17,18 @@ from gatprune_jax.networks import CLASSIFICATION, masked_network
 from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.runtime.maps import first_rows
 
-_MASKS, _IMAGES = 16, 256  # as many images for the statistics as for the score
-_BATCH = 64  # of those for the statistics
+_MASKS, _IMAGES = 16, 256  # 256 images for the statistics, and 256 for the score
+_BATCH = 64  # images for the statistics that are normalised together
 _jit = functools.partial(compilation.jit, shared=True)
 
 
 def scoring() -> Iterator[Row]:
-  """Against one forward pass over the same images a mask, and against what one writes first."""
+  """Compares the scoring of masks with other computations in JAX.
+
+  These are a forward pass of the dense network over the same images for each mask, the simplest
+  implementation of scoring (vmap over all masks) and, on CPU, the same program compiled by
+  `jax.jit`, without the compiler options of `compilation.jit`.
+  """
   for dtype in dtypes():
     p = problem(_MASKS, _IMAGES, dtype)
     images = np.concatenate([p.x, p.calibration])
@@ -42,10 +47,12 @@ def scoring() -> Iterator[Row]:
 
 
 def scoring_against_torch() -> Iterator[Row]:
-  """Against a loop over masks in PyTorch: as one writes it first, and at its best.
+  """Compares the scoring of masks with a loop over masks in PyTorch, at two settings.
+
+  One setting is usual: batches of 256 images in NCHW layout. The other is the fastest of all tried.
 
   Raises:
-    Skipped: without PyTorch.
+    Skipped: if PyTorch is not installed.
   """
   torch_network = adapter("torch")
   settings = list(itertools.product((64, 128, 256), torch_network.FORMATS))
@@ -64,7 +71,7 @@ def scoring_against_torch() -> Iterator[Row]:
 
 
 def score_all(p: Problem, jit: Callable = _jit) -> functools.partial[Any]:
-  """Scores the masks of a problem as a search does, in one call, compiled by `jit`."""
+  """Returns a call that scores all masks of a problem as a search does, compiled by `jit`."""
   train = Split(np.asarray(p.calibration), np.asarray(p.y))
   evaluator = Evaluator(
     p.graph, p.network, CLASSIFICATION, train, adaptation=AdaptationConfig(),
@@ -81,7 +88,7 @@ def score_all(p: Problem, jit: Callable = _jit) -> functools.partial[Any]:
 
 
 def _written_first(p: Problem) -> Callable[[], jax.Array]:
-  """vmap over all masks and all images at once."""
+  """Returns a call of the simplest implementation: vmap over all masks, with all images at once."""
   momentum = running_momentum(p.network, p.x[:64])
 
   def one(mask, variables, calibration, x, y):

@@ -1,4 +1,7 @@
-"""The work that is timed: masked CIFAR ResNets scored and trained on noise of CIFAR's size."""
+"""The work that the benchmarks time: scoring and training of masked CIFAR ResNets.
+
+The images are random noise of the size of CIFAR images.
+"""
 
 from collections.abc import Callable
 import functools
@@ -31,7 +34,7 @@ RECIPE = Recipe(
 
 
 class Problem(NamedTuple):
-  """A network with random weights, images, and masks of about half its channels."""
+  """A network with random weights, random images, and masks that keep about half its channels."""
 
   dtype: str
   graph: ChannelGraph
@@ -43,12 +46,19 @@ class Problem(NamedTuple):
 
   @property
   def macs(self) -> float:
-    """Multiply-adds of one image, nothing removed: what a masked network computes too."""
+    """Multiply-adds of one image in the dense network, which a masked network computes too."""
     return gp.macs(self.graph, np.ones(self.graph.num_channels))
 
 
 def problem(num_masks: int, num_images: int, dtype: str, name: str = "resnet20") -> Problem:
-  """The problem with so many masks, and so many images of each kind."""
+  """Makes a problem of random masks and images.
+
+  Args:
+    num_masks: number of masks.
+    num_images: number of images to score and train on, and of further ones for calibration.
+    dtype: dtype in which the network computes.
+    name: a CIFAR network of `gatprune_jax.models.MODELS`.
+  """
   eval_fn, variables, x = network(name, 32, num_images, 10, dtype)
   graph = gp.trace(eval_fn, variables, x[:1])
   masks = np.random.default_rng(0).random((num_masks, graph.num_channels)) < 0.5
@@ -66,14 +76,14 @@ def problem(num_masks: int, num_images: int, dtype: str, name: str = "resnet20")
 class Training(NamedTuple):
   """One gradient step of each candidate on all images of a problem."""
 
-  step: Callable[[Any, Batch], Any]  # (candidate, batch) -> state; unbatched
-  candidates: Any  # (states, which mask) `[C, ...]`
+  step: Callable[[Any, Batch], Any]  # (one candidate, batch) -> state
+  candidates: Any  # (training states, masks or their indices) `[C, ...]`
   batch: Batch
-  macs: float  # multiply-adds of one image that a candidate computes
+  macs: float  # multiply-adds of one image, as a candidate computes them
 
 
 def masked_training(p: Problem) -> Training:
-  """Every candidate computes the whole network, with XLA's convolution."""
+  """Makes training in which each candidate computes the whole network, by XLA's convolution."""
   repeat = lambda leaf: jnp.repeat(leaf[None], len(p.masks), axis=0)
   stacked = jax.tree.map(repeat, p.network.variables)
   return _training(
@@ -82,7 +92,7 @@ def masked_training(p: Problem) -> Training:
 
 
 def aligned_training(p: Problem) -> Training:
-  """As `train_candidates` does it."""
+  """Makes training as in `train_candidates`, where aligned candidates compute fewer channels."""
   masks = np.asarray(p.masks)
   aligned = align_candidates(p.graph, p.network, masks, p.x)
   network_of = functools.partial(aligned_network, p.network, aligned)

@@ -1,4 +1,4 @@
-"""What every benchmark is made of: rows, clocks, and networks with random weights."""
+"""What all benchmarks use: rows of results, timing, and networks with random weights."""
 
 from collections.abc import Callable
 import statistics
@@ -11,15 +11,15 @@ import numpy as np
 import gatprune_jax as gp
 from gatprune_jax import models
 
-_SECONDS = 2.0  # short functions are called more often, for so long
+_SECONDS = 2.0  # seconds for which calls of short functions are repeated
 _MOST_REPEATS = 50
 
 
 class Row(NamedTuple):
-  """One comparison."""
+  """One comparison of a measured function with a reference."""
 
   name: str
-  seconds: float  # of what is measured
+  seconds: float  # seconds of the measured function
   reference: str
   reference_seconds: float
   ratio: float  # reference_seconds / seconds: above 1 is faster than the reference
@@ -27,7 +27,14 @@ class Row(NamedTuple):
 
 
 def rows_against(name: str, seconds: float, references: dict[str, float], note: str) -> list[Row]:
-  """One row for each reference, `{its name: its seconds}`."""
+  """Makes one row for each reference.
+
+  Args:
+    name: name of the measured function.
+    seconds: seconds of the measured function.
+    references: {name of a reference: its seconds}.
+    note: note of every row.
+  """
   return [
     Row(name, seconds, reference, other, other / seconds, note)
     for reference, other in references.items()
@@ -35,18 +42,20 @@ def rows_against(name: str, seconds: float, references: dict[str, float], note: 
 
 
 def timed(fn: Callable[[], Any]) -> tuple[Any, float]:
-  """The result of one call, and its seconds."""
+  """Returns the result of one call, and the seconds that the call took."""
   start = time.perf_counter()
   result = fn()
   return result, time.perf_counter() - start
 
 
 def alternating(*fns: Callable[[], Any], repeats: int = 9) -> list[float]:
-  """Median seconds of each function, called in turn after a first call that is not counted.
+  """Returns the median seconds of each function.
+
+  The functions are called in turn, after a first call of each that is not counted.
 
   Args:
-    *fns: what is measured.
-    repeats: calls of each at least.
+    *fns: the functions.
+    repeats: least number of counted calls of each.
   """
   run = lambda fn: jax.block_until_ready(fn())
   for fn in fns:
@@ -60,7 +69,7 @@ def alternating(*fns: Callable[[], Any], repeats: int = 9) -> list[float]:
 
 
 def dtypes() -> tuple[str, ...]:
-  """In which the networks are computed that are measured."""
+  """Returns the dtypes in which networks are measured on this backend."""
   return ("float32",) if jax.default_backend() == "cpu" else ("float32", "bfloat16")
 
 
@@ -73,7 +82,15 @@ class Traced(NamedTuple):
 
 
 def network(name: str, side: int, batch: int, num_classes: int, dtype: str = "float32") -> Traced:
-  """A network of `models` by name as initialised, on normal noise `[batch, side, side, 3]`."""
+  """Makes a network of `models` with its initial variables, and normal noise as its input.
+
+  Args:
+    name: a key of `models.MODELS`.
+    side: pixels of the images.
+    batch: number of images; the input is `[batch, side, side, 3]`.
+    num_classes: outputs of the last dense layer.
+    dtype: dtype in which the network computes.
+  """
   module = models.model(name, num_classes)
   x = jax.random.normal(jax.random.key(0), (batch, side, side, 3))
   variables = jax.jit(module.init)(jax.random.key(1), x[:1])
@@ -81,7 +98,7 @@ def network(name: str, side: int, batch: int, num_classes: int, dtype: str = "fl
 
 
 def half_width(graph: gp.ChannelGraph) -> np.ndarray:
-  """A mask that keeps the first half of each group, at least one channel, bool `[N]`."""
+  """Returns a mask that keeps the first half of each group, at least one channel; bool `[N]`."""
   mask = np.zeros(graph.num_channels, bool)
   for group in graph.groups:
     mask[group.channels[: max(1, len(group.channels) // 2)]] = True

@@ -1,4 +1,7 @@
-"""Libraries that are measured against; a benchmark whose peer is not installed is skipped."""
+"""Peers: libraries that benchmarks compare with.
+
+A benchmark whose peer is not installed is skipped.
+"""
 
 import importlib
 import importlib.util
@@ -11,27 +14,27 @@ PEERS = {  # {module: how to install it}
 
 
 class Skipped(Exception):
-  """A benchmark cannot run here; the message says why."""
+  """Raised by a benchmark that cannot run here; the message says why."""
 
 
 def require(peer: str) -> None:
-  """Raises Skipped where the peer is not installed."""
+  """Raises Skipped if the peer is not installed."""
   if importlib.util.find_spec(peer) is None:
     raise Skipped(f"{peer} is not installed: {PEERS[peer]}")
 
 
 def adapter(peer: str) -> types.ModuleType:
-  """The module of this package that drives a peer: `experiments.benchmarks.PEER_network`.
+  """Imports the module that implements the work in a peer: `experiments.benchmarks.PEER_network`.
 
   Raises:
-    Skipped: where the peer is not installed.
+    Skipped: if the peer is not installed.
   """
   require(peer)
   return importlib.import_module(f"experiments.benchmarks.{peer}_network")
 
 
 def overview() -> str:
-  """One line for each peer: whether it is there, and how to install it."""
+  """Returns one line for each peer: whether it is installed, and how to install it."""
   there = {peer: importlib.util.find_spec(peer) is not None for peer in PEERS}
   return "\n".join(
     f"{peer}: {'installed' if there[peer] else 'missing'}, {command}"

@@ -1,4 +1,4 @@
-"""How fast photographs become training batches, against PyTorch's DataLoader with Pillow."""
+"""Benchmark of making training batches of photographs, against PyTorch's DataLoader with Pillow."""
 
 import functools
 import io
@@ -16,11 +16,11 @@ from gatprune_jax.data.decoding import random_crop
 from gatprune_jax.data.files import Unreadable
 
 _NUM, _BATCH, _SIDE, _AREA = 512, 64, 224, 0.08
-_SIZE = (500, 375)  # of a typical ImageNet photograph
+_SIZE = (500, 375)  # width and height of a typical ImageNet photograph, pixels
 
 
 class _InMemory:
-  """JPEG files in memory: what is measured is decoding, cropping and batching, not the disk."""
+  """JPEG files in memory, so that decoding, cropping and batching are measured, not the disk."""
 
   def __init__(self, files: list[bytes]):
     self._files = files
@@ -36,7 +36,7 @@ class _InMemory:
 
 
 def reading() -> list[Row]:
-  """Random crops of 224 x 224 pixels in batches of 64, images a second and core."""
+  """Measures random crops of 224 x 224 pixels in batches of 64, in images a second and core."""
   require("torch")
   files, cores = _photographs(), os.cpu_count() or 1
   photographs = Photographs(_InMemory(files), np.zeros(_NUM, np.int32), _SIDE, Unreadable(0))
@@ -53,7 +53,7 @@ def reading() -> list[Row]:
 
 
 def _photographs() -> list[bytes]:
-  """JPEG files of rectangles of scikit-learn's two photographs, enlarged to the usual size."""
+  """Makes JPEG files of rectangles of scikit-learn's two photographs, enlarged to `_SIZE`."""
   rng, whole, files = np.random.default_rng(0), load_sample_images().images, []
   for picture in itertools.islice(itertools.cycle(whole), _NUM):
     top, left = rng.integers(0, 140), rng.integers(0, 240)
@@ -65,7 +65,7 @@ def _photographs() -> list[bytes]:
 
 
 def _with_torch(files: list[bytes], workers: int) -> list[tuple[int, ...]]:
-  """The same crops by worker processes."""
+  """Makes the same crops by worker processes of PyTorch; returns the shapes of the batches."""
   import torch
 
   class Crops(torch.utils.data.Dataset):
@@ -74,7 +74,8 @@ def _with_torch(files: list[bytes], workers: int) -> list[tuple[int, ...]]:
 
     def __getitem__(self, index):
       rng = np.random.default_rng((0, index))
-      return np.array(random_crop(files[index], _SIDE, _AREA, rng))  # it asks for a copy
+      # The crop is a read-only array, of which PyTorch would warn; `np.array` makes a copy.
+      return np.array(random_crop(files[index], _SIDE, _AREA, rng))
 
   loader = torch.utils.data.DataLoader(
     Crops(), _BATCH, num_workers=workers, multiprocessing_context="fork"

@@ -1,4 +1,4 @@
-"""What a second device adds to the scoring of masks, on the CPU: one core for each device."""
+"""Benchmark of scoring masks on two CPU devices against one, with one core for each device."""
 
 import os
 import subprocess
@@ -9,15 +9,15 @@ from experiments.benchmarks.masked_resnet import problem
 from experiments.benchmarks.measuring import Row, alternating
 from experiments.benchmarks.peers import Skipped
 
-_MASKS, _IMAGES = 8, 256  # as many images for the statistics as for the score
+_MASKS, _IMAGES = 8, 256  # 256 images for the statistics, and 256 for the score
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
 def scaling() -> list[Row]:
-  """Two devices against one, in processes of their own.
+  """Compares scoring on two devices with scoring on one, each in a process of its own.
 
   Raises:
-    Skipped: without two cores.
+    Skipped: if this process may use fewer than two cores.
   """
   if len(os.sched_getaffinity(0)) < 2:
     raise Skipped("it needs two cores")
@@ -27,10 +27,10 @@ def scaling() -> list[Row]:
 
 
 def _seconds(num_devices: int) -> float:
-  """Of `main` on so many devices and cores."""
+  """Runs `main` in a process with `num_devices` devices and cores; returns its seconds."""
   cores = sorted(os.sched_getaffinity(0))[:num_devices]
   program = (
-    f"import os; os.sched_setaffinity(0, {cores})\n"  # before JAX counts them
+    f"import os; os.sched_setaffinity(0, {cores})\n"  # before JAX counts the cores
     "from experiments.benchmarks.scaling import main; main()"
   )
   flags = f"{_ONE_THREAD} --xla_force_host_platform_device_count={num_devices}"
@@ -41,6 +41,6 @@ def _seconds(num_devices: int) -> float:
 
 
 def main() -> None:
-  """Prints the seconds that all masks take."""
+  """Prints the seconds that scoring all masks takes, on the devices of this process."""
   (seconds,) = alternating(score_all(problem(_MASKS, _IMAGES, "float32")), repeats=3)
   print(seconds)

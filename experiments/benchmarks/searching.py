@@ -1,4 +1,4 @@
-"""What a search's update takes beside the scoring of its masks, and how long it compiles."""
+"""Benchmarks of a search's update: its time apart from scoring masks, and its compilation."""
 
 from collections.abc import Callable, Iterator
 import dataclasses
@@ -21,12 +21,15 @@ from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.search import PruningProblem, Scorer
 from gatprune_jax.search.loop import compile_update, prepare
 
-_UPDATES = 3  # after the first, which compiles
-_CONFIRMATION = 16  # images on which an update scores one more mask
+_UPDATES = 3  # measured updates, after a first one, which compiles
+_CONFIRMATION = 16  # images of the confirmation split, on which one more mask is scored
 
 
 def first_update() -> Iterator[Row]:
-  """The first update against a later one, on few images: their number is not what compiles."""
+  """Compares the first update, which compiles, with a later one.
+
+  Few images are used, because the number of images hardly changes the time of compilation.
+  """
   for name in ("resnet20", "resnet56"):
     p = _prepared(name, "float32", num_images=16, calibration_images=16, samples=4)
     state, first = timed(lambda p=p: p.update(p.state))
@@ -35,7 +38,7 @@ def first_update() -> Iterator[Row]:
 
 
 def agent_overhead() -> Iterator[Row]:
-  """Updates against the same updates with every mask known already, on few and on 2,000 images."""
+  """Compares updates with the same updates if all masks are known, on 512 and on 2,000 images."""
   for dtype in dtypes():
     yield _overhead(dtype, 256, 256)
     yield _overhead(dtype, 1500, 500)
@@ -43,14 +46,14 @@ def agent_overhead() -> Iterator[Row]:
 
 def _overhead(dtype: str, num_images: int, calibration_images: int) -> Row:
   p = _prepared("resnet20", dtype, num_images, calibration_images, samples=32)
-  copy = functools.partial(jax.tree.map, jnp.array)  # an update takes the memory of its state
+  copy = functools.partial(jax.tree.map, jnp.array)  # an update donates the memory of its state
   state = p.update(p.state)
   ours = theirs = 0.0
   for _ in range(_UPDATES):
     after, seconds = timed(functools.partial(p.update, copy(state)))
     ours += seconds
-    # The same masks are sampled, and found in the replay: all is done but scoring, of which only
-    # the confirmation split's one mask is left.
+    # From the same state the same masks are sampled. They are in the replay now, so the update does
+    # everything except scoring them. It still scores one mask on the confirmation split.
     knowing = copy(state.replace(replay=after.replay))
     again, seconds = timed(functools.partial(p.update, knowing))
     theirs += seconds
@@ -63,7 +66,10 @@ def _overhead(dtype: str, num_images: int, calibration_images: int) -> Row:
 
 
 def _seconds_in_a_row(fn: Callable[[], Any], num: int = 10) -> float:
-  """Of one call among several that do not wait for each other, as parts of one program do not."""
+  """Returns the mean seconds of a call, when `num` calls are started without waiting for results.
+
+  The confirmation score is part of an update's one program, where nothing waits for it either.
+  """
   jax.block_until_ready(fn())
   return timed(lambda: jax.block_until_ready([fn() for _ in range(num)]))[1] / num
 
@@ -72,14 +78,14 @@ class _Prepared(NamedTuple):
   """A search before its first update."""
 
   state: Any
-  update: Callable[[Any], Any]  # state -> the next one, waited for
-  score_on_confirmation: Callable[[], Any]  # what an update does with its best mask
+  update: Callable[[Any], Any]  # state -> the next state, once that is computed
+  score_on_confirmation: Callable[[], Any]  # scores one mask, as an update does with its best
 
 
 def _prepared(
   name: str, dtype: str, num_images: int, calibration_images: int, samples: int
 ) -> _Prepared:
-  """The search of the CIFAR config, on noise."""
+  """Makes the search of `cifar10_resnet20` for a network by name, on random images."""
   settings = make_settings(cifar10_resnet20.get_config())
   config = dataclasses.replace(
     settings.search, samples=samples, calibration_images=calibration_images
@@ -99,7 +105,7 @@ def _prepared(
 
 
 def _pruning(p: Problem, num_images: int) -> PruningProblem:
-  """Half of the MACs, from one classical order."""
+  """Makes a pruning problem: half of the MACs, with L1 norms as the only saliency."""
   constraints = make_constraints(p.graph, {"macs": 0.5})
   few = jnp.asarray(p.x[:64]), jnp.asarray(p.y[:64])
   evidence = Evidence(p.graph, p.network, CLASSIFICATION, *few, jax.random.key(0))

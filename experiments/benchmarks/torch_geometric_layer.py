@@ -1,4 +1,4 @@
-"""The layer of `benchmarks.attention` in torch_geometric; the one module that imports it."""
+"""The layer of `benchmarks.attention` in torch_geometric, which only this module imports."""
 
 from collections.abc import Callable
 
@@ -17,15 +17,15 @@ def forward_and_gradient(
   heads: int,
   features: int,
 ) -> Callable[[], float]:
-  """A call of `GATConv` with edge features and of its gradient.
+  """Returns a function that computes a `GATConv` with edge features, and its gradient.
 
   Args:
-    nodes: `[n, F]`.
-    senders: `[e]`, edges from nodes to themselves included.
-    receivers: `[e]`.
-    edges: `[e, E]` float32.
-    heads: of attention.
-    features: of each head.
+    nodes: features of the nodes, `[n, F]`.
+    senders: node from which each edge comes, `[e]`, with an edge from each node to itself.
+    receivers: node to which each edge goes, `[e]`.
+    edges: features of the edges, `[e, E]` float32.
+    heads: number of attention heads.
+    features: number of features of each head.
   """
   layer = GATConv(
     nodes.shape[1], features, heads, negative_slope=0.01, add_self_loops=False, bias=False,

@@ -1,4 +1,7 @@
-"""A masked ResNet-20 in eager PyTorch: what one writes without this library."""
+"""A masked ResNet-20 in eager PyTorch, as one would write it without this library.
+
+Benchmarks compare the library's scoring and training of masked networks with this module.
+"""
 
 from collections.abc import Callable, Sequence
 import itertools
@@ -11,11 +14,11 @@ import torch.nn.functional as F
 
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
-torch.backends.cudnn.benchmark = True  # shapes do not change: the fastest kernels are looked for
+torch.backends.cudnn.benchmark = True  # shapes are fixed: cuDNN picks the fastest kernels
 
 
 def device() -> torch.device:
-  """The one that JAX computes on, of those that PyTorch sees."""
+  """Returns the PyTorch device of the kind that JAX computes on: "cuda" or "cpu"."""
   return torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
 
 
@@ -38,7 +41,7 @@ class _Block(nn.Module):
 
 
 class MaskedResNet20(nn.Module):
-  """The CIFAR ResNet-20 of `gatprune_jax.models`, its activations multiplied by masks."""
+  """The CIFAR ResNet-20 of `gatprune_jax.models`, with activations multiplied by masks."""
 
   def __init__(self):
     super().__init__()
@@ -53,7 +56,12 @@ class MaskedResNet20(nn.Module):
     self.mask_widths = [16] + [width for width in widths[1:] for _ in range(2)]
 
   def forward(self, x, masks):
-    """Logits of images; one mask for each array of `mask_widths`."""
+    """Computes logits `[n, 10]`.
+
+    Args:
+      x: images `[n, 3, H, W]`.
+      masks: one mask `[1, width, 1, 1]` for each width of `mask_widths`.
+    """
     x = F.relu(self.norm(self.stem(x))) * masks[0]
     for block, inner, outer in zip(self.blocks, masks[1::2], masks[2::2], strict=True):
       x = block(x, inner, outer)
@@ -63,20 +71,22 @@ class MaskedResNet20(nn.Module):
 def scorer(
   num_masks: int, x: np.ndarray, calibration: np.ndarray, batch: int, layout: str, dtype: str
 ) -> Callable[[], list[float]]:
-  """Scores random masks in turn: statistics of the calibration images, then accuracy on x.
+  """Returns a function that scores random masks in turn.
+
+  For each mask it measures batch-norm statistics on the calibration images, then accuracy on x.
 
   Args:
-    num_masks: how many.
+    num_masks: number of masks.
     x: images `[n, H, W, 3]`.
     calibration: images `[m, H, W, 3]`.
     batch: images in one forward pass.
-    layout: of `FORMATS`.
-    dtype: "bfloat16" is autocast.
+    layout: a key of `FORMATS`.
+    dtype: "bfloat16" computes under autocast, "float32" does not.
   """
   network = MaskedResNet20().to(device(), memory_format=FORMATS[layout])
   norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
   for norm in norms:
-    norm.momentum = None  # the mean over batches
+    norm.momentum = None  # makes the statistics means over all batches
   masks = [_random_masks(network.mask_widths, seed) for seed in range(num_masks)]
   images, others = (_images(rows, layout).split(batch) for rows in (x, calibration))
 
@@ -99,13 +109,15 @@ def scorer(
 def trainer(
   num_candidates: int, x: np.ndarray, layout: str, dtype: str
 ) -> Callable[[], list[float]]:
-  """One step of SGD with Nesterov momentum on each of several masked networks in turn.
+  """Returns a function that takes one SGD step on each of several masked networks in turn.
+
+  SGD has Nesterov momentum; each network has a random mask and weights of its own.
 
   Args:
-    num_candidates: how many.
+    num_candidates: number of networks.
     x: images `[n, H, W, 3]`, the batch of the step.
-    layout: of `FORMATS`.
-    dtype: "bfloat16" is autocast.
+    layout: a key of `FORMATS`.
+    dtype: "bfloat16" computes under autocast, "float32" does not.
   """
   images, labels = _images(x, layout), torch.zeros(len(x), dtype=torch.long, device=device())
   candidates = []
@@ -132,7 +144,7 @@ def _autocast(dtype: str) -> torch.autocast:
 
 
 def _random_masks(widths: Sequence[int], seed: int) -> list[torch.Tensor]:
-  """Half of the channels on average, `[1, width, 1, 1]` each."""
+  """Makes masks `[1, width, 1, 1]` that keep half of the channels on average."""
   generator = torch.Generator().manual_seed(seed)
   return [
     (torch.rand(width, generator=generator) < 0.5).float().view(1, width, 1, 1).to(device())
@@ -141,6 +153,6 @@ def _random_masks(widths: Sequence[int], seed: int) -> list[torch.Tensor]:
 
 
 def _images(x: np.ndarray, layout: str) -> torch.Tensor:
-  """NHWC to PyTorch's."""
+  """Converts NHWC images to a tensor `[n, C, H, W]` on the device, in a layout of `FORMATS`."""
   images = torch.tensor(x).permute(0, 3, 1, 2)
   return images.contiguous(memory_format=FORMATS[layout]).to(device())

@@ -1,1 +1,1 @@
-"""What the mains share: command line, settings, and what every experiment begins with."""
+"""Code that the main programs share: command line, settings, data and the dense network."""

@@ -1,4 +1,4 @@
-"""How a main starts and ends: command line, signals, and words for what went wrong."""
+"""How a main program starts and ends: command line, signals, error messages and exit codes."""
 
 from collections.abc import Callable
 import contextlib
@@ -50,18 +50,19 @@ _SILENCE = flags.DEFINE_float(
 def start(main: Callable[[Settings, Run], None]) -> None:
   """Parses the command line and calls `main`.
 
-  Exit codes: 0, done; 1, one sentence on standard error says what was wrong; 75, stopped by a
-  signal at a step that is saved, and the same command goes on. Any other exception is a defect and
-  keeps its traceback. Of several processes all end where one does.
+  Exit codes: 0, the run is done; 1, one sentence on standard error says what was wrong; 75, a
+  signal stopped the run at a step that is saved, and the same command continues from there. Any
+  other exception is a defect and keeps its traceback. If one of several processes ends with an
+  error, all of them end.
   """
 
   def guarded(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # orbax tells every file it touches
+    logging.set_verbosity(logging.WARNING)  # orbax logs every file that it touches
     try:
       if len(argv) > 1:
         raise InputError(f"argument {argv[1]!r} is not a flag: use --workdir=DIR or --config.X=Y")
       settings = make_settings(_CONFIG.value)
-      config = _plain(as_tree(settings))  # complete, whatever the config file left out
+      config = _plain(as_tree(settings))  # complete, also if the config file left fields out
       if _DESCRIBE.value:
         print(describe(settings))
         return
@@ -83,7 +84,7 @@ def start(main: Callable[[Settings, Run], None]) -> None:
 
 
 def _together() -> contextlib.AbstractContextManager:
-  """What makes this process one of several, if it is."""
+  """Returns a context in which this process is joined to the others, if there are any."""
   cluster = processes.Cluster(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   if _MULTIHOST.value:
     address = cluster.coordinator
@@ -97,7 +98,10 @@ def _together() -> contextlib.AbstractContextManager:
 
 
 def last_of_each(arguments: list[str]) -> list[str]:
-  """Of arguments that set one field of the config, the last: those of tuples would add up."""
+  """Keeps only the last of the arguments that set the same field of the config.
+
+  Several arguments that set the same tuple would otherwise be concatenated.
+  """
   is_field = lambda argument: argument.startswith("--config.") and "=" in argument
   key = lambda place, argument: argument.partition("=")[0] if is_field(argument) else place
   return list({key(place, each): each for place, each in enumerate(arguments)}.values())
@@ -106,19 +110,23 @@ def last_of_each(arguments: list[str]) -> list[str]:
 def _parse(argv: list[str]) -> list[str]:
   argv = last_of_each(argv)
   if not any(argument.lstrip("-").split("=")[0] == "config" for argument in argv):
-    # Not the flag's default: fields set on the command line would be looked up in it even
-    # where another config is given.
+    # The default config is added as an argument. If it were the default value of the flag, fields
+    # on the command line would be looked up in it even if another config file is given.
     argv = [argv[0], f"--config={_DEFAULT}", *argv[1:]]
   try:
     rest = flags.FLAGS(argv)
-    _CONFIG.value.to_dict()  # a config file that failed to load fails here
+    _CONFIG.value.to_dict()  # raises the error of a config file that failed to load
     return rest
-  except Exception as error:  # a config file is a program, and may fail in any way
+  except Exception as error:  # a config file is Python code, and may raise anything
     _fail(_unknown_field(argv, error) or _last_line(error))
 
 
 def _unknown_field(argv: list[str], error: Exception) -> InputError | None:
-  """Which argument names a field that the config does not have, and what it may have meant."""
+  """Returns an error that names the argument whose field the config does not have.
+
+  The error includes the similar field that ml_collections suggests. The result is None if `error`
+  is about something else.
+  """
   if not isinstance(error, (AttributeError, KeyError)):
     return None
   # ml_collections names the missing field in its message.
@@ -135,7 +143,7 @@ def _unknown_field(argv: list[str], error: Exception) -> InputError | None:
 
 
 def _last_line(error: Exception) -> Exception:
-  """The error, of whose traceback in words only the cause is left."""
+  """Returns the error without the traceback that its message may hold: the last line, the cause."""
   *more, last = str(error).strip().splitlines() or [type(error).__name__]
   if isinstance(error, flags.Error) and not more:
     return error
@@ -148,7 +156,7 @@ def _fail(error: Exception) -> None:
 
 
 def _plain(value: Any) -> Any:
-  """The value with JSON types only."""
+  """Converts a value, and all values in it, to JSON types."""
   if isinstance(value, dict):
     return {name: _plain(item) for name, item in value.items()}
   if isinstance(value, (tuple, list)):

@@ -1,7 +1,7 @@
-"""Between frozen dataclasses and the tree of values that a config file holds.
+"""Conversion between frozen dataclasses and the nested dict of values that a config file holds.
 
-A field's name, type, default and meaning are written once, in its dataclass. A field whose value
-is a dataclass is a section of the tree.
+A field's name, type, default and meaning are written once, in its dataclass. A field whose value is
+a dataclass is a section, which is a nested dict in the tree.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ from ml_collections import ConfigDict, config_dict
 
 from gatprune_jax import InputError
 
-# Metadata of a dict field whose entries lie in the section itself, beside its other fields: the
-# section takes any name, as that of a network takes the arguments of its constructor.
+# Metadata of a dict field whose entries are set in the section itself, beside the other fields. The
+# section then takes any name. The section of a network, for example, takes all arguments of the
+# network's constructor in this way.
 OPEN = {"open": True}
 _ACCEPTED = {
   bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (tuple, list), dict: (dict,),
@@ -23,12 +24,12 @@ _ACCEPTED = {
 
 
 def is_open(field: dataclasses.Field) -> bool:
-  """Whether the field was made with the metadata `OPEN`."""
+  """Returns whether the field was made with the metadata `OPEN`."""
   return "open" in field.metadata
 
 
 def as_tree(section: Any) -> dict[str, Any]:
-  """The values of a dataclass's fields as a nested dict."""
+  """Returns the values of a dataclass's fields as a nested dict."""
   tree = {}
   for field in dataclasses.fields(section):
     value = getattr(section, field.name)
@@ -40,15 +41,16 @@ def as_tree(section: Any) -> dict[str, Any]:
 
 
 def as_config(section: Any) -> ConfigDict:
-  """The same as a ConfigDict, which a config file changes and the command line after it.
+  """Returns the values of a dataclass's fields as a ConfigDict.
 
-  A number that is None by default can be set there too.
+  A config file changes this ConfigDict, and after that the command line does. Both can also set a
+  number that is None by default.
   """
   return ConfigDict(_with_placeholders(as_tree(section)))
 
 
 def _with_placeholders(tree: dict[str, Any]) -> dict[str, Any]:
-  """The tree with what tells a ConfigDict that a None will be a number."""
+  """Replaces each None by a placeholder, so that a ConfigDict accepts a number in its place."""
   kept = lambda value: config_dict.placeholder(float) if value is None else value
   return {
     name: _with_placeholders(value) if isinstance(value, dict) else kept(value)
@@ -57,15 +59,15 @@ def _with_placeholders(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def made(cls: type, tree: Any, where: str) -> Any:
-  """The dataclass with the values of a tree, and its defaults for the fields that the tree lacks.
+  """Makes a dataclass from a nested dict; fields that the dict lacks keep their defaults.
 
   Args:
     cls: the dataclass.
-    tree: as config files and command lines made it.
-    where: what errors call it.
+    tree: the values, as config file and command line set them.
+    where: what the section is called in error messages.
 
   Raises:
-    InputError: a field that is unknown, of another type, or refused by its dataclass.
+    InputError: if a field is unknown, has a value of another type, or is refused by its dataclass.
   """
   if not isinstance(tree, dict):
     raise InputError(f"{where} is {tree!r}: it must have fields of its own")
@@ -93,10 +95,15 @@ def _made_field(kind: Any, value: Any, where: str) -> Any:
 
 
 def changed(tree: Mapping[str, Any], changes: Any, where: str) -> dict[str, Any]:
-  """A nested dict with some of its values replaced.
+  """Returns a copy of a nested dict with some of its values replaced.
+
+  Args:
+    tree: the nested dict.
+    changes: the new values, as a nested dict with some of the keys of `tree`.
+    where: what the changes are called in error messages.
 
   Raises:
-    InputError: where a change is of no field.
+    InputError: if `changes` has a key that `tree` lacks, or is not a dict.
   """
   if not isinstance(changes, dict):
     raise InputError(f"{where} is {changes!r}: it must be fields of a search, with their values")
@@ -111,7 +118,7 @@ def changed(tree: Mapping[str, Any], changes: Any, where: str) -> dict[str, Any]
 
 
 def refuse_infinite(tree: Mapping[str, Any], where: str) -> None:
-  """Raises InputError for NaN and infinity, which no comparison of a dataclass would refuse."""
+  """Raises InputError for NaN and infinity, which the checks of the dataclasses could let pass."""
   for name, value in tree.items():
     if isinstance(value, dict):
       refuse_infinite(value, f"{where}.{name}")

@@ -1,4 +1,4 @@
-"""The dense network that both mains begin with: made, trained or restored."""
+"""The dense network that the main programs start from: it is made, then trained or restored."""
 
 from collections.abc import Callable
 import dataclasses
@@ -29,22 +29,22 @@ class Dense(NamedTuple):
   """A network before it is trained."""
 
   name: str
-  network: Network  # its variables are without values, or the factory's
+  network: Network  # variables: shapes and dtypes only, or the values of the factory
   init: Callable[[jax.Array], Any]  # key -> variables
 
 
 def load_data(settings: Settings) -> Dataset:
-  """The configured data set, cut by the configured seed."""
+  """Loads the configured data set, cut into its parts by the configured seed."""
   return load_dataset(settings, settings.seed)
 
 
 def make_network(settings: Settings, data: Dataset) -> Dense:
   """Builds the configured network for the data's images and classes.
 
-  Its functions take images as they are stored: what scales pixels is part of the network.
+  The network's functions take images as they are stored, and scale the pixels themselves.
   """
   if not settings.dense.trained:
-    steps_per_epoch(settings.dense.recipe, data.train)  # refuses a batch that does not fit
+    steps_per_epoch(settings.dense.recipe, data.train)  # raises if a batch does not fit
   made = _from_factory(settings, data) if settings.model.factory else _from_name(settings, data)
   if data.pixels is None:
     return made
@@ -56,7 +56,7 @@ def make_network(settings: Settings, data: Dataset) -> Dense:
 
 
 def _from_name(settings: Settings, data: Dataset) -> Dense:
-  """One of the project's own networks; where weights are configured, they are its initial ones."""
+  """Makes a network of `gatprune_jax.models`; configured weights become its initial variables."""
   model = settings.model
   module = models.model(model.name, data.num_classes, **model.options)
   example = jax.ShapeDtypeStruct((1, *data.train.x.shape[1:]), jnp.float32)
@@ -72,10 +72,10 @@ def _from_name(settings: Settings, data: Dataset) -> Dense:
 
 
 def _from_factory(settings: Settings, data: Dataset) -> Dense:
-  """The network that a user's own function makes.
+  """Makes the network by a function of the user, which `model.factory` names.
 
   Raises:
-    InputError: where the function is not found, fails, or returns something else.
+    InputError: if the function is not found, fails, or does not return a `Network`.
   """
   factory = settings.model.factory
   module, _, name = factory.partition(":")
@@ -109,9 +109,18 @@ def _from_factory(settings: Settings, data: Dataset) -> Dense:
 
 
 def train_dense(settings: Settings, dense: Dense, data: Dataset, logger: RunLogger) -> Any:
-  """Trains the dense network and saves it; restores it where it is there already.
+  """Trains the dense network and saves it, or restores it if it is saved already.
 
-  Variables that are configured to be trained already are returned as they are.
+  If `dense.trained` is set, the initial variables are returned without training.
+
+  Args:
+    settings: settings of the experiment.
+    dense: the untrained network, from `make_network`.
+    data: its train part trains the network; accuracy on its select part is logged.
+    logger: logs and saves the training, and has the place of the trained network.
+
+  Returns:
+    The trained variables.
   """
   network = dense.network
   if settings.dense.trained:
@@ -141,10 +150,12 @@ def train_dense(settings: Settings, dense: Dense, data: Dataset, logger: RunLogg
 
 
 def restore_dense(settings: Settings, network: Network) -> Any:
-  """The variables that `experiments.train` left in the workdir `settings.dense.checkpoint`.
+  """Restores the variables that `experiments.train` saved in `settings.dense.checkpoint`.
 
   Raises:
-    InputError: where there are none that fit, or they were trained on images that judge here.
+    InputError: if the workdir has no variables that fit the network, or if they were trained with
+      another seed, data set or number of images of a part. In the latter case they may have learned
+      images that are in the reward, select or test part here.
   """
   path = settings.dense.checkpoint
   variables = _restore(place_of(path, "dense"), network)
@@ -153,7 +164,7 @@ def restore_dense(settings: Settings, network: Network) -> Any:
     images = settings.images
     here = {"seed": settings.seed, "dataset": settings.dataset}
     there = {name: trained[name] for name in here}
-    for part in ("reward", "select", "test"):  # train is what they leave, or a part of it
+    for part in ("reward", "select", "test"):  # the train part is taken from the rest
       here[f"images.{part}"] = getattr(images, part)
       there[f"images.{part}"] = trained["images"][part]
     for name in here:
@@ -167,10 +178,10 @@ def restore_dense(settings: Settings, network: Network) -> Any:
 
 
 def refuse_checkpoint(settings: Settings) -> None:
-  """For mains that train their dense networks.
+  """Refuses `dense.checkpoint`, for main programs that train the dense network themselves.
 
   Raises:
-    InputError: where a trained one is given.
+    InputError: if a checkpoint is given.
   """
   if settings.dense.checkpoint:
     raise InputError(
@@ -185,5 +196,5 @@ def _restore(path: str, network: Network) -> Any:
 
 
 def accuracy(network: Network, variables: Any, split: Split) -> float:
-  """Share of a split's images that a network classifies correctly."""
+  """Returns the share of a split's images that a network classifies correctly."""
   return mean_score(network, CLASSIFICATION, variables, split)

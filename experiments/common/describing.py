@@ -1,4 +1,4 @@
-"""The listing of all fields of a config, generated from the dataclasses that they belong to."""
+"""The listing of all fields of a config, generated from the docstrings of their dataclasses."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -10,17 +10,17 @@ from docstring_parser import DocstringStyle, parse
 from experiments.common.config_tree import is_open
 
 _WIDTH = 100
-_COLUMN = 40  # where meanings begin
+_COLUMN = 40  # column in which the meanings begin
 
 
 def describe(section: Any) -> str:
-  """Every field as `section.field = value  # meaning`, and a heading over each section."""
+  """Lists every field as `section.field = value  # meaning`, with a heading over each section."""
   title = "As config.FIELD in a config file, or --config.FIELD=VALUE on the command line."
   return "\n\n".join(_blocks(section, "", title))
 
 
 def meanings(cls: type) -> dict[str, str]:
-  """What the docstrings of a dataclass, and of those that it inherits from, say of each field."""
+  """Reads the meaning of each field from the docstrings of a dataclass and of its parents."""
   parents = [parent for parent in reversed(cls.__mro__) if dataclasses.is_dataclass(parent)]
   return {
     told.arg_name: " ".join(told.description.split())
@@ -30,7 +30,7 @@ def meanings(cls: type) -> dict[str, str]:
 
 
 def _blocks(section: Any, prefix: str, title: str) -> Iterator[str]:
-  """A block of lines for the section's own fields, then those of the sections in it."""
+  """Yields a block of lines for the section's own fields, then the blocks of inner sections."""
   told, lines, inner = meanings(type(section)), [], []
   for field in dataclasses.fields(section):
     name, value, meaning = prefix + field.name, getattr(section, field.name), told[field.name]
@@ -52,7 +52,7 @@ def _heading(title: str) -> str:
 
 
 def _line(name: str, value: Any, meaning: str) -> str:
-  """The field and its value, with its meaning beside it, or below where there is no place."""
+  """Returns `name = value` with the meaning beside it, or below it if the value is too long."""
   left = f"{name} = {value!r}"
   margin = " " * _COLUMN + "  # "
   comment = textwrap.fill(meaning, _WIDTH, initial_indent=margin, subsequent_indent=margin)

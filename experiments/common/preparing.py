@@ -1,4 +1,4 @@
-"""From settings to what all methods of an experiment start from."""
+"""Makes, from the settings, what all methods of an experiment start from."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,22 +14,22 @@ from gatprune_jax.search import PruningProblem, check_search, make_problem
 
 
 class Prepared(NamedTuple):
-  """All that is known before there are weights."""
+  """What can be made of the settings before the weights are trained."""
 
   data: Dataset
   dense: dense.Dense
-  constraints: Constraints  # the graph of its channels, budgets and floors
+  constraints: Constraints  # the network's channel graph, budgets and floors
 
 
 def prepare(settings: Settings, limits: Mapping[str, float]) -> Prepared:
-  """Loads data, makes the network and finds its channels; writes nothing.
+  """Loads the data, makes the network and traces its channels; writes nothing.
 
   Args:
-    settings: of the experiment.
+    settings: settings of the experiment.
     limits: {resource: largest share of the dense network's cost}.
 
   Raises:
-    InputError: where the settings do not fit the data, or the budgets cannot be reached.
+    InputError: if the settings do not fit the data, or the budgets cannot be reached.
   """
   data = dense.load_data(settings)
   made = dense.make_network(settings, data)
@@ -43,7 +43,13 @@ def prepare(settings: Settings, limits: Mapping[str, float]) -> Prepared:
 
 
 def problem_of(settings: Settings, prepared: Prepared, variables: Any) -> PruningProblem:
-  """What is to be pruned, once there are weights; see `make_problem`."""
+  """Makes the pruning problem of the trained network; see `make_problem`.
+
+  Args:
+    settings: settings of the experiment.
+    prepared: data, dense network and constraints, from `prepare`.
+    variables: variables of the trained dense network.
+  """
   network = prepared.dense.network.with_variables(variables)
   return make_problem(
     network, prepared.constraints, prepared.data,

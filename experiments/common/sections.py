@@ -1,4 +1,4 @@
-"""Sections of a config that only experiments have; the others are settings of the library."""
+"""Sections of a config that only experiments have; the other sections belong to the library."""
 
 from collections.abc import Iterable
 import dataclasses
@@ -14,20 +14,21 @@ from gatprune_jax.runs.logger import path_name
 from gatprune_jax.search import SEARCHES
 from gatprune_jax.training import Recipe
 
-_VARIANT = re.compile("[A-Za-z0-9][A-Za-z0-9 ,.+=_-]{0,99}")  # names become those of directories
+_VARIANT = re.compile("[A-Za-z0-9][A-Za-z0-9 ,.+=_-]{0,99}")  # names become names of directories
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """Which network.
+  """Which network is pruned.
 
   Attributes:
-    name: a key of `gatprune_jax.models.MODELS`; only a label where there is a factory.
-    dtype: of the computation: "float32", "bfloat16", or "auto", which is bfloat16 on accelerators
-      and float32 on CPU.
-    factory: "my_package.my_module:make" for a network that the project does not know: a function
-      of the number of classes and the image shape that returns a gatprune_jax Network. "": none.
-    options: the network's own, an argument of its constructor.
+    name: a key of `gatprune_jax.models.MODELS`; not used if there is a factory.
+    dtype: dtype of the computation: "float32", "bfloat16", or "auto", which is bfloat16 on
+      accelerators and float32 on CPU.
+    factory: "my_package.my_module:make" for a network that is not in `gatprune_jax.models`: a
+      function of the number of classes and the image shape that returns a gatprune_jax Network;
+      "": no factory.
+    options: the network's own option, an argument of its constructor.
   """
 
   name: str = "resnet20"
@@ -36,7 +37,10 @@ class ModelConfig:
   options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata=OPEN)
 
   def __post_init__(self):
-    """Refuses an unknown dtype, what names no function, and dropout: training gives it no key."""
+    """Refuses an unknown dtype, a factory that names no function, and dropout.
+
+    Dropout is refused because training passes it no random key.
+    """
     if self.dtype not in DTYPES:
       raise InputError(f"model dtype {self.dtype!r} is unknown: choose from {', '.join(DTYPES)}")
     module, _, function = self.factory.partition(":")
@@ -52,15 +56,15 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DenseConfig:
-  """Where the trained network comes from that is pruned.
+  """Where the trained dense network comes from.
 
   Attributes:
     checkpoint: workdir of a finished experiments.train, whose network experiments.prune prunes;
-      "": it is trained first.
-    weights: PyTorch file that training starts from; "": random weights.
-    trained: whether the variables of model.factory or dense.weights are trained already: they are
-      pruned as they are, without training.
-    recipe: how the dense network is trained. There is no teacher: distillation is 0.
+      "": the dense network is trained first.
+    weights: PyTorch file of the weights that training starts from; "": random weights.
+    trained: whether the variables of model.factory or dense.weights are trained already; the
+      network is then pruned without being trained first.
+    recipe: how the dense network is trained; distillation must be 0, because there is no teacher.
   """
 
   checkpoint: str = ""
@@ -73,7 +77,7 @@ class DenseConfig:
   )
 
   def __post_init__(self):
-    """Refuses a teacher, and two trained networks."""
+    """Refuses distillation, and a checkpoint beside variables that are trained already."""
     if self.recipe.distillation != 0:
       raise InputError("dense.recipe.distillation must be 0: the dense network has no teacher")
     if self.trained and self.checkpoint:
@@ -88,12 +92,12 @@ class CompareConfig:
   """What `experiments.compare` runs.
 
   Attributes:
-    seeds: of the experiments, one dense network each.
-    budgets: largest shares of the MACs, each of which every method is brought to.
-    variants: of the agent, {name: {field of search: other value}}; the searches get as many masks
-      as the first of them.
-    searches: keys of `gatprune_jax.search.SEARCHES`, beside the agent.
-    finetune: whether networks are fine-tuned; False stops before.
+    seeds: seeds of the experiment; each has a dense network of its own.
+    budgets: largest shares of the dense network's MACs; every method prunes to each of them.
+    variants: variants of the agent, {name: {field of search: other value}}; the searches may score
+      as many masks as the first variant.
+    searches: searches that are compared with the agent, keys of `gatprune_jax.search.SEARCHES`.
+    finetune: whether the pruned networks are fine-tuned; if not, they are judged as they are.
   """
 
   seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -103,13 +107,13 @@ class CompareConfig:
   finetune: bool = True
 
   def __post_init__(self):
-    """Refuses what there is nothing to compare of."""
+    """Refuses empty, repeated or invalid seeds, budgets, variants and searches."""
     if not self.seeds or not self.budgets or not self.variants:
       raise InputError(
         f"compare seeds {self.seeds}, budgets {self.budgets} and variants "
         f"{tuple(self.variants)}: name one of each at least"
       )
-    valid = all(type(seed) is int and 0 <= seed < 2**32 for seed in self.seeds)  # no bool
+    valid = all(type(seed) is int and 0 <= seed < 2**32 for seed in self.seeds)  # excludes bool
     if not valid or len(set(self.seeds)) < len(self.seeds):
       raise InputError(
         f"compare seeds {self.seeds} must be distinct whole numbers, at least 0 and below 2**32"
@@ -131,7 +135,10 @@ class CompareConfig:
 
 
 def _check_variants(names: Iterable[Any]) -> None:
-  """Refuses names that are those of other methods or phases, or would share their places."""
+  """Refuses invalid names of variants, and names that other methods, phases or variants have.
+
+  Names that would give the same directory count as the same name.
+  """
   pruners = map(" ".join, itertools.product(CRITERIA, SCOPES))
   others = ("dense", "training", "finetune", *SEARCHES, *pruners)
   taken = {path_name(name): name for name in others}

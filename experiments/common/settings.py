@@ -1,4 +1,4 @@
-"""A whole experiment as frozen settings: every field is checked here, before anything is done."""
+"""Frozen settings of a whole experiment; every field is checked when the settings are made."""
 
 import dataclasses
 
@@ -17,22 +17,24 @@ from gatprune_jax.training import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Settings(DataConfig):
-  """A whole experiment; its tree of fields is that of a config file.
+  """Settings of a whole experiment; a config file has the same sections and fields.
 
   Attributes:
-    seed: of the data's cuts, initial weights, order of images and search.
+    seed: seed of the cut of the data, the initial weights, the order of images and the search.
     model: which network is pruned.
     dense: the trained network that pruning starts from.
-    budgets: largest share of the dense network's cost, by resource, above 0; 1 does not constrain,
-      None does not even count.
-    criteria: saliency scores: baselines, and features of the agent; "random" is only a baseline.
-    search: how the agent searches; those that it is compared with use what applies to them.
+    budgets: largest share of the dense network's cost for each resource, above 0 and at most 1; 1
+      does not constrain the resource, None leaves it out.
+    criteria: saliency scores, which are baselines and also features of the agent; "random" is only
+      a baseline.
+    search: settings of the agent's search; the other searches use those that apply to them.
     finetune: training of the pruned networks, the same for every method.
-    finetune_side_by_side: True fine-tunes all networks in one step, compiled once, each as wide as
-      the widest; False fine-tunes compact networks one after the other, which pays on a CPU where
-      training them takes longer than compiling them.
-    compare: of experiments.compare only, which takes its seeds and budgets instead of the above.
-    checkpoints: how often a run is saved, to go on from there after an interruption.
+    finetune_side_by_side: True fine-tunes all networks in one step, which is compiled once and in
+      which each network is as wide as the widest; False fine-tunes compact networks one after the
+      other, which is faster on a CPU if training them takes longer than compiling them.
+    compare: settings of experiments.compare alone, which uses the seeds and budgets in this section
+      instead of seed and budgets.
+    checkpoints: how often a run is saved, so that it can continue after an interruption.
   """
 
   seed: int = 0
@@ -49,7 +51,7 @@ class Settings(DataConfig):
   checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
   def __post_init__(self):
-    """Refuses what no experiment can use."""
+    """Refuses values that no experiment can use."""
     super().__post_init__()
     if not 0 <= self.seed < 2**32:
       raise InputError(f"seed is {self.seed}: it must be at least 0 and below 2**32")
@@ -64,14 +66,14 @@ class Settings(DataConfig):
 
   @property
   def limits(self) -> dict[str, float]:
-    """The budgets of the resources that count."""
+    """The budgets that are not None, {resource: share of the dense network's cost}."""
     return {name: limit for name, limit in self.budgets.items() if limit is not None}
 
   def variant(self, name: str) -> SearchConfig:
-    """The agent's search in one of the variants that are compared.
+    """Returns the settings of the agent's search in one of the variants that are compared.
 
     Raises:
-      InputError: where it changes what a search does not have, or to what no search can use.
+      InputError: if the variant changes a field that a search lacks, or to an unusable value.
     """
     changes = self.compare.variants[name]
     tree = changed(as_tree(self.search), changes, f"compare variant {name!r}")
@@ -79,15 +81,15 @@ class Settings(DataConfig):
 
 
 def default_config() -> ConfigDict:
-  """What a config file starts from, and changes where its experiment differs."""
+  """Returns the default settings, which a config file changes where its experiment differs."""
   return as_config(Settings())
 
 
 def make_settings(config: ConfigDict) -> Settings:
-  """The settings that a config file and the command line have made.
+  """Makes the settings from what the config file and the command line have set.
 
   Raises:
-    InputError: a value that no experiment can use.
+    InputError: if a field is unknown, or a value is one that no experiment can use.
   """
   tree = config.to_dict()
   refuse_infinite(tree, "config")

@@ -5,7 +5,7 @@ Reference: the network of He et al. 2016, arXiv 1512.03385, section 4.2, with 10
 Command: as cifar10_resnet20.py, with --config=experiments/configs/cifar100_resnet56.py
 Hardware: one accelerator. Time and numbers: not measured yet.
 
-`:runlocal` takes a minute on a CPU and learns nothing.
+The variant `:runlocal` takes a minute on a CPU and learns nothing.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ Reference: Simonyan and Zisserman 2015, arXiv 1409.1556, configuration E, with b
 Command: as cifar10_resnet20.py, with --config=experiments/configs/cifar100_vgg19.py
 Hardware: one accelerator. Time and numbers: not measured yet.
 
-`:runlocal` takes a minute on a CPU and learns nothing.
+The variant `:runlocal` takes a minute on a CPU and learns nothing.
 """
 
 from ml_collections import ConfigDict

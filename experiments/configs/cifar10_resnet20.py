@@ -5,13 +5,13 @@ Reference: He et al. 2016, arXiv 1512.03385, section 4.2: option A, 269,722 para
 Command: python -m experiments.train --workdir=/tmp/dense --config.data_dir=TFDS \\
   --config=experiments/configs/cifar10_resnet20.py
   and experiments.prune with the same two flags and --config.dense.checkpoint=/tmp/dense
-Hardware: one accelerator. Time and numbers: not measured yet. From published weights on two CPU
-  cores: README.md, "CIFAR and ImageNet".
+Hardware: one accelerator. Time and numbers: not measured yet. Numbers from published weights on two
+  CPU cores are in README.md, "CIFAR and ImageNet".
 
-`:cpu` is a small experiment for two CPU cores that starts from published weights
-(`--config.dense.weights=FILE`): few images, masks and epochs, for all methods alike. A seed of
-experiments.compare takes twelve minutes on one core; numbers are in experiments/RESULTS.md.
-`:runlocal` takes a minute on a CPU and learns nothing.
+The variant `:cpu` is a small experiment for two CPU cores that starts from published weights
+(`--config.dense.weights=FILE`). It has few images, masks and epochs, for all methods alike. A seed
+of experiments.compare takes twelve minutes on one core; numbers are in experiments/RESULTS.md.
+The variant `:runlocal` takes a minute on a CPU and learns nothing.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,11 @@
-"""One part of the agent changed at a time, on the digits problem at a fifth of the MACs.
+"""Ablations: one part of the agent is changed at a time, on digits at a fifth of the MACs.
 
-Reference: the full agent of digits_resnet8.py, which the first variant is. Binary actions against
-  ratios with L1 is "agent" against "ratio_agent".
+Reference: the full agent of digits_resnet8.py, which is the first variant. The search "ratio_agent"
+  is one more ablation: it learns a ratio for each group and ranks the channels by L1 norm, where
+  the agent decides on each channel.
 Command: python -m experiments.compare --workdir=/tmp/ablations \\
   --config=experiments/configs/digits_ablations.py
-Hardware: one CPU core, seven minutes a seed (`compare.seeds`, five).
+Hardware: one CPU core, seven minutes a seed (there are five, `compare.seeds`).
 Numbers: experiments/RESULTS.md, "Ablations".
 """
 

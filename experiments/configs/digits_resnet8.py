@@ -1,4 +1,4 @@
-"""ResNet-8 on scikit-learn's digits, pruned to a quarter of its MACs: the embedded default.
+"""ResNet-8 on scikit-learn's digits, pruned to a quarter of its MACs: the default config.
 
 Reference: method of arXiv 2509.10526; the network is the CIFAR ResNet of arXiv 1512.03385 with
   n = 1 and option-B shortcuts, 224 channels.
@@ -6,7 +6,7 @@ Command: python -m experiments.prune --workdir=/tmp/digits
 Hardware: 2 CPU cores.
 Time and numbers: see README.md, "Results".
 
-`:runlocal` takes a minute on a CPU and learns nothing.
+The variant `:runlocal` takes a minute on a CPU and learns nothing.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.dataset = "digits"
   config.images.update({"reward": 400, "select": 300, "test": 400})
   config.model.update({"name": "resnet8", "widths": (16, 32, 64), "shortcut": "B"})
-  config.dense.recipe.update({"epochs": 60, "shift": 1})  # no flip: digits have a left and a right
+  config.dense.recipe.update({"epochs": 60, "shift": 1})  # no flip: a mirrored digit is not a digit
   config.budgets.macs = 0.25
   config.search.update({"updates": 54, "calibration_batch": 256})
   config.finetune.update({"epochs": 40, "warmup_epochs": 1.0, "shift": 1})

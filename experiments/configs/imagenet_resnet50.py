@@ -4,14 +4,14 @@ Reference: He et al. 2016, arXiv 1512.03385, table 1, stride in the 3x3 convolut
   weights (IMAGENET1K_V1) have 76.13 % on the validation images.
 Command: python -m experiments.train --workdir=/tmp/dense --config.data_dir=TFDS \\
   --config=experiments/configs/imagenet_resnet50.py
-  and experiments.prune with the same two flags and --config.dense.checkpoint=/tmp/dense, or with
-  --config.dense.weights=resnet50.pth in the first
+  and experiments.prune with the same two flags and --config.dense.checkpoint=/tmp/dense; to train
+  from torchvision's weights, add --config.dense.weights=resnet50.pth to the first command
 Hardware: one accelerator with 80 GB, and eight or more CPU cores to decode. Time and numbers: not
   measured yet.
 
 The test part is the validation split. Reward and select are cut from the training images.
-`:runlocal` is a ResNet-18 on crops of 64 pixels, takes a minute or two on a CPU and learns nothing;
-on the whole data set, the first run reads all labels before.
+The variant `:runlocal` is a ResNet-18 on crops of 64 pixels. It takes a minute or two on a CPU and
+learns nothing. The first run on the whole data set reads the labels of all images before it starts.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,17 @@ from ml_collections import ConfigDict
 def apply(
   name: str, config: ConfigDict, variant: str, others: Mapping[str, Callable] | None = None
 ) -> ConfigDict:
-  """The config, changed in place as the variant says; "" changes nothing."""
+  """Changes a config in place to one of its variants, and returns the config.
+
+  Args:
+    name: name of the config, for the error message.
+    config: the config that is changed.
+    variant: "runlocal" or a key of `others`; "" changes nothing.
+    others: {name of a further variant: function that changes a config in place}.
+
+  Raises:
+    ValueError: an unknown variant.
+  """
   changes = {"": lambda config: None, "runlocal": run_locally, **(others or {})}
   if variant not in changes:
     raise ValueError(
@@ -19,7 +29,7 @@ def apply(
 
 
 def run_locally(config: ConfigDict) -> None:
-  """The whole experiment on a handful of images; it learns nothing, and mostly compiles."""
+  """Shrinks the experiment to a handful of images; it learns nothing, and mostly compiles."""
   config.images.update({"train": 48, "reward": 24, "select": 16, "test": 16})
   for recipe in (config.dense.recipe, config.finetune):
     recipe.update({"epochs": 1, "batch_size": 16, "warmup_epochs": 0.0})

@@ -1,4 +1,4 @@
-"""The agent: what it sees, its policy, how it learns. It knows nothing of how masks are scored."""
+"""The agent: its observation, policy, rewards and learner; independent of how masks are scored."""
 
 from gatprune_jax.agent.critic import (
   CriticConfig,

@@ -1,9 +1,10 @@
-"""The critic: a surrogate of the reward as a function of the mask, learned from all scored masks.
+"""The critic: a surrogate of the reward as a function of the mask, fitted to scored masks.
 
-The score is a deterministic function of the mask, so that every scored pair stays valid however
-the policy moves. The surrogate is linear, Q(m) = q + w . (m - c): under independent bits with
-probabilities p its expectation is Q(p), exactly, which makes it a control variate. The costs in the
-utility are known functions of the mask; they are linearised at p, not learned.
+The score is a deterministic function of the mask, so a mask and its score stay valid training data
+however much the policy changes. The surrogate is linear, Q(m) = q + w . (m - c). If the bits are
+independent with probabilities p, the expectation of Q is exactly Q(p), so the surrogate can serve
+as a control variate of the policy gradient. The costs in the utility are known functions of the
+mask, so they are linearised at p instead of being learned.
 """
 
 from collections.abc import Callable
@@ -18,21 +19,23 @@ from gatprune_jax.agent.ppo import leave_one_out
 from gatprune_jax.errors import InputError
 from gatprune_jax.runtime.maps import over_rows
 
-# Ridge penalties to choose from, in units of the variance of a standardised reward: from "every
-# channel explains" to "nothing is explained".
+# Ridge penalties to choose from, in units of the variance of a standardised reward. With the
+# smallest one every channel explains part of the reward; with the largest one hardly any of the
+# reward is explained.
 _RIDGES = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class CriticConfig:
-  """How the surrogate is fitted and used.
+  """Settings of the critic: how the surrogate is fitted and used.
 
   Attributes:
-    window: latest scored masks that it is fitted to; 0 is no critic.
-    prior: c, the prior variance of weights along the channel features, relative to that of each
-      channel's own.
-    residual_weight: alpha, of what the surrogate does not explain. 1 is unbiased; less trades a
-      bias for less variance.
+    window: number of the latest scored masks to which the surrogate is fitted; 0 switches the
+      critic off.
+    prior: c, the prior variance of the part of the weights that is linear in the channel features,
+      relative to the prior variance of the part that is separate for each channel.
+    residual_weight: alpha, the weight of the part of the utility that the surrogate does not
+      explain. 1 gives an unbiased policy gradient; a smaller value has a bias but less variance.
   """
 
   window: int = 512
@@ -40,46 +43,48 @@ class CriticConfig:
   residual_weight: float = 0.5
 
   def __post_init__(self):
-    """Refuses values that cannot be fitted."""
+    """Raises InputError for negative values."""
     for field in dataclasses.fields(self):
       if (value := getattr(self, field.name)) < 0:
         raise InputError(f"critic {field.name} is {value}: it must not be negative")
 
 
 class Surrogate(NamedTuple):
-  """Q(m) = value + weights . (m - centre)."""
+  """Linear function of the mask, Q(m) = value + weights . (m - centre)."""
 
   weights: jax.Array  # [N]
   centre: jax.Array  # [N]
   value: jax.Array  # scalar
 
   def __call__(self, masks: jax.Array) -> jax.Array:
-    """Q of masks `[..., N]`, `[...]`."""
+    """Returns Q `[...]` of masks `[..., N]`."""
     return self.value + masks @ self.weights - self.centre @ self.weights
 
 
 def fit_surrogate(
   masks: jax.Array, rewards: jax.Array, valid: jax.Array, features: jax.Array, prior: float
 ) -> Surrogate:
-  """Ridge regression of rewards on masks: the posterior mean under w ~ N(0, I + c F F^T).
+  """Fits rewards to masks by ridge regression: the posterior mean under w ~ N(0, I + c F F^T).
 
   With Z the centred masks, y the standardised rewards and K = Z Z^T + c (Z F)(Z F)^T:
 
     a = (K + r I)^-1 y          w = Z^T a + c F (Z F)^T a
 
-  The ridge r is the one of a few with the least squared leave-one-out error, which is
-  a_b / [(K + r I)^-1]_bb for row b. With the Cholesky factor L of K + r I, the inverse is
-  L^-T L^-1, and its diagonal the squared lengths of the columns of L^-1.
+  The ridge r is chosen from a few candidates: it has the smallest sum of squared leave-one-out
+  errors. The leave-one-out error of row b is a_b / [(K + r I)^-1]_bb. With the Cholesky factor L of
+  K + r I, the inverse is L^-T L^-1, and its diagonal holds the squared lengths of the columns of
+  L^-1.
 
   Args:
-    masks: `[W, N]`.
-    rewards: `[W]`.
-    valid: `[W]` bool, the rows to use.
-    features: F, `[N, D]`, standardised.
-    prior: c.
+    masks: `[W, N]`, 1 = keep.
+    rewards: reward of each mask, `[W]`.
+    valid: `[W]` bool, True for the rows to use.
+    features: F, the features of each channel, `[N, D]`, standardised.
+    prior: c, see `CriticConfig`.
   """
   chex.assert_rank([masks, rewards, valid, features], [2, 1, 1, 2])
-  with jax.default_matmul_precision("highest"):  # rounded more, K is not positive definite
+  # With the products rounded to a lower precision, K would not be positive definite.
+  with jax.default_matmul_precision("highest"):
     return _fit(masks, rewards, valid, features, prior)
 
 
@@ -111,13 +116,13 @@ def utility_surrogate(
   price: jax.Array,
   probabilities: jax.Array,
 ) -> Surrogate:
-  """The utility (R(m) - lambda . v(m)) / (1 + sum lambda) as a linear function of the mask.
+  """Linearises the utility (R(m) - lambda . v(m)) / (1 + sum lambda) in the mask.
 
   Args:
     reward: R, from `fit_surrogate`.
-    violations: v, of a mask `[N]`; linearised around the probabilities.
+    violations: v, maps a mask `[N]` to `[K]`; it is linearised at the probabilities.
     price: the multipliers lambda, `[K]`.
-    probabilities: of "keep", `[N]`; the centre of the result.
+    probabilities: probability of "keep" of each channel, `[N]`; the centre of the result.
   """
   chex.assert_rank([price, probabilities], 1)
   violation, pull = jax.vjp(violations, probabilities)
@@ -133,18 +138,22 @@ def utility_surrogate(
 def counterfactual_advantages(
   utility: jax.Array, bits: jax.Array, probabilities: jax.Array, surrogate: Surrogate, alpha: float
 ) -> jax.Array:
-  """A_bi = alpha [U_b - Q(x_b)] + w_i (x_bi - p_i), over the root mean square of A, `[B, N]`.
+  """A_bi = alpha [U_b - Q(x_b)] + w_i (x_bi - p_i), divided by the root mean square of A.
 
-  The residual has its leave-one-out mean subtracted. The second term is what the surrogate
-  expects of bit i alone, against the policy's average bit. With alpha = 1 and a surrogate that
-  has not seen these samples, the policy gradient is unbiased for independent bits.
+  From each residual U_b - Q(x_b), the mean residual of the other samples is subtracted first. The
+  second term is the surrogate's prediction of the effect of bit i alone, compared with the policy's
+  average bit. With alpha = 1 and a surrogate that was not fitted to these samples, the policy
+  gradient is unbiased for independent bits.
 
   Args:
     utility: U, `[B]`, B >= 2.
-    bits: x as sampled, `[B, N]`.
-    probabilities: p, of "keep", `[B, N]`.
-    surrogate: Q, of the utility.
+    bits: x, the sampled bits, `[B, N]`.
+    probabilities: p, the probability of "keep" of each bit, `[B, N]`.
+    surrogate: Q, a surrogate of the utility.
     alpha: weight of the residual.
+
+  Returns:
+    The advantage A of each bit, `[B, N]`.
   """
   chex.assert_rank([utility, bits, surrogate.weights], [1, 2, 1])
   chex.assert_equal_shape([bits, probabilities])

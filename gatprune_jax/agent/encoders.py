@@ -1,6 +1,6 @@
-"""Graph networks that let the nodes of an observation know of each other, by name.
+"""Encoders by name: graph networks that exchange information between an observation's nodes.
 
-A new one is an entry of `ENCODERS`.
+A new encoder is one entry of `ENCODERS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,16 +18,17 @@ from gatprune_jax.kernels.attention import Bipartite, lay_out
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-  """The policy's encoder.
+  """Settings of the policy's encoder.
 
   Attributes:
-    encoder: "gat" (graph attention), "jraph" (the same by jraph's own layer, much slower, for
-      comparison) or "none" (each channel sees its own features only).
-    layers: graph-attention layers.
+    encoder: "gat" (graph attention), "jraph" (the same network with jraph's own layer, much slower,
+      for comparison) or "none" (the encoder exchanges nothing between channels).
+    layers: number of graph-attention layers.
     heads: attention heads of each layer.
     head_features: features per head; the hidden width is heads * head_features.
-    edge_norms: whether attention sees the norm of the kernel between two channels. Without them
-      it costs O((n + m) log n) for a layer of n inputs and m outputs, not O(n m).
+    edge_norms: whether the norm of the kernel between two channels is a feature of their edge.
+      Without the norms, attention over a wide layer of n inputs and m outputs costs
+      O((n + m) log n) instead of O(n m).
   """
 
   encoder: str = "gat"
@@ -37,7 +38,7 @@ class PolicyConfig:
   edge_norms: bool = True
 
   def __post_init__(self):
-    """Refuses sizes that are not positive, and encoders that are not known."""
+    """Raises InputError for sizes below 1 and for an unknown encoder."""
     for name in ("layers", "heads", "head_features"):
       if (value := getattr(self, name)) < 1:
         raise InputError(f"policy {name} is {value}: it must be at least 1")
@@ -48,14 +49,14 @@ class PolicyConfig:
 
 
 class Encoder(NamedTuple):
-  """A graph network in two halves, because index arrays are made on the host.
+  """Graph network in two parts, because its index arrays are computed on the host.
 
   Attributes:
-    lay_out: (sets of edges, number n of nodes) -> a tree of arrays, in the form that `encode`
-      reads; called once a search.
-    encode: (config, nodes `[n, W]`, what `lay_out` returned) -> nodes `[n, W]`, where W is
-      heads * head_features. It is called within the policy's compact method, so that it makes
-      submodules as that does.
+    lay_out: (sets of edges, number n of nodes) -> a tree of arrays in the form that `encode` reads.
+      It is called once per search.
+    encode: (config, nodes `[n, W]`, the result of `lay_out`) -> nodes `[n, W]`, where W is
+      heads * head_features. It is called inside the policy's compact method, so the Flax submodules
+      that it creates belong to the policy.
   """
 
   lay_out: Callable[[Sequence[Bipartite], int], Any]
@@ -63,7 +64,7 @@ class Encoder(NamedTuple):
 
 
 def _attention_layers(attention: Callable) -> Callable[[PolicyConfig, jax.Array, Any], jax.Array]:
-  """Pre-norm residual layers: x + Dense(ELU(GAT(LayerNorm(x))))."""
+  """Returns an encoder of pre-norm residual layers, x + Dense(ELU(GAT(LayerNorm(x))))."""
 
   def encode(config, nodes, edges):
     for index in range(config.layers):

@@ -5,9 +5,10 @@ For receiver r with incoming edges e: s -> r, head h:
   logit_eh = LeakyReLU(a_send_h . W_h x_s + a_recv_h . W_h x_r + a_edge_h . f_e)
   y_rh     = sum_e softmax_e(logit_eh) W_h x_s
 
-f_e holds the norm of the kernel between two channels and flags that all edges of a set share.
-`graph_attention` evaluates it on complete bipartite sets of edges, without a feature vector per
-edge; `jraph_attention` is the reference, on an edge list. They agree to rounding.
+The edge features f_e are the norm of the kernel between two channels, and flags that are equal for
+all edges of a set. `graph_attention` evaluates the layer on complete bipartite sets of edges and
+stores no feature vector per edge. `jraph_attention` is the reference implementation on an edge
+list. Both give the same result up to rounding.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from gatprune_jax.kernels.attention import EDGE_FEATURES, Layout, attend
 
 
 class Attention(NamedTuple):
-  """The parameters of one layer: H heads of D features each."""
+  """Parameters of one attention layer with H heads of D features each."""
 
   query: jax.Array  # [F, H, D], W
   send: jax.Array  # [H, D], a_send
@@ -31,15 +32,15 @@ class Attention(NamedTuple):
 
 
 def graph_attention(params: Attention, nodes: jax.Array, edges: Layout) -> jax.Array:
-  """One attention layer over the edges and one more from every node to itself.
+  """Applies one attention layer over the edges and one more edge from every node to itself.
 
   Args:
     params: the layer's parameters.
-    nodes: `[n, F]`.
-    edges: between the n nodes, from `lay_out`.
+    nodes: features of the nodes, `[n, F]`.
+    edges: the edges between the n nodes, from `lay_out`.
 
   Returns:
-    `[n, H * D]`, heads side by side.
+    `[n, H * D]`, the outputs of the heads concatenated.
   """
   chex.assert_rank(nodes, 2)
   x = jnp.einsum("nf,fhd->hnd", nodes, params.query)
@@ -50,11 +51,11 @@ def graph_attention(params: Attention, nodes: jax.Array, edges: Layout) -> jax.A
 
 
 class GraphAttention(nn.Module):
-  """An attention layer with learned parameters: nodes `[n, F]` to `[n, heads * features]`.
+  """Attention layer with learned parameters, from nodes `[n, F]` to `[n, heads * features]`.
 
   Attributes:
-    heads: H.
-    features: D, per head.
+    heads: H, the number of heads.
+    features: D, the features per head.
     attention: (parameters, nodes, edges) -> nodes, such as `graph_attention`.
   """
 

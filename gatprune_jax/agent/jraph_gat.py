@@ -1,4 +1,4 @@
-"""The channel graph as `jraph.GraphsTuple`, and graph attention by `jraph.GAT` on its edge list."""
+"""Graph attention by `jraph.GAT` on an edge list: the slow reference for `graph_attention`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,15 @@ from gatprune_jax.kernels.attention import EDGE_FEATURES, SELF, SLOPE, Bipartite
 
 
 def to_graphs_tuple(nodes: Any, sets: Sequence[Bipartite], num: int) -> jraph.GraphsTuple:
-  """A graph in jraph's form: every edge of every set, then one from each node to itself.
+  """Lists every edge of every set, then one edge from each node to itself, in jraph's form.
 
   Args:
     nodes: features `[n, F]`, or None.
-    sets: the edges; those of an end at or above n do not exist.
-    num: n.
+    sets: the sets of edges; an edge with a node id of n or more at either end is left out.
+    num: n, the number of nodes.
 
   Returns:
-    The graph, with edges `[e, len(EDGE_FEATURES)]` float32.
+    The graph, with edge features `[e, len(EDGE_FEATURES)]` float32.
   """
   own = np.zeros((num, len(EDGE_FEATURES)), np.float32)
   own[:, SELF] = 1.0
@@ -49,12 +49,15 @@ def to_graphs_tuple(nodes: Any, sets: Sequence[Bipartite], num: int) -> jraph.Gr
 
 
 def jraph_attention(params: Attention, nodes: jax.Array, graph: jraph.GraphsTuple) -> jax.Array:
-  """The layer of `gat` by `jraph.GAT`: nodes `[n, F]` to `[n, H * D]`.
+  """Applies the attention layer of module `gat`, computed by `jraph.GAT`.
 
   Args:
     params: the layer's parameters.
-    nodes: `[n, F]`, instead of those of the graph.
-    graph: from `to_graphs_tuple`.
+    nodes: features `[n, F]`, which replace the nodes of the graph.
+    graph: the edges, from `to_graphs_tuple`.
+
+  Returns:
+    `[n, H * D]`, the outputs of the heads concatenated.
   """
 
   def logits(sent, received, edges):

@@ -5,7 +5,8 @@ control, which oscillates; a proportional term damps it (Stooke et al. 2020, arX
 
   I <- clip(I + k_i v, 0, lambda_max)          lambda = clip(I + k_p v, 0, lambda_max)
 
-Clipping the integral itself is the anti-windup: it never stores what the bound keeps from acting.
+The integral I itself is clipped, which prevents windup: I never accumulates an amount that the
+bound lambda_max keeps from taking effect.
 """
 
 import dataclasses
@@ -20,12 +21,12 @@ from gatprune_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class DualConfig:
-  """Gains of the controller.
+  """Gains of the PI controller.
 
   Attributes:
     proportional: k_p, gain on the violation, which is measured in shares of the budget.
-    integral: k_i, gain on the sum of the violations so far, per update.
-    maximum: lambda_max, the bound of a multiplier.
+    integral: k_i, gain on the sum of the violations of all updates so far.
+    maximum: lambda_max, the upper bound of each multiplier.
   """
 
   proportional: float = 0.5
@@ -33,7 +34,7 @@ class DualConfig:
   maximum: float = 10.0
 
   def __post_init__(self):
-    """Refuses gains that cannot control."""
+    """Raises InputError for gains with which the controller cannot work."""
     if self.proportional < 0 or self.integral <= 0 or self.maximum <= 0:
       raise InputError(
         f"dual gains proportional {self.proportional}, integral {self.integral} and maximum "
@@ -43,21 +44,27 @@ class DualConfig:
 
 @flax.struct.dataclass
 class Multipliers:
-  """State of the controller."""
+  """State of the PI controller."""
 
   value: jax.Array  # [K] lambda
   integral: jax.Array  # [K] I
 
 
 def init_multipliers(num_constraints: int) -> Multipliers:
-  """All multipliers at zero."""
+  """Returns the initial state, in which all multipliers are zero."""
   return Multipliers(jnp.zeros(num_constraints), jnp.zeros(num_constraints))
 
 
 def update_multipliers(
   config: DualConfig, multipliers: Multipliers, violation: jax.Array
 ) -> Multipliers:
-  """One step of PI control on the mean violations v `[K]`, positive where over budget."""
+  """Takes one step of PI control on the mean violations of a batch.
+
+  Args:
+    config: the gains.
+    multipliers: the state before the step.
+    violation: v, the mean violation of each constraint, `[K]`, positive where over budget.
+  """
   chex.assert_equal_shape([violation, multipliers.value])
   integral = jnp.clip(multipliers.integral + config.integral * violation, 0, config.maximum)
   value = jnp.clip(integral + config.proportional * violation, 0, config.maximum)
@@ -67,13 +74,17 @@ def update_multipliers(
 def utility(reward: jax.Array, violation: jax.Array, multiplier: jax.Array) -> jax.Array:
   """U = (R - sum_k lambda_k v_k) / (1 + sum_k lambda_k).
 
-  Dividing keeps U's scale when a multiplier grows. Reward and cost are combined before anything
-  is standardised: standardised apart, a multiplier would no longer be a price.
+  The division keeps the scale of U when a multiplier grows (Stooke et al. 2020). Reward and cost
+  are combined before anything is standardised. If each were standardised on its own, a multiplier
+  would no longer be the price of a violation.
 
   Args:
-    reward: `[B]`.
-    violation: `[B, K]`.
-    multiplier: `[K]`.
+    reward: R, `[B]`.
+    violation: v, `[B, K]`.
+    multiplier: lambda, `[K]`.
+
+  Returns:
+    U, `[B]`.
   """
   chex.assert_rank([reward, violation, multiplier], [1, 2, 1])
   return (reward - violation @ multiplier) / (1 + multiplier.sum())

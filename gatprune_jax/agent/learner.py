@@ -1,7 +1,7 @@
-"""Learners: from actions that were sampled, and their utility, to a better policy.
+"""Learners: algorithms that improve a policy from sampled actions and their utilities.
 
-A learner is three pure functions, and knows its policy as three more (`Actor`). PPO is written here
-once, for every policy. A new learner is an entry of `LEARNERS`.
+A learner is three pure functions (`Learner`). It accesses its policy through three more (`Actor`),
+so one implementation of PPO serves every policy. A new learner is one entry of `LEARNERS`.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,14 @@ from gatprune_jax.agent.ppo import (
 
 
 class Actor(NamedTuple):
-  """A policy, as functions of its parameters and of what they are to act on.
+  """Policy, as pure functions of its parameters and of its inputs.
 
   Attributes:
-    init: (key, inputs) -> the first parameters.
-    act: (parameters, inputs, B, key) -> actions `[B, D]`, and the distribution that each was drawn
-      from.
-    distribution: (parameters, inputs, actions `[B, D]`) -> the distribution that these parameters
-      would have drawn each from; differentiable.
+    init: (key, inputs) -> the initial parameters.
+    act: (parameters, inputs, B, key) -> actions `[B, D]`, and the distribution from which they were
+      drawn.
+    distribution: (parameters, inputs, actions `[B, D]`) -> the distribution from which these
+      parameters would have drawn the actions; differentiable in the parameters.
   """
 
   init: Callable[[jax.Array, Any], Any]
@@ -41,30 +41,30 @@ class Actor(NamedTuple):
 
 
 class Experience(NamedTuple):
-  """What a learner learns from."""
+  """Batch of B sampled actions from which a learner learns."""
 
   actions: jax.Array  # [B, D]
-  behaviour: Distribution  # that they were drawn from
+  behaviour: Distribution  # from which the actions were drawn
   utility: jax.Array  # [B]
-  surrogate: Surrogate | None = None  # of the utility as a function of bits, where there is one
+  surrogate: Surrogate | None = None  # of the utility as a function of the bits; None: no critic
 
 
 @flax.struct.dataclass
 class LearnerState:
-  """What a learner carries from update to update."""
+  """State of a learner between two updates."""
 
-  params: Any  # the policy's
+  params: Any  # the policy's parameters
   opt_state: Any
 
 
 class Learner(NamedTuple):
-  """How a policy learns.
+  """Learning algorithm of a policy, as pure functions.
 
   Attributes:
-    init: (key, inputs) -> the first state.
+    init: (key, inputs) -> the initial state.
     act: (state, inputs, B, key) -> actions and their distribution, see `Actor.act`.
-    update: (state, inputs, experience, rate) -> the next state, and scalars to log. The rate is a
-      factor of all learning rates.
+    update: (state, inputs, experience, rate) -> the next state, and scalars to log. All learning
+      rates are multiplied by `rate`.
   """
 
   init: Callable[[jax.Array, Any], LearnerState]
@@ -75,20 +75,21 @@ class Learner(NamedTuple):
 
 
 class LearnerConfig(Protocol):
-  """What a learner reads of a search's settings."""
+  """Sections of a search's settings that a learner reads."""
 
   ppo: PPOConfig
   critic: CriticConfig
 
 
 def ppo(config: LearnerConfig, actor: Actor) -> Learner:
-  """Proximal policy optimisation with one probability ratio for each number of an action.
+  """Builds a learner by proximal policy optimisation, with one ratio for each entry of an action.
 
-  An update is a few epochs on one batch. It stops changing the policy once the mean KL divergence
-  from the behaviour is too large. See `gatprune_jax.agent.ppo` for the objective.
+  An update makes a few passes over one batch. It stops changing the policy once the mean KL
+  divergence from the behaviour distribution exceeds `PPOConfig.kl_stop`. The objective is described
+  in `gatprune_jax.agent.ppo`.
 
   Args:
-    config: its sections `ppo` and `critic`.
+    config: settings, of which the sections `ppo` and `critic` are read.
     actor: the policy.
   """
   settings = config.ppo
@@ -132,7 +133,7 @@ def ppo(config: LearnerConfig, actor: Actor) -> Learner:
 
 
 def _advantages(experience: Experience, residual_weight: float) -> jax.Array:
-  """Of each number of each action, `[B, D]`: counterfactual where there is a critic."""
+  """Computes the advantage of each entry of each action, `[B, D]`, with the critic if any."""
   actions, behaviour, utility, surrogate = experience
   if surrogate is None:
     return jnp.broadcast_to(leave_one_out_advantages(utility)[:, None], actions.shape)

@@ -1,8 +1,9 @@
-"""The observation: the channel graph with node and edge features, split into static and dynamic.
+"""The observation: the channel graph with node and edge features.
 
-Nodes are the N channels followed by the L layers. A layer of n_in inputs and n_out outputs is a
-complete bipartite block between its channels, once in each direction, and a star between the layer
-node and its channels. Every node has an edge to itself.
+A static part does not change during a search; a dynamic part changes with the agent's actions.
+Nodes are the N channels followed by the L layers. Each layer of n_in inputs and n_out outputs adds
+a complete bipartite block of edges between its channels, once in each direction, and a star of
+edges between the layer's node and its channels. Every node also has an edge to itself.
 """
 
 from collections.abc import Mapping
@@ -29,11 +30,12 @@ _VECTORS = ("scale", "bias", "mean", "var")
 
 
 class Observation(NamedTuple):
-  """The part of the state that no action changes."""
+  """Static part of the state, which no action changes."""
 
   channels: np.ndarray  # [N, F] float32, standardised
   layers: np.ndarray  # [L, G] float32
-  # Complete bipartite sets, as observed; in a policy, what its encoder's `lay_out` made of them.
+  # `observe` returns complete bipartite sets. The policy's encoder reads these sets in the form
+  # that its `lay_out` gives them.
   edges: tuple[Bipartite, ...] | Any
   group_of: np.ndarray  # [N] int32
 
@@ -45,20 +47,21 @@ def observe(
   budgets: Budgets,
   edge_norms: bool,
 ) -> Observation:
-  """Reads the observation off the graph and the weights.
+  """Computes the observation from the graph and the weights.
 
-  Channel features are each saliency score's rank in its group and among all channels, both in
-  [-1, 1]; the means of batch-norm scale, bias, mean and variance; log norms of the kernels that
-  write and that read the channel; log width of its group; its position in depth; log number of
-  output positions; and its marginal share of each constrained resource. All are standardised.
+  The features of a channel are, for each saliency score, its rank within its group and among all
+  channels, both in [-1, 1]; the means of batch-norm scale, bias, mean and variance; the log of the
+  mean norm of the kernels that write the channel, and of those that read it; the log width of its
+  group; its position in depth; the log number of output positions; and its marginal share of each
+  constrained resource. All features are standardised over the channels.
 
   Args:
     graph: the network's channels.
-    variables: its weights.
+    variables: the network's weights.
     saliency: {criterion: scores `[N]`}.
     budgets: the constraints.
-    edge_norms: whether an edge has the norm of the kernel between its two channels as a feature,
-      or only what it shares with all edges of its layer.
+    edge_norms: whether each edge has the norm of the kernel between its two channels as a feature,
+      or only the features that it shares with all edges of its layer.
   """
   arrays = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(variables)]
   num = graph.num_channels
@@ -95,12 +98,12 @@ def observe(
 
 
 def dynamic_features(mask: jax.Array, decided: jax.Array, slack: jax.Array) -> jax.Array:
-  """The part of a channel's features that actions change, `[N, 2 + K]` float32.
+  """Returns the features of each channel that actions change, `[N, 2 + K]` float32.
 
   Args:
-    mask: bool `[N]`, the mask so far.
-    decided: bool `[N]`, the channels already decided.
-    slack: (c_k(mask)/c_k(dense) - d_k) / d_k so far, `[K]`.
+    mask: bool `[N]`, the mask after the steps so far.
+    decided: bool `[N]`, True for the channels that earlier steps have decided.
+    slack: (c_k(mask)/c_k(dense) - d_k) / d_k of this mask, `[K]`, positive where over budget.
   """
   num = mask.shape[0]
   flags = jax.numpy.stack([mask, decided], axis=1).astype(jax.numpy.float32)
@@ -115,7 +118,7 @@ class _Norms(NamedTuple):
 
 
 def _kernel_norms(layer: ChannelLayer, arrays: list[np.ndarray]) -> _Norms | None:
-  """Norms between live channels; None where the layer has no kernel between channels."""
+  """Returns the kernel norms between removable channels; None for a layer without such a kernel."""
   if layer.kernel is None or None in layer.kernel_axes:
     return None
   kernel = np.moveaxis(arrays[layer.kernel], layer.kernel_axes, (0, 1))
@@ -167,7 +170,10 @@ def _layer_features(graph: ChannelGraph) -> np.ndarray:
 
 
 def rank_among_all(scores: np.ndarray) -> np.ndarray:
-  """Ranks of scores `[n]` spread over [-1, 1], highest at 1; equal scores in order of index."""
+  """Maps scores `[n]` to ranks evenly spaced between -1 and 1, the highest score nearest to 1.
+
+  Of equal scores, the one with the lower index gets the higher rank.
+  """
   return 1 - 2 * (ranks(scores) + 0.5) / len(scores)
 
 
@@ -179,7 +185,7 @@ def _rank_in_own_group(graph: ChannelGraph, scores: np.ndarray, widths: np.ndarr
 
 
 def _standardised(columns: np.ndarray) -> np.ndarray:
-  """Zero mean and unit variance per column; a constant column becomes zero."""
+  """Scales each column to zero mean and unit variance; a constant column becomes zero."""
   centred = columns - columns.mean(0)
   std = centred.std(0)
   return np.where(std > 1e-6, centred / np.maximum(std, 1e-6), 0.0).astype(np.float32)

@@ -9,18 +9,21 @@ import jax.numpy as jnp
 from gatprune_jax.agent.encoders import ENCODERS, PolicyConfig
 from gatprune_jax.agent.observation import Observation
 
-MAX_LOGIT = 8.0  # a bit that is never sampled again has no gradient
+# This bound keeps the probabilities of both values of a bit above zero. If one of the values were
+# never sampled again, the bit would have no gradient.
+MAX_LOGIT = 8.0
 
 
 class Policy(nn.Module):
-  """logit_i = head(GAT embedding_i, group mean, global mean) + e_i, clipped to [-8, 8].
+  """logit_i = head(h_i, group mean of h, global mean of h) + e_i, clipped to [-8, 8].
 
-  The embedding e_i, one scalar per channel, tells channels apart that look alike to the graph.
-  The head starts at zero, so that the first logits are the embeddings.
+  h_i is the encoder's output for channel i. The embedding e_i, one scalar per channel,
+  distinguishes channels whose features in the graph are alike. The head is initialised to zero, so
+  the first logits are the embeddings.
 
   Attributes:
-    config: the encoder.
-    num_groups: groups of channels.
+    config: settings of the encoder.
+    num_groups: number of groups of channels.
   """
 
   config: PolicyConfig
@@ -40,7 +43,8 @@ class Policy(nn.Module):
     )
     nodes = ENCODERS[self.config.encoder].encode(self.config, nodes, observation.edges)
     hidden = nn.LayerNorm(name="norm_out")(nodes[:num])
-    # A product, not a scatter: accelerators add scattered numbers in a new order in every run.
+    # A matrix product is used instead of a scatter, because accelerators add scattered numbers in a
+    # different order, and so with different rounding, in every run.
     member = jax.nn.one_hot(observation.group_of, self.num_groups)
     group_mean = member.T @ hidden / member.sum(0)[:, None]
     everything = jnp.broadcast_to(hidden.mean(0), hidden.shape)
@@ -53,10 +57,11 @@ class Policy(nn.Module):
 
 @jax.custom_vjp
 def bounded(logits: jax.Array) -> jax.Array:
-  """Logits clipped to [-8, 8], with a gradient that leads back.
+  """Clips logits to [-8, 8], with a gradient that can bring a logit back inside.
 
-  Descent along it moves a logit that is outside towards the bounds as the loss asks, and no further
-  away: the derivative of a clip, zero outside, would keep it there for good.
+  The derivative of a plain clip is zero outside the bounds, so a logit there would never move
+  again. Here, the gradient of a logit outside the bounds passes unchanged where descent moves the
+  logit towards the bounds, and is zero where descent would move the logit further away.
   """
   return jnp.clip(logits, -MAX_LOGIT, MAX_LOGIT)
 
@@ -66,7 +71,7 @@ def _bounded_forward(logits):
 
 
 def _bounded_backward(logits, gradient):
-  # Descent moves against the gradient.
+  # Descent moves a logit against its gradient, so a negative gradient increases the logit.
   outward = jnp.where(logits > MAX_LOGIT, gradient < 0, (logits < -MAX_LOGIT) & (gradient > 0))
   return (jnp.where(outward, 0.0, gradient),)
 
@@ -75,5 +80,5 @@ bounded.defvjp(_bounded_forward, _bounded_backward)
 
 
 def with_embedding(params: Any, embedding: jax.Array) -> Any:
-  """The policy's variables with the per-channel embedding `[N]` replaced."""
+  """Returns the policy's variables with the per-channel embedding `[N]` replaced."""
   return {**params, "params": {**params["params"], "embedding": embedding}}

@@ -1,8 +1,8 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347) with per-channel ratios.
 
-An action is N bits. The ratio of the joint probabilities is the product of N ratios: with
-thousands of channels nearly every sample is clipped. Here each bit has a ratio of its own, clipped
-on its own; at N = 1 the two are the same.
+An action is N bits. The ratio of the joint probabilities is the product of N ratios, so with
+thousands of channels the joint ratio of nearly every sample would be clipped. Here each bit has its
+own ratio, which is clipped separately; at N = 1 both ratios are the same.
 """
 
 import dataclasses
@@ -16,21 +16,21 @@ import optax
 
 from gatprune_jax.errors import InputError
 
-_MAX_LOG_RATIO = 20.0  # exp stays finite in float32
+_MAX_LOG_RATIO = 20.0  # exp of this bound is finite in float32
 
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
-  """How the policy is updated on one batch of samples.
+  """Settings of the policy's update on one batch of samples.
 
   Attributes:
     epochs: passes over the samples of an update.
     clip: epsilon; each channel's ratio is clipped to [1 - epsilon, 1 + epsilon].
     kl_stop: mean KL per channel, nats, beyond which the remaining passes are skipped.
     entropy_weight: coefficient of the bits' mean entropy in the objective.
-    learning_rate: of the policy's network, Adam.
-    embedding_learning_rate: of the per-channel embeddings, Adam.
-    max_grad_norm: gradients are scaled down to this global norm.
+    learning_rate: Adam's learning rate of the policy's network.
+    embedding_learning_rate: Adam's learning rate of the per-channel embeddings.
+    max_grad_norm: largest global norm of the gradient; a larger gradient is scaled down to it.
   """
 
   epochs: int = 4
@@ -42,7 +42,7 @@ class PPOConfig:
   max_grad_norm: float = 1.0
 
   def __post_init__(self):
-    """Refuses values that cannot learn."""
+    """Raises InputError for values with which the policy cannot learn."""
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
       if value < 0 or (value == 0 and field.name != "entropy_weight"):
@@ -50,10 +50,14 @@ class PPOConfig:
 
 
 def make_optimizer(config: PPOConfig, params: Any) -> optax.GradientTransformation:
-  """Adam, with a rate of its own for the per-channel embedding.
+  """Builds Adam with a separate learning rate for the per-channel embedding.
 
-  It works on all parameters as one vector (`jax.flatten_util.ravel_pytree`): they are many and
-  small, and on accelerators each would cost operations of its own.
+  The optimizer works on all parameters as one vector (`jax.flatten_util.ravel_pytree`), because the
+  parameter arrays are many and small, and on accelerators each array would need its own operations.
+
+  Args:
+    config: the learning rates and the largest norm of the gradient.
+    params: the policy's variables; a leaf named "embedding" gets the embedding's learning rate.
   """
   rates = [
     np.full(
@@ -72,21 +76,23 @@ def make_optimizer(config: PPOConfig, params: Any) -> optax.GradientTransformati
 
 
 def leave_one_out(utility: jax.Array) -> jax.Array:
-  """U_b - mean of the other samples' U, `[B]`, B >= 2."""
+  """U_b - mean of U over the other samples, `[B]`, B >= 2."""
   chex.assert_rank(utility, 1)
   num = utility.shape[0]
-  utility = utility - utility[0]  # so that the mean of equal ones has no rounding
+  # With this shift, equal utilities have a mean without rounding, and give exactly zero.
+  utility = utility - utility[0]
   return (utility - utility.mean()) * (num / (num - 1))
 
 
 def leave_one_out_advantages(utility: jax.Array) -> jax.Array:
-  """A_b = U_b - mean of the other samples' U, then divided by the standard deviation of A.
+  """A_b = U_b - mean of U over the other samples, then divided by the standard deviation of A.
 
   The baseline does not depend on the sample's own action, so the policy gradient stays unbiased
-  (Kool et al. 2019). Equal utilities give zero.
+  (Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free!"). If all utilities are
+  equal, every advantage is zero.
 
   Args:
-    utility: `[B]`, B >= 2.
+    utility: U, `[B]`, B >= 2.
   """
   advantage = leave_one_out(utility)
   return advantage / (advantage.std() + 1e-8)
@@ -98,13 +104,13 @@ def clipped_objective(
   """min(rho A, clip(rho, 1 - eps, 1 + eps) A), with rho = exp(log_prob - old_log_prob).
 
   Args:
-    log_prob: of each bit under the current policy, `[N]`.
-    old_log_prob: of each bit when it was sampled, `[N]`.
-    advantage: of the sample, scalar, or of each bit, `[N]`.
+    log_prob: log-probability of each bit under the current policy, `[..., N]`.
+    old_log_prob: log-probability of each bit when it was sampled, `[..., N]`.
+    advantage: advantage A of each bit, `[..., N]`, or a scalar for all bits.
     clip: epsilon.
 
   Returns:
-    The objective of each bit, `[N]`, to be maximised.
+    The objective of each bit, `[..., N]`, to be maximised.
   """
   chex.assert_equal_shape([log_prob, old_log_prob])
   log_ratio = jnp.clip(log_prob - old_log_prob, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)

@@ -1,7 +1,8 @@
-"""Self-competition: the agent's reward is how it does against its own feasible past.
+"""Self-competition: rewards that compare a score with the past scores of feasible masks.
 
-An affine comparison ("score minus best") has exactly the gradient of the plain score once a batch
-baseline is subtracted; only the non-linear modes change what is learned.
+An affine comparison ("score minus best") has exactly the same policy gradient as the plain score
+once a batch baseline is subtracted. Only the non-linear modes ("rank" and "tanh") change what is
+learned.
 """
 
 from collections.abc import Callable
@@ -14,22 +15,28 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class PastScores:
-  """The latest scores of feasible masks, a ring buffer; unused places hold NaN."""
+  """Ring buffer of the latest scores of feasible masks; unused places hold NaN."""
 
   scores: jax.Array  # [M]
-  position: jax.Array  # scalar int32, where the next score goes
+  position: jax.Array  # scalar int32, place of the next score
 
 
 def init_past(size: int) -> PastScores:
-  """An empty buffer of `size` scores."""
+  """Returns an empty buffer with room for `size` scores."""
   return PastScores(jnp.full(size, jnp.nan, jnp.float32), jnp.zeros((), jnp.int32))
 
 
 def remember(past: PastScores, scores: jax.Array, feasible: jax.Array) -> PastScores:
-  """Adds the scores `[B]` whose mask is feasible `[B]` bool, in order, over the oldest."""
+  """Adds the scores of feasible masks to the buffer, in order, in place of the oldest scores.
+
+  Args:
+    past: the buffer.
+    scores: `[B]`, where B is at most the size of the buffer.
+    feasible: `[B]` bool, whether the mask of each score is feasible.
+  """
   size = past.scores.shape[0]
   slot = (past.position + jnp.cumsum(feasible) - 1) % size
-  # Infeasible scores go to a place past the end, where a scatter drops them.
+  # The scores of infeasible masks get a place past the end, where the scatter drops them.
   slot = jnp.where(feasible, slot, size)
   return PastScores(
     past.scores.at[slot].set(scores, mode="drop"),
@@ -49,7 +56,7 @@ def _best(scores: jax.Array, past: jax.Array) -> jax.Array:
 
 
 def _rank(scores: jax.Array, past: jax.Array) -> jax.Array:
-  """R = share of the past that the score beats, ties counted half, in [0, 1]."""
+  """R = share of the past scores that the score beats, ties counted half, in [0, 1]."""
   valid = ~jnp.isnan(past)
   score, past = scores[:, None], past[None]
   beats = (score > past) + 0.5 * (score == past)
@@ -57,17 +64,18 @@ def _rank(scores: jax.Array, past: jax.Array) -> jax.Array:
 
 
 def _tanh(scores: jax.Array, past: jax.Array) -> jax.Array:
-  """R = tanh((score - best past score) / standard deviation of the past)."""
+  """R = tanh((score - best past score) / standard deviation of the past scores)."""
   spread = jnp.maximum(_finite(jnp.nanstd(past)), 1e-3)
   return jnp.tanh((scores - _finite(jnp.nanmax(past))) / spread)
 
 
 def _finite(value: jax.Array) -> jax.Array:
-  """0 for the statistics of an empty past."""
+  """Replaces the NaN that is the statistic of an empty past by 0."""
   return jnp.nan_to_num(value, nan=0.0)
 
 
-# A new reward is one function of scores [B] and past scores [M] (NaN: unused), and one entry.
+# A new reward is one entry: a function of scores [B] and past scores [M], of which unused places
+# hold NaN, that returns rewards [B].
 REWARDS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
   "none": _none,
   "best": _best,
@@ -77,6 +85,15 @@ REWARDS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def compete(mode: str, scores: jax.Array, past: PastScores) -> jax.Array:
-  """The reward of each score `[B]` against the past, `[B]`; mode is a key of `REWARDS`."""
+  """Computes the reward of each score, compared with the past scores.
+
+  Args:
+    mode: a key of `REWARDS`.
+    scores: `[B]`.
+    past: the past scores of feasible masks.
+
+  Returns:
+    The rewards, `[B]`.
+  """
   chex.assert_rank([scores, past.scores], 1)
   return REWARDS[mode](scores, past.scores)

@@ -1,4 +1,7 @@
-"""What can be removed from a network, and removing it. Knows nothing of learning."""
+"""Finds the channels that a network can lose, counts what they cost, and masks or removes them.
+
+Nothing in this package depends on how a mask is learned or searched for.
+"""
 
 from gatprune_jax.channels.alignment import Aligned, align
 from gatprune_jax.channels.compaction import (

@@ -1,8 +1,11 @@
-"""Several masks on one function at one shape, so that their networks can run side by side.
+"""Gives the networks of several masks the same shapes, so that `vmap` can run them side by side.
 
-Compacted to different masks, a network has different shapes, and nothing can be stacked. Aligned,
-every network also holds some of the channels that its mask removes, as filler that no layer sees:
-just enough that all of them have the same widths.
+Networks that are compacted to different masks have arrays of different shapes, which cannot be
+stacked. An aligned network therefore also holds some of the channels that its mask removes, as
+filler: their values are computed, but multiplied by 0 before every layer that sums over channels.
+By default the filler is the least that gives all networks the same number of channels of each kind,
+where a kind is a set of channels that can replace each other without changing any shape. The
+docstring of `_kinds` shows an example.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,14 +31,15 @@ from gatprune_jax.channels.tracing.relabelling import Binding, bind
 
 @dataclasses.dataclass(frozen=True)
 class Aligned:
-  """A network under C masks, at one shape.
+  """A network under C masks, with the same shapes for every mask.
 
   Attributes:
     graph: the dense network's channels.
-    keep: bool `[C, N]`, the channels that each network holds: its mask's, and filler.
-    apply: `apply(index, variables, *args)`, the function under the mask of that index (an integer
-      or a scalar array: `vmap` over it runs networks side by side), on variables that `cut` made.
-      Up to rounding, `masked(graph, fn)(dense variables, masks[index], *args)`.
+    keep: bool `[C, N]`, the channels that each network holds: those of its mask, and filler.
+    apply: `apply(index, variables, *args)` evaluates the function under `masks[index]`, on that
+      network's own variables, which are one row of what `cut` returns. The index is an integer or
+      a scalar array, and `vmap` over index and variables runs networks side by side. The result
+      equals `masked(graph, fn)(dense variables, masks[index], *args)` up to rounding.
   """
 
   graph: ChannelGraph
@@ -43,12 +47,17 @@ class Aligned:
   apply: Callable[..., Any]
 
   def cut(self, variables: Any) -> Any:
-    """What each network holds of the same dense variables, stacked `[C, ...]`."""
+    """Returns the part of the dense variables that each network holds, stacked `[C, ...]`."""
     own = [compact_variables(self.graph, variables, keep, allow_empty=True) for keep in self.keep]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *own)
 
   def uncut(self, stacked: Any, variables: Any) -> Any:
-    """Dense variables `[C, ...]`: each network's own, and where it has none those given."""
+    """Returns dense variables for each network, stacked `[C, ...]`.
+
+    Args:
+      stacked: the variables of the aligned networks `[C, ...]`, as `cut` stacks them.
+      variables: dense variables; they fill the elements that a network does not hold.
+    """
     arrays = (map(np.asarray, jax.tree.leaves(tree)) for tree in (stacked, variables))
     whole = []
     for leaf, own, dense in zip(self.graph.leaves, *arrays, strict=True):
@@ -67,19 +76,25 @@ def align(
   conv: Convolution | None = None,
   width: Callable[[int], int] = lambda widest: widest,
 ) -> Aligned:
-  """Gives the networks of several masks one shape: of every kind of channel the largest width.
+  """Gives the networks of several masks the same shapes.
+
+  Of every kind of channel, all networks hold the number that `width` returns, which by default is
+  the largest number that any mask keeps.
 
   Args:
-    graph: from `trace`.
+    graph: the channels that `trace` returned.
     fn: any traceable function whose first argument is the variables, in eval or train mode.
     masks: zeros and ones `[C, N]`, 1 = keep.
-    *args: of fn, arrays or `jax.ShapeDtypeStruct`s; the dense variables first.
-    conv: as in `masked`.
-    width: from how many channels of a kind the widest network keeps to how many all networks hold,
-      at least as many; never more than there are.
+    *args: the arguments of fn, as arrays or `jax.ShapeDtypeStruct`s, with the dense variables
+      first.
+    conv: replaces `jax.lax.conv_general_dilated` in every convolution of fn, as in `masked`.
+    width: maps the largest number of channels of a kind that any mask keeps to the number that all
+      networks hold. The result must not be smaller than the argument; a result larger than the
+      kind is reduced to the size of the kind.
 
   Raises:
-    InputError: where a mask has another shape or other values.
+    InputError: a mask has another shape or other values, or it removes all channels of a group
+      that has no bypass.
   """
   masks = np.stack([checked_mask(graph, mask, allow_empty=True) for mask in masks])
   keep = _with_filler(masks, _kinds(bind(graph, fn, args), graph.num_channels), width)
@@ -96,7 +111,13 @@ def align(
 
 
 def _with_filler(masks: np.ndarray, kinds: np.ndarray, width: Callable[[int], int]) -> np.ndarray:
-  """Each mask with as many channels of each kind `[N]`: the width for the mask that keeps most."""
+  """Adds removed channels to each mask until all masks hold equally many channels of each kind.
+
+  Args:
+    masks: bool `[C, N]`.
+    kinds: the kind of each channel, int64 `[N]`.
+    width: maps the largest number of channels of a kind in any mask to the number in all masks.
+  """
   keep = masks.copy()
   for kind in np.unique(kinds):
     members = np.flatnonzero(kinds == kind)
@@ -107,11 +128,30 @@ def _with_filler(masks: np.ndarray, kinds: np.ndarray, width: Callable[[int], in
 
 
 def _kinds(binding: Binding, num_channels: int) -> np.ndarray:
-  """Which channels can stand for each other, as numbers `[N]` of their kinds.
+  """Returns the kind of each channel, int64 `[N]`; channels of one kind can replace each other.
 
-  They occur equally often on every axis of every array, and in every run that a pad adds to an axis
-  or a slice takes from it. So networks that hold as many channels of every kind have the same
-  shapes, and pad and slice at the same places.
+  Channels of one kind occur equally often on every axis of every array. They also occur equally
+  often in every run of elements that a pad adds to an axis or that a slice takes from an axis. So
+  networks that hold equally many channels of every kind have the same shapes, and pad and slice
+  at the same positions.
+
+  Example: a dense layer `a`, of shape [3, 4], produces channels 0 to 3, and `b`, of shape [4, 1],
+  reads them:
+
+    h = x @ a
+    h = h + pad(h[:, :2], 2 zeros on the right)
+    y = relu(h) @ b
+
+  All four channels lie on the same axes of `a` and `b` and form one group. The slice takes only
+  channels 0 and 1, so the kinds are {0, 1} and {2, 3}. Two masks are aligned as follows:
+
+    mask 0: 1 0 0 0    keeps 1 of {0, 1} and 0 of {2, 3}    holds 1 0 1 1
+    mask 1: 0 1 1 1    keeps 1 of {0, 1} and 2 of {2, 3}    holds 0 1 1 1
+
+  The widths are the larger numbers, 1 and 2. Both networks have 3 channels, `a` of shape [3, 3] and
+  `b` of shape [3, 1], and both slice 1 channel and pad 2. Channels 2 and 3 are filler in network 0.
+  Without kinds, network 0 might hold channels 0, 1 and 2, and its slice would have 2 channels
+  where the slice of network 1 has 1.
   """
   kinds = Partition(np.zeros(num_channels, np.int64))
   for ids in _axes_and_runs(binding.program, binding.channel_of):
@@ -120,7 +160,11 @@ def _kinds(binding: Binding, num_channels: int) -> np.ndarray:
 
 
 def _axes_and_runs(program: Program, channel_of: Callable) -> Iterator[np.ndarray]:
-  """Channel ids of every labelled axis, and of the runs by which an operation changes one."""
+  """Yields the channel ids of every labelled axis, and of the runs of axes that change length.
+
+  Where an operation changes the length of an axis, the longer of the two axes (before and after)
+  is divided into runs of elements that are on both axes and runs that are on the longer one only.
+  """
   ids_of = lambda axes: [channel_of(labels) for labels in axes if isinstance(labels, np.ndarray)]
   for axes in program.const_axes:
     yield from ids_of(axes)

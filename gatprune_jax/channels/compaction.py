@@ -1,4 +1,4 @@
-"""Physically smaller networks: variables cut to the kept channels, functions at the new shapes."""
+"""Builds smaller networks: cuts variables to the kept channels and runs functions on them."""
 
 from collections.abc import Callable
 import dataclasses
@@ -18,7 +18,7 @@ class Compact:
   """A network with channels removed.
 
   Attributes:
-    apply: `apply(variables, *args)`, jitted, the original function at the new shapes.
+    apply: the original function at the new shapes, jitted, called as `apply(variables, *args)`.
     variables: the kept part of the original variables, in the same tree.
   """
 
@@ -35,15 +35,16 @@ def compact(
   `masked(graph, fn)(variables, mask, x) == small.apply(small.variables, x)` up to rounding.
 
   Args:
-    graph: from `trace`, with the same variables.
+    graph: the channels that `trace` returned for the same variables.
     fn: any traceable function whose first argument is the variables, in eval or train mode.
     variables: the dense variables.
     mask: zeros and ones `[num_channels]`, 1 = keep.
-    allow_empty: whether the mask may remove all channels of groups that have a bypass, so that
-      the layers that read them compute nothing.
+    allow_empty: whether the mask may remove all channels of a group that has a bypass. A layer
+      without remaining inputs is then not evaluated and its result is zero.
 
   Raises:
-    InputError: where the mask has another shape, other values, or empties a group that it may not.
+    InputError: the mask has another shape or other values, or it removes all channels of a group
+      that must not become empty.
   """
   small_fn = compact_function(graph, fn, mask, allow_empty)
   return Compact(small_fn, compact_variables(graph, variables, mask, allow_empty))
@@ -52,7 +53,21 @@ def compact(
 def compact_variables(
   graph: ChannelGraph, variables: Any, mask: Any, allow_empty: bool = False
 ) -> Any:
-  """Keeps the mask's channels on every axis of every leaf; see `compact`."""
+  """Cuts every axis of every variable to the channels that the mask keeps.
+
+  Args:
+    graph: the channels that `trace` returned for the same variables.
+    variables: the dense variables.
+    mask: zeros and ones `[num_channels]`, 1 = keep.
+    allow_empty: whether the mask may remove all channels of a group that has a bypass.
+
+  Returns:
+    The smaller variables, in the same tree.
+
+  Raises:
+    InputError: the mask has another shape or other values, it removes all channels of a group that
+      must not become empty, or the variables are not the graph's.
+  """
   keep = checked_mask(graph, mask, allow_empty)
   graph.check_variables(variables)
   cut = [
@@ -63,19 +78,21 @@ def compact_variables(
 
 
 def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool = False) -> Any:
-  """Keeps the mask's channels in whatever holds arrays like the variables: an optimiser's state.
+  """Cuts a pytree whose arrays mirror the variables, such as the state of an optimiser.
 
-  An array belongs to the variable whose path (with or without Flax's collection) its own path ends
-  with. Scalars and arrays that belong to none stay as they are.
+  An array belongs to a variable if the path of the array ends with the path of the variable. The
+  first component of the variable's path, which is the collection in Flax, may be missing. Scalars,
+  and arrays that belong to no variable, stay unchanged.
 
   Args:
-    graph: from `trace`.
+    graph: the channels that `trace` returned for the variables.
     state: a pytree, for example of moments or averages.
     mask: zeros and ones `[num_channels]`, 1 = keep.
-    allow_empty: see `compact`.
+    allow_empty: whether the mask may remove all channels of a group that has a bypass.
 
   Raises:
-    InputError: where an array has the path of a variable, but not its shape, or of several.
+    InputError: an array may belong to several variables, an array has another shape than its
+      variable, or the mask is one that `compact_variables` refuses.
   """
   keep = checked_mask(graph, mask, allow_empty)
   owners: dict[str, list[Leaf]] = {}
@@ -109,7 +126,18 @@ def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool 
 def compact_function(
   graph: ChannelGraph, fn: Callable, mask: Any, allow_empty: bool = False
 ) -> Callable[..., Any]:
-  """Returns fn at the shapes that remain: `small_fn(small_variables, *args)`, jitted."""
+  """Returns fn at the shapes that remain: `small_fn(small_variables, *args)`, jitted.
+
+  Args:
+    graph: the channels that `trace` returned for the same variables.
+    fn: any traceable function whose first argument is the variables, in eval or train mode.
+    mask: zeros and ones `[num_channels]`, 1 = keep.
+    allow_empty: whether the mask may remove all channels of a group that has a bypass.
+
+  Raises:
+    InputError: the mask has another shape or other values, or it removes all channels of a group
+      that must not become empty.
+  """
   keep = checked_mask(graph, mask, allow_empty)
 
   def small_fn(variables: Any, *args: Any) -> Any:
@@ -126,7 +154,7 @@ def compact_function(
 def _check_cut(graph: ChannelGraph, variables: Any, keep: np.ndarray) -> None:
   """Raises InputError unless the variables have the shapes that the mask leaves."""
   if jax.tree.structure(variables) != graph.treedef:
-    graph.check_variables(variables)  # tells how they differ
+    graph.check_variables(variables)  # its error says how the two trees differ
   for leaf, array in zip(graph.leaves, jax.tree.leaves(variables), strict=True):
     shape = tuple(len(kept) for kept in kept_positions(leaf, keep))
     if np.shape(array) != shape:
@@ -137,7 +165,7 @@ def _check_cut(graph: ChannelGraph, variables: Any, keep: np.ndarray) -> None:
 
 
 def dense_shapes(graph: ChannelGraph, variables: Any) -> Any:
-  """What the variables were before they were cut, as `jax.ShapeDtypeStruct`s."""
+  """Returns `jax.ShapeDtypeStruct`s of the variables before they were cut, in the same tree."""
   specs = [
     jax.ShapeDtypeStruct(leaf.shape, array.dtype)
     for leaf, array in zip(graph.leaves, jax.tree.leaves(variables), strict=True)
@@ -146,8 +174,8 @@ def dense_shapes(graph: ChannelGraph, variables: Any) -> Any:
 
 
 def kept_positions(leaf: Leaf, keep: np.ndarray) -> list[np.ndarray]:
-  """Per axis of a leaf, where the elements are that a mask, bool `[num_channels]`, keeps."""
-  keep = np.append(keep, True)  # id -1: frozen
+  """Returns, for each axis of a leaf, the positions that keep, bool `[num_channels]`, keeps."""
+  keep = np.append(keep, True)  # channel id -1 (frozen) indexes this entry
   return [np.flatnonzero(keep[ids]) for ids in leaf.axes]
 
 
@@ -156,7 +184,7 @@ def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
   positions = kept_positions(leaf, keep)
   if not cut:
     return array
-  # NumPy where it can be: JAX would compile a program for every shape.
+  # NumPy cuts concrete arrays, because JAX would compile a program for every new shape.
   small = array if isinstance(array, jax.core.Tracer) else np.asarray(array)
   for axis in cut:
     small = small.take(positions[axis], axis=axis)
@@ -164,7 +192,17 @@ def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
 
 
 def checked_mask(graph: ChannelGraph, mask: Any, allow_empty: bool) -> np.ndarray:
-  """The mask as bool `[num_channels]`."""
+  """Checks a mask and returns it as bool `[num_channels]`.
+
+  Args:
+    graph: the channels of the network.
+    mask: zeros and ones `[num_channels]`, 1 = keep.
+    allow_empty: whether the mask may remove all channels of a group that has a bypass.
+
+  Raises:
+    InputError: the mask has another shape or other values, or it removes all channels of a group
+      that must not become empty.
+  """
   mask = np.asarray(mask)
   check_mask_shape(mask, graph.num_channels)
   if not np.isin(mask, (0, 1)).all():

@@ -1,4 +1,4 @@
-"""The channels of a network: what `trace` finds, as plain data."""
+"""Plain data classes that describe the channels of a network; `trace` fills them."""
 
 import dataclasses
 from typing import Any
@@ -10,7 +10,7 @@ from gatprune_jax.errors import InputError
 
 
 def leaf_paths(variables: Any) -> list[str]:
-  """The path of every leaf, its keys joined by "/", in the order of `jax.tree.leaves`."""
+  """Returns every leaf's path, its keys joined by "/", in the order of `jax.tree.leaves`."""
   keys = (path for path, _ in jax.tree.leaves_with_path(variables))
   return [jax.tree_util.keystr(path, simple=True, separator="/") for path in keys]
 
@@ -32,10 +32,11 @@ class Leaf:
   """One array of the variables.
 
   Attributes:
-    path: its keys, joined by "/".
-    shape: its dense shape.
-    axes: per axis, the channel id of every element, int64 `[size]`; FROZEN where it stays.
-    is_parameter: counted by `params`; false for batch statistics.
+    path: the keys that lead to the array in the tree of variables, joined by "/".
+    shape: the shape of the array before any channel is removed.
+    axes: for each axis, the channel id of every element, int64 `[size]`; FROZEN for an element
+      that is never removed.
+    is_parameter: whether `params` counts the array; false for batch statistics.
   """
 
   path: str
@@ -48,24 +49,29 @@ class Leaf:
 class Layer:
   """One convolution or dot product.
 
-  It costs `macs_per_pair * kept inputs * kept outputs * kept elements of every batch axis`
-  multiply-adds for one example; one whose groups come and go whole (kind "depthwise")
-  `macs_per_pair * n_in * kept outputs`.
+  For one example, a layer of kind "conv" or "dense" costs
+  `macs_per_pair * kept inputs * kept outputs * kept elements of every batch axis` multiply-adds.
+  A layer of kind "depthwise" is a grouped convolution that loses whole groups, each with its input
+  and output channels. It costs `macs_per_pair * n_in * kept outputs` multiply-adds, where n_in is
+  the fixed number of inputs in each group.
 
   Attributes:
-    name: path of the kernel, or the primitive and its position where there is no such leaf.
+    name: path of the kernel among the variables; for a kernel that is not a variable, the name of
+      the primitive and the position of the layer.
     kind: "conv", "depthwise" or "dense".
-    inputs: channel ids of the contracted axis, int64 `[n_in]`; FROZEN where never removed.
-    outputs: channel ids of the result's channel axis, int64 `[n_out]`.
+    inputs: channel ids of the contracted axis, int64 `[n_in]`; FROZEN for elements that are never
+      removed.
+    outputs: channel ids of the result's channel axis, int64 `[n_out]`; FROZEN as for inputs.
     macs_per_pair: multiply-adds of one example for one pair of input and output channels, at one
       element of every batch axis.
-    bytes_per_output: bytes that it writes for one example and one output channel, at one element
-      of every batch axis.
-    positions: output positions in space.
-    kernel: index of the kernel among the graph's leaves, or None.
-    kernel_axes: the kernel's axes of inputs and of outputs; None where it has no such axis.
-    batch_axes: channel ids of every batch axis of a dot product that has channels, int64
-      `[n_batch]` each: those of attention's heads, say.
+    bytes_per_output: bytes that the layer writes for one example and one output channel, at one
+      element of every batch axis.
+    positions: number of output positions in space.
+    kernel: index of the kernel among the graph's leaves; None for a kernel that is not a variable.
+    kernel_axes: index of the kernel's input axis and of its output axis; None for an axis that
+      the kernel does not have.
+    batch_axes: channel ids of each batch axis that holds channels, int64 `[n_batch]` each. Only dot
+      products have batch axes; the axis of attention heads is an example.
   """
 
   name: str
@@ -81,22 +87,24 @@ class Layer:
 
   @property
   def axes(self) -> tuple[np.ndarray, ...]:
-    """The channel ids of every axis that its cost is proportional to."""
+    """The channel ids of every axis whose kept elements are factors of the layer's cost."""
     return (self.inputs, self.outputs, *self.batch_axes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """The channels that live equally often on the same axes: any of them costs what another does.
+  """Channels that occur equally often on the same axes, so that each has the same cost.
 
-  The axes are those of the variables, and of the layers, whose kernel may be no variable.
+  The compared axes are those of all variables and those of all layers. The layers are needed as
+  well because the kernel of a layer may be computed instead of being a variable.
 
   Attributes:
-    name: the first layer that produces them.
+    name: name of the first layer that produces the channels.
     channels: channel ids, int64 `[width]`.
-    members: (variable path, axis) of every variable's axis they live on.
-    has_bypass: whether, with all of them removed, a residual or parallel path still carries the
-      signal to the output; this holds for any set of such groups together.
+    members: (variable path, axis) of every axis of a variable that holds the channels.
+    has_bypass: whether a residual or parallel path still carries the signal to the output when all
+      channels of the group are removed. The signal also survives when several groups with a
+      bypass are removed together.
   """
 
   name: str
@@ -107,15 +115,15 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class ChannelGraph:
-  """What can be removed from a network, and what that removes.
+  """The removable channels of a network, with the arrays and layers that each channel occupies.
 
   Attributes:
-    num_channels: number of channels (decision units): N.
-    groups: channels by the axes they live on, in network order.
+    num_channels: number of channels, N. Each channel is either kept or removed as a whole.
+    groups: the channels, grouped by the axes that hold them, in network order.
     layers: convolutions and dot products, in network order.
-    frozen: {variable path: why some of its axes are never cut}.
+    frozen: {variable path: reason why some of its axes are never cut}.
     leaves: the variables' arrays, in the order of `jax.tree.leaves`.
-    treedef: the variables' tree.
+    treedef: the tree structure of the variables.
   """
 
   num_channels: int
@@ -134,7 +142,7 @@ class ChannelGraph:
     return groups
 
   def check_variables(self, variables: Any) -> None:
-    """Raises InputError unless these have the tree and the shapes of the traced variables."""
+    """Raises InputError unless the variables have the tree and the shapes of the traced ones."""
     arrays, treedef = jax.tree.flatten(variables)
     if treedef != self.treedef:
       given, traced = leaf_paths(variables), [leaf.path for leaf in self.leaves]

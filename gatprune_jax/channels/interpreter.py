@@ -1,4 +1,8 @@
-"""Evaluates a labelled program with channels masked, removed, or both."""
+"""Evaluates a labelled program with channels masked, removed, or both.
+
+A labelled program is a jaxpr in which `label` has given integer labels to the elements of every
+axis that may hold channels.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,11 +28,15 @@ class Interpreter:
   Args:
     classes: the label classes of the program.
     channel_of: maps labels `[size]` to channel ids `[size]`, -1 where frozen.
-    keep: bool `[C, num_channels]`; the values that enter hold only the channels of one row, and so
-      do the results. Every axis of the program has as many in each row. None: nothing is removed.
-    mask: float `[num_channels]`; the input of every layer is multiplied by it. None: no mask.
-    conv: replaces `conv_general_dilated`, with the same operands and parameters. None: XLA's.
-    index: which row of keep, an integer or a scalar array.
+    keep: bool `[C, num_channels]`, which channels are not removed, with one row for each of C
+      networks. The program's inputs and results hold only the channels of the row `index`. All
+      rows must keep the same number of elements on every axis of the program. None: no channel is
+      removed.
+    mask: float `[num_channels]`; the input of every layer that sums over channels is multiplied by
+      the mask. None: nothing is masked.
+    conv: replaces `conv_general_dilated`, with the same operands and parameters. None: XLA's
+      convolution is used.
+    index: the row of keep to evaluate, an integer or a scalar array.
   """
 
   def __init__(
@@ -42,14 +50,15 @@ class Interpreter:
   ):
     self._classes = classes
     self._channel_of = channel_of
-    if keep is not None:  # id -1: frozen, always kept
+    if keep is not None:
+      # Channel id -1 (frozen) indexes the appended column, so frozen elements are always kept.
       keep = np.append(keep, np.ones((len(keep), 1), bool), axis=1)
     self._keep, self._index = keep, index
     self._mask = None if mask is None else jnp.append(mask, 1.0)
     self._conv = conv
 
   def kept(self, labels: np.ndarray) -> np.ndarray:
-    """Which elements of an axis remain, bool `[size]`, in the first row."""
+    """Returns which elements of an axis remain in the first row of keep, bool `[size]`."""
     return self._kept_of_row(0)(labels)
 
   def _kept_of_row(self, row: int) -> Kept:
@@ -58,11 +67,11 @@ class Interpreter:
     return lambda labels: self._keep[row, self._channel_of(labels)]
 
   def take(self, value, axes: Axes):
-    """Removes the elements that are not kept from an array; axes labelled together stay."""
+    """Removes the elements that are not kept from an array; joint axes are left whole."""
     return self._at_positions(value, axes, lambda kept: np.flatnonzero(kept))
 
   def _expand(self, value, axes: Axes):
-    """Undoes `take`, with any value for the removed elements."""
+    """Restores the dense shape that `take` cut; restored elements have arbitrary values."""
     for axis, labels in enumerate(axes):
       if isinstance(labels, np.ndarray) and not self.kept(labels).any():
         shape = (*value.shape[:axis], len(labels), *value.shape[axis + 1 :])
@@ -70,7 +79,7 @@ class Interpreter:
     return self._at_positions(value, axes, lambda kept: np.maximum(np.cumsum(kept) - 1, 0))
 
   def _at_positions(self, value, axes: Axes, positions: Callable[[np.ndarray], np.ndarray]):
-    """Indexes the axes of which not all elements are kept."""
+    """Indexes each axis that loses elements with `positions(which elements are kept)`."""
     for axis, labels in enumerate(axes):
       if isinstance(labels, np.ndarray) and not self.kept(labels).all():
         rows = np.stack([positions(kept) for kept in self._keep[:, self._channel_of(labels)]])
@@ -79,7 +88,7 @@ class Interpreter:
     return value
 
   def run(self, program: Program, values: list[Any]) -> list[Any]:
-    """Evaluates the program on the values of its inputs; returns those of its outputs."""
+    """Evaluates the program on the values of its inputs and returns the values of its outputs."""
     env: dict[Any, Any] = {}
 
     def read(var):
@@ -104,7 +113,7 @@ class Interpreter:
       for value, *axes in zip(values, step.arriving, step.inputs, strict=True)
     ]
     rule = rules.RULES.get(eqn.primitive.name)
-    if rule is None:  # its operands are frozen, so their shapes are the original ones
+    if rule is None:  # operands of such an operation are frozen, so they have the dense shapes
       return _evaluate_alone(program.jaxpr, eqn, values)
     if step.contraction is not None:
       values = self._masked_operands(step, values)
@@ -124,14 +133,21 @@ class Interpreter:
     return list(out) if eqn.primitive.multiple_results else [out]
 
   def _cut_parts(self, value, arriving: Axes, axes: Axes):
-    """Cuts the axes that were labelled together where they were made and are not any more."""
+    """Cuts the axes that have joint labels in the operand and plain labels in this equation.
+
+    The operand holds joint axes at their dense size, but this equation expects them cut.
+    """
     if not has_parts(arriving):
       return value
     was_part = zip(arriving, axes, strict=True)
     return self.take(value, tuple(a if isinstance(old, JointAxis) else None for old, a in was_part))
 
   def _params(self, rule: rules.Rule, step: Step) -> dict | None:
-    """The parameters at the shapes that remain; None, at dense shapes, where rows differ."""
+    """Returns the equation's parameters at the shapes that remain.
+
+    Returns None if the equation must be evaluated at dense shapes: its rule demands that, or the
+    rows of keep need different parameters.
+    """
     of_row = lambda row: rule.params(step.eqn, step.inputs, step.outputs, self._kept_of_row(row))
     params = of_row(0)
     if rule.params is not rules.unchanged and any(
@@ -141,7 +157,7 @@ class Interpreter:
     return params
 
   def _vanishes(self, step: Step) -> bool:
-    """Whether a layer is left without inputs or outputs: XLA takes no such convolution."""
+    """Returns whether a layer has lost a whole axis; XLA accepts no such convolution."""
     axes = [*step.inputs, *step.outputs] if step.contraction is not None else []
     return any(
       isinstance(labels, np.ndarray) and not self.kept(labels).any()
@@ -150,7 +166,11 @@ class Interpreter:
     )
 
   def _masked_operands(self, step: Step, values: list[Any]) -> list[Any]:
-    """Removing a channel *is* its consumers not seeing it."""
+    """Multiplies the input of a layer by the mask.
+
+    Only layers that sum over channels are masked. A depthwise convolution passes its channels on
+    separately, so masking the next layer that sums over them has the same effect.
+    """
     where = step.contraction
     if self._mask is None or where.axis is None or where.by_group:
       return values
@@ -177,14 +197,16 @@ class Interpreter:
       )
     elif name == "custom_jvp_call":
       if self._keep is None and not step.body.contractions():
-        return _evaluate_alone(program.jaxpr, eqn, values)  # nothing in it changes
+        # The body has no layer, so the mask changes nothing in it and the call is evaluated as is.
+        return _evaluate_alone(program.jaxpr, eqn, values)
       body = self._with_jvp(program, step, body)
     return body(*values)
 
   def _with_jvp(self, program: Program, step: Step, body: Callable) -> Callable:
     """Gives the re-evaluated body the derivative rule of the original call.
 
-    The rule is traced at the original shapes and evaluated by this interpreter in turn.
+    The rule is traced at the dense shapes, and this interpreter then evaluates the traced program
+    with the same channels masked or removed.
     """
 
     def original(*args):
@@ -213,7 +235,12 @@ class Interpreter:
     return with_rule
 
   def _label_derivative(self, closed: jex_core.ClosedJaxpr, inputs: list[Axes]) -> Program:
-    """Labels a derivative rule, which may do with channels what the function itself does not."""
+    """Labels the program of a derivative rule.
+
+    Raises:
+      InputError: the rule ties or freezes channels that the function itself does not, so that
+        these channels cannot be removed from the rule.
+    """
     channels = [labels for axes in inputs for labels in axes if isinstance(labels, np.ndarray)]
     before = [self._channel_of(labels) for labels in channels]
     program = label(closed, self._classes, inputs, [Source(False)] * len(inputs))
@@ -226,7 +253,10 @@ class Interpreter:
 
 
 def _evaluate_alone(jaxpr: jex_core.Jaxpr, eqn, values: list[Any]) -> list[Any]:
-  """Evaluates one equation as it stands, whatever kind of primitive it is."""
+  """Evaluates one equation as it stands, as a program of its own.
+
+  This works for every kind of primitive, including the ones that hold programs as parameters.
+  """
   operands = {
     var: value
     for var, value in zip(eqn.invars, values, strict=True)

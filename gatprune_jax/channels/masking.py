@@ -1,4 +1,8 @@
-"""Networks with channels masked: the differentiable, vmappable stand-in for removing them."""
+"""Masks the channels of a network instead of removing them.
+
+Masking keeps every array at its full shape, so that it works under vmap and is differentiable in
+the mask.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,24 +19,27 @@ def masked(
 ) -> Callable[..., Any]:
   """Returns fn with a mask over channels: `masked_fn(variables, mask, *args)`.
 
-  The input of every layer is multiplied by `mask[channel]`, so that no layer sees a removed
-  channel. With zeros and ones it computes what the compact network computes.
+  The input of every layer that sums over channels is multiplied by `mask[channel]`, so that a
+  removed channel contributes to no sum. With a mask of zeros and ones, the masked function computes
+  what the compact network computes.
 
-  It works under jit, vmap and grad, for every function whose first argument is the variables
-  (in eval or train mode, a loss, ...). Each call traces fn, so call it under jit.
+  The masked function works under jit, vmap and grad. Each call traces fn again, so call the masked
+  function under jit.
 
   Args:
-    graph: from `trace`, with the same variables.
-    fn: the function to mask.
-    conv: replaces `jax.lax.conv_general_dilated` in every convolution of fn, called with
-      the two operands and the primitive's parameters as keywords. None keeps XLA's.
+    graph: the channels that `trace` returned for the same variables.
+    fn: the function to mask. Its first argument is the variables. It may be the network in eval
+      mode or in train mode, a loss, or any other traceable function of the variables.
+    conv: replaces `jax.lax.conv_general_dilated` in every convolution of fn. It is called with
+      the two operands and the primitive's parameters as keywords. None keeps XLA's convolution.
 
   Returns:
     A function of variables, mask (bool or float `[num_channels]`, 1 = keep) and fn's further
     arguments.
 
   Raises:
-    InputError: when called with a mask of another shape, or variables of another structure.
+    InputError: the returned function is called with a mask of another shape, or with variables of
+      another structure.
   """
 
   def masked_fn(variables: Any, mask: jax.Array, *args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Classical pruning criteria: the agent's baselines, and some of its features."""
+"""Classical pruning criteria, used as baselines of the agent and as some of its input features."""
 
 from gatprune_jax.criteria.allocation import (
   SCOPES,

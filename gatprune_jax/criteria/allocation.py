@@ -1,4 +1,4 @@
-"""From saliency scores to a mask at a budget: how many channels each group keeps."""
+"""Allocation of budgets: from saliency scores of channels to a mask that fits the budgets."""
 
 from collections.abc import Callable, Mapping
 import math
@@ -13,19 +13,19 @@ SCOPES = ("uniform", "global")
 
 
 def channel_order(graph: ChannelGraph, scores: np.ndarray, scope: str) -> np.ndarray:
-  """The order in which channels are kept: 0 for the first, int64 `[N]`.
+  """Returns the order in which channels are kept, int64 `[N]`, where 0 is the first channel kept.
 
-  "global" orders by score. "uniform" orders by the position among the channel's own group,
-  (rank + 1/2) / width, so that every prefix holds the same share of every group to within a
-  channel.
+  The scope "global" orders all channels by score. The scope "uniform" orders channels by their
+  position in their group, (rank + 1/2) / width, so that every prefix of the order holds the same
+  share of every group to within one channel.
 
   Args:
     graph: the network's channels.
-    scores: `[N]`, higher is kept first.
+    scores: `[N]`; channels with higher scores are kept first.
     scope: "uniform" or "global".
 
   Raises:
-    InputError: an unknown scope.
+    InputError: the scope is unknown.
   """
   if scope not in SCOPES:
     raise InputError(f"scope {scope!r} is unknown: choose from {', '.join(SCOPES)}")
@@ -34,22 +34,22 @@ def channel_order(graph: ChannelGraph, scores: np.ndarray, scope: str) -> np.nda
     return by_score
   group_of = graph.group_of
   widths = np.array([len(group.channels) for group in graph.groups])
-  # Ranks, because the sort within groups is in float32 and scores may differ by less.
+  # `rank_in_group` sorts in float32, where close scores could become equal, so ranks are passed.
   rank = np.asarray(rank_in_group(-by_score.astype(np.float32), group_of, group_starts(graph)))
   position = (rank + 0.5) / widths[group_of]
-  return np.argsort(np.lexsort((by_score, position)))  # equal positions: higher score first
+  return np.argsort(np.lexsort((by_score, position)))  # at equal positions, higher score first
 
 
 def order_by_ratios(graph: ChannelGraph, order: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-  """The order whose prefixes keep groups in proportion to their ratios, int64 `[N]`.
+  """Returns the order whose prefixes keep groups in proportion to their ratios, int64 `[N]`.
 
-  Channels are ordered by (rank + 1/2) / (width * ratio) of their group: the prefix up to t keeps
-  the first `t * ratio` of each group's width.
+  Channels are ordered by (rank + 1/2) / (width * ratio) of their group. The prefix up to a value t
+  therefore keeps the first `t * ratio` of each group's width.
 
   Args:
     graph: the network's channels.
-    order: ranks the channels of a group, 0 first, `[N]`.
-    ratios: positive; only their proportions matter, `[groups]`.
+    order: place of each channel, by which the channels of a group are ranked, 0 first, `[N]`.
+    ratios: positive ratio of each group, `[groups]`; only the proportions of ratios matter.
   """
   group_of = graph.group_of
   widths = np.array([len(group.channels) for group in graph.groups])
@@ -58,14 +58,14 @@ def order_by_ratios(graph: ChannelGraph, order: np.ndarray, ratios: np.ndarray) 
 
 
 def allocate(constraints: Constraints, order: np.ndarray) -> np.ndarray:
-  """Keeps the longest prefix of an order that fits the budgets, found by bisection.
+  """Returns a mask that keeps the longest prefix of an order that fits the budgets.
 
-  What is left of the budget is spent on the next channels in the order that still fit, so that
-  all methods end equally close to the budget.
+  The prefix is found by bisection. Budget that remains after the prefix is spent on the next
+  channels in the order that still fit, so that all methods end equally close to the budget.
 
   Args:
     constraints: the budgets and floors.
-    order: the place of each channel `[N]`, 0 first.
+    order: place of each channel `[N]`, 0 first.
 
   Returns:
     A feasible mask, bool `[N]`, with every group at or above its floor.
@@ -79,21 +79,21 @@ def allocate(constraints: Constraints, order: np.ndarray) -> np.ndarray:
 
 
 class Classical(NamedTuple):
-  """A classical pruner brought to a budget."""
+  """A classical pruner: a criterion in a scope, with the mask that fits the budgets."""
 
-  name: str  # criterion and scope
-  order: np.ndarray  # [N], 0 = kept first
-  mask: np.ndarray  # bool [N]
+  name: str  # the criterion and the scope, separated by a space
+  order: np.ndarray  # [N] place of each channel, 0 = kept first
+  mask: np.ndarray  # [N] bool, feasible
 
 
 def classical_pruners(
   constraints: Constraints, scores: Mapping[str, np.ndarray]
 ) -> list[Classical]:
-  """Every criterion in every scope, brought to the budgets.
+  """Returns the pruners of every criterion in every scope, with masks that fit the budgets.
 
   Args:
     constraints: the budgets and floors.
-    scores: {criterion: scores `[N]`}.
+    scores: scores of channels `[N]` by the name of the criterion.
   """
   pruners = []
   for name, values in scores.items():
@@ -106,7 +106,7 @@ def classical_pruners(
 def _largest_feasible(
   keep: Callable[[int], np.ndarray], largest: int, constraints: Constraints
 ) -> np.ndarray:
-  """Bisects the size in [0, largest] for the largest feasible `keep(size)`; keep(0) is feasible."""
+  """Returns `keep(size)` for the largest feasible size in [0, largest]; `keep(0)` is feasible."""
   low, high = 0, largest
   for _ in range(math.ceil(math.log2(largest + 1))):
     middle = (low + high + 1) // 2

@@ -1,7 +1,7 @@
-"""Saliency of channels: higher means more worth keeping.
+"""Saliency criteria, which score channels: a higher score means that a channel is worth more.
 
-Where a channel is produced by several layers (the residual stream), its score is the mean of the
-layers' scores. A new criterion is one function and one entry of `CRITERIA`.
+Where several layers produce a channel (as in a residual stream), the score of the channel is the
+mean of the layers' scores. To add a criterion, write one function and add one entry to `CRITERIA`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,22 +16,22 @@ from gatprune_jax.errors import InputError
 from gatprune_jax.networks import Network, Task
 from gatprune_jax.runtime import compilation
 
-_TAYLOR_BATCH = 32  # images at once; bounds memory
+_TAYLOR_BATCH = 32  # images in a batch of `taylor`; bounds memory
 
 
 class Evidence(NamedTuple):
-  """What criteria may look at."""
+  """The inputs of a criterion."""
 
   graph: ChannelGraph
   network: Network
   task: Task
   x: jax.Array  # training examples [n, ...]
-  y: Any  # their targets, tree of [n, ...]
+  y: Any  # targets of the examples, tree of [n, ...]
   key: jax.Array  # PRNG key
 
 
 def random_scores(evidence: Evidence) -> np.ndarray:
-  """Independent uniform scores: the control."""
+  """Returns independent uniform scores, as a control for the other criteria."""
   return np.asarray(jax.random.uniform(evidence.key, (evidence.graph.num_channels,)))
 
 
@@ -46,9 +46,11 @@ def l2_norm(evidence: Evidence) -> np.ndarray:
 
 
 def geometric_median(evidence: Evidence) -> np.ndarray:
-  """FPGM: sum_j ||W_i - W_j|| within the layer, over its mean (He et al. 2019, arXiv 1811.00250).
+  """Computes FPGM scores of filters (He et al. 2019, arXiv 1811.00250).
 
-  A filter near the layer's geometric median is replaced best by the others.
+  The score of filter i is sum_j ||W_i - W_j|| over all filters j of the layer, divided by the mean
+  of the layer's scores. A filter near the layer's geometric median has a low score, because the
+  layer's other filters can replace it best.
   """
 
   def distances(filters: np.ndarray) -> np.ndarray:
@@ -60,13 +62,13 @@ def geometric_median(evidence: Evidence) -> np.ndarray:
 
 
 def bn_scale(evidence: Evidence) -> np.ndarray:
-  """|gamma| of the channel's normalisation layers (Liu et al. 2017, arXiv 1708.06519).
+  """Computes |gamma| of the channel's normalisation layers (Liu et al. 2017, arXiv 1708.06519).
 
-  Gammas are the one-axis parameters named "scale". A channel without one scores as the mean of
-  those with one.
+  Gammas are the one-axis parameters named "scale". A channel without a gamma gets the mean score of
+  all channels with a gamma.
 
   Raises:
-    InputError: where no channel that can be removed has one.
+    InputError: no channel that can be removed has a gamma.
   """
   pieces = _vectors(evidence.graph, evidence.network.variables, "scale", np.abs)
   if not pieces:
@@ -80,9 +82,9 @@ def bn_scale(evidence: Evidence) -> np.ndarray:
 def taylor(evidence: Evidence) -> np.ndarray:
   """mean over examples of (dL/dm_i)^2 at the dense mask (Molchanov et al. 2019, arXiv 1906.10771).
 
-  L is the task's loss of an example and m_i multiplies the channel wherever it is read, so that
-  dL/dm_i = sum activation * dL/d activation. The loop over batches is Python's: a convolution's
-  gradient is much slower inside a compiled loop on CPU.
+  L is the task's loss of an example, and m_i multiplies channel i wherever a layer reads the
+  channel, so that dL/dm_i = sum activation * dL/d activation. The loop over batches is in Python,
+  because on CPU the gradient of a convolution is much slower inside a compiled loop.
   """
   masked_fn = masked(evidence.graph, evidence.network.eval_fn)
 
@@ -112,24 +114,28 @@ CRITERIA: dict[str, Callable[[Evidence], np.ndarray]] = {
 
 
 def score_channels(name: str, evidence: Evidence) -> np.ndarray:
-  """The named criterion's score of every channel, float `[N]`.
+  """Computes the named criterion's score of every channel, float `[N]`.
 
   Raises:
-    InputError: an unknown name, or a criterion that does not apply to this network.
+    InputError: the name is unknown, or the criterion does not apply to this network.
   """
   check_criteria([name])
   return CRITERIA[name](evidence)
 
 
 def check_criteria(names: Sequence[str]) -> None:
-  """Raises InputError where a name is not that of a criterion."""
+  """Raises InputError if a name is not a key of `CRITERIA`."""
   for name in names:
     if name not in CRITERIA:
       raise InputError(f"criterion {name!r} is unknown: choose from {', '.join(CRITERIA)}")
 
 
 def check_saliency(names: Sequence[str]) -> None:
-  """As `check_criteria`, where the scores are to be features too, which "random" alone is not."""
+  """Raises InputError if a name is unknown, or if there is no name besides "random".
+
+  The scores of the named criteria are also features of the agent, and random scores are not used as
+  a feature.
+  """
   check_criteria(names)
   if set(names) <= {"random"}:
     raise InputError("criteria names no saliency score besides random: add at least one")
@@ -138,10 +144,19 @@ def check_saliency(names: Sequence[str]) -> None:
 def vector_statistics(
   graph: ChannelGraph, variables: Any, name: str, transform: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray | None:
-  """Mean over a channel's one-axis leaves of that name (last key of the path), float64 `[N]`.
+  """Computes the mean over a channel's one-axis leaves of a given name, float64 `[N]`.
 
-  The "value" with which NNX ends every path does not count. Returns None where no such leaf
-  carries a channel.
+  The name of a leaf is the last key of its path, without the key "value" with which NNX ends every
+  path.
+
+  Args:
+    graph: the network's channels.
+    variables: the network's variables, a tree.
+    name: the name of the leaves.
+    transform: applied to the values `[n]` of a leaf before averaging, elementwise.
+
+  Returns:
+    The means, 0 for a channel without such a leaf; None if no such leaf belongs to a channel.
   """
   pieces = _vectors(graph, variables, name, transform)
   return mean_by_channel(graph.num_channels, pieces) if pieces else None
@@ -150,7 +165,7 @@ def vector_statistics(
 def _vectors(
   graph: ChannelGraph, variables: Any, name: str, transform: Callable[[np.ndarray], np.ndarray]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-  """(channel ids `[n]`, values `[n]`) of the leaves of `vector_statistics`."""
+  """Returns channel ids `[n]` and values `[n]` of each leaf that `vector_statistics` uses."""
   return [
     (leaf.axes[0], transform(np.asarray(array, np.float64)))
     for leaf, array in zip(graph.leaves, jax.tree.leaves(variables), strict=True)
@@ -161,7 +176,12 @@ def _vectors(
 
 
 def mean_by_channel(num_channels: int, pieces: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-  """Mean of values per channel id, over (ids `[n]`, values `[n]`) pieces; 0 where there is none."""
+  """Returns the mean of all values of each channel, float64 `[N]`; 0 for a channel without values.
+
+  Args:
+    num_channels: N.
+    pieces: pairs of channel ids `[n]` and values `[n]`; values with the id FROZEN are ignored.
+  """
   total, count = np.zeros(num_channels), np.zeros(num_channels)
   for ids, values in pieces:
     live = ids != FROZEN
@@ -173,14 +193,20 @@ def mean_by_channel(num_channels: int, pieces: list[tuple[np.ndarray, np.ndarray
 def _scores_by_channel(
   num_channels: int, pieces: list[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
-  """`mean_by_channel`; where there is none the mean of the others, to be neither first nor last."""
+  """Returns `mean_by_channel`, with the mean of all scored channels for channels without values.
+
+  With the mean, an unscored channel is neither the first nor the last to be removed.
+  """
   values = mean_by_channel(num_channels, pieces)
   is_scored = mean_by_channel(num_channels, [(ids, np.ones(len(ids))) for ids, _ in pieces]) > 0
   return np.where(is_scored, values, values.sum() / max(is_scored.sum(), 1))
 
 
 def _filter_scores(evidence: Evidence, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-  """Scores each layer's filters `[n_out, fan_in]`, divides by the layer's mean, and averages."""
+  """Scores each layer's filters `[n_out, fan_in]`, divides by the layer's mean, and averages.
+
+  A channel that several layers produce gets the average of its scores in the layers.
+  """
   arrays = jax.tree.leaves(evidence.network.variables)
   pieces = []
   for layer in evidence.graph.layers:

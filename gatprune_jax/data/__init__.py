@@ -1,4 +1,4 @@
-"""Data sets in four fixed parts."""
+"""Data sets, each cut into four fixed parts: train, reward, select and test."""
 
 from collections.abc import Callable
 import importlib
@@ -14,7 +14,7 @@ from gatprune_jax.errors import InputError
 
 
 def _from(module: str, name: str) -> Callable[[DataConfig, int], Dataset]:
-  """A function of a module that is imported when it is called: some take seconds."""
+  """Returns a loader that imports its module when called, because some imports take seconds."""
   return lambda config, seed: getattr(importlib.import_module(f"gatprune_jax.data.{module}"), name)(
     config, seed
   )
@@ -32,10 +32,10 @@ DATASETS: dict[str, Callable[[DataConfig, int], Dataset]] = {
 
 
 def load_dataset(config: DataConfig = DIGITS, seed: int = 0) -> Dataset:
-  """Loads a data set by name, cut by the seed.
+  """Loads the data set that the config names, cut into its parts at random by the seed.
 
   Raises:
-    InputError: for an unknown name, or a directory or sizes that do not serve.
+    InputError: if the name is unknown, or if the directory or the sizes cannot be used.
   """
   if config.dataset not in DATASETS:
     raise InputError(

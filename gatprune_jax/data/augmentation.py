@@ -1,16 +1,16 @@
-"""Random changes to training images, inside the jitted step."""
+"""Random changes to training images; they are computed inside the jitted training step."""
 
 import jax
 import jax.numpy as jnp
 
 
 def random_shift(key: jax.Array, x: jax.Array, pixels: int) -> jax.Array:
-  """Shifts each image by up to `pixels` in both directions, edges repeated.
+  """Shifts each image by up to `pixels` along both axes, and fills the gap by repeating the edge.
 
   Args:
     key: PRNG key.
     x: images `[B, H, W, C]`.
-    pixels: largest shift; 0 returns x.
+    pixels: largest shift in pixels; 0 returns x.
   """
   if pixels == 0:
     return x

@@ -1,4 +1,4 @@
-"""Which images an experiment uses."""
+"""The configuration of the images that an experiment uses."""
 
 import dataclasses
 
@@ -8,16 +8,17 @@ from gatprune_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Which images, and how they are cut.
+  """Which images are used, and how they are cut into parts.
 
   Attributes:
-    dataset: "digits"; "cifar10", "cifar100" or "imagenet2012", of a TFDS directory; "npz", a file
-      of arrays; "folder", with a folder of image files for each class.
-    data_dir: that directory, file or folder; digits have none.
+    dataset: "digits"; "cifar10", "cifar100" or "imagenet2012", from a TFDS directory; "npz", from a
+      file of arrays; "folder", from a directory with a folder of image files for each class.
+    data_dir: path of that directory or file; empty for digits, which need none.
     images: how many images each of the four parts has.
-    image_size: side in pixels that photographs are cropped to when they are read; 0: as the data
-      set has them, 224 for ImageNet.
-    unreadable_images: damaged files that are left out, or replaced, before the run is refused.
+    image_size: side to which photographs are cropped when they are read, pixels; 0 leaves the
+      images at the data set's own size, and means 224 for ImageNet.
+    unreadable_images: largest number of damaged image files that are left out or replaced; if there
+      are more, the run is refused.
   """
 
   dataset: str = "digits"
@@ -27,12 +28,12 @@ class DataConfig:
   unreadable_images: int = 0
 
   def __post_init__(self):
-    """Refuses negative numbers."""
+    """Raises InputError for negative numbers."""
     for name in ("image_size", "unreadable_images"):
       if (value := getattr(self, name)) < 0:
         raise InputError(f"{name} is {value}: it must not be negative")
 
   def check_side(self, side: int) -> None:
-    """Refuses another size of images that all have one."""
+    """Raises InputError unless `image_size` is 0 or `side`, the side of every image, in pixels."""
     if self.image_size not in (0, side):
       raise InputError(f"image_size is {self.image_size}: images of {self.dataset} have {side}")

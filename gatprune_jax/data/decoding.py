@@ -1,25 +1,29 @@
-"""From image files to pixels, with Pillow."""
+"""Decodes image files to arrays of pixels with Pillow, and crops and resizes them."""
 
 import io
 
 import numpy as np
 from PIL import Image
 
-# What Pillow raises on files that are damaged, cut short, or no images at all.
+# Exceptions that Pillow raises on files that are damaged, truncated, or not images.
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")  # 8 bits
-_CENTRE_SHARE = 0.875  # of the shorter side, kept by the crop for evaluation
+# Pillow's modes with at most 8 bits per colour channel.
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+_CENTRE_SHARE = 0.875  # share of the shorter side that the centre crop keeps
 _ASPECT = 4 / 3  # largest aspect ratio of a random crop, either way
 
 
 def decode(file: bytes) -> np.ndarray:
-  """The whole image, uint8 `[H, W, 3]`."""
+  """Decodes the whole image to uint8 `[H, W, 3]`."""
   return np.asarray(_open(file))
 
 
 def centre_crop(file: bytes, side: int) -> np.ndarray:
-  """The centre square, 0.875 of the shorter side wide, resized to uint8 `[side, side, 3]`."""
+  """Crops the centre square and resizes it to uint8 `[side, side, 3]`.
+
+  The square's side is 0.875 of the image's shorter side.
+  """
   image = _open(file)
   width = _CENTRE_SHARE * min(image.size)
   left, top = ((length - width) / 2 for length in image.size)
@@ -27,17 +31,17 @@ def centre_crop(file: bytes, side: int) -> np.ndarray:
 
 
 def random_crop(file: bytes, side: int, area: float, rng: np.random.Generator) -> np.ndarray:
-  """A random rectangle, resized to uint8 `[side, side, 3]`.
+  """Crops a random rectangle and resizes it to uint8 `[side, side, 3]`.
 
-  Its share of the image's area is uniform in [area, 1] and its aspect ratio log-uniform in
-  [3/4, 4/3]; a side that would be longer than the image's is cut to it (after Szegedy et al. 2015,
-  arXiv 1409.4842, section 6).
+  The rectangle's share of the image's area is uniform in [area, 1] and its aspect ratio log-uniform
+  in [3/4, 4/3]. A side that would be longer than the image's side is shortened to it (after Szegedy
+  et al. 2015, arXiv 1409.4842, section 6).
 
   Args:
     file: the encoded image.
-    side: pixels of the result's.
-    area: smallest share.
-    rng: draws the rectangle.
+    side: side of the result, pixels.
+    area: smallest share of the image's area, in (0, 1].
+    rng: random number generator that draws the rectangle.
   """
   image = _open(file)
   share = rng.uniform(area, 1) * image.width * image.height
@@ -50,7 +54,8 @@ def random_crop(file: bytes, side: int, area: float, rng: np.random.Generator) -
 
 def _open(file: bytes) -> Image.Image:
   image = Image.open(io.BytesIO(file))
-  # What has more than 8 bits a channel, `convert` would clip instead of scale.
+  # `convert` clips values of more than 8 bits per colour channel instead of scaling them. So 16-bit
+  # grey images are scaled here, and other modes of more than 8 bits are refused.
   if image.mode.startswith("I;16"):
     image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
   elif image.mode not in _MODES:

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: real images without a download."""
+"""The handwritten digits that come with scikit-learn: real images that need no download."""
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -11,13 +11,14 @@ DIGITS = DataConfig("digits", images=Sizes(reward=400, select=300, test=400))
 
 
 def digits(config: DataConfig, seed: int) -> Dataset:
-  """The 1,797 images `[8, 8, 1]` of the UCI optical digits test set, scaled to [-1, 1].
+  """Loads the 1,797 images `[8, 8, 1]` of the UCI optical digits test set, scaled to [-1, 1].
 
-  With the sizes of `DIGITS`, 697 images train, 400 reward, 300 select and 400 test, class-balanced,
-  drawn by the seed.
+  With the sizes of `DIGITS`, the parts have 697 training, 400 reward, 300 select and 400 test
+  images. The seed draws them, with all classes in equal shares.
 
   Raises:
-    InputError: where a directory or another size is configured, or the parts cannot be cut.
+    InputError: if the config gives a directory or another image size, or if the parts cannot be
+      cut.
   """
   if config.data_dir:
     raise InputError(f"data_dir is {config.data_dir!r}: digits has none, set it to '' or dataset")

@@ -1,4 +1,4 @@
-"""Training batches on the device, in an order that follows a key."""
+"""Makes the training batches of an epoch on the devices, in an order that a PRNG key determines."""
 
 from collections.abc import Callable, Iterator
 import functools
@@ -13,15 +13,22 @@ from gatprune_jax.data.splits import Split
 from gatprune_jax.errors import InputError
 from gatprune_jax.runtime import mesh
 
-# (key of the epoch, number of its first batch) -> batches: x [B, ...], tree of targets [B, ...]
+# (PRNG key of the epoch, number of the batch to begin with) -> iterator over batches, each of them
+# inputs x [B, ...] and a tree of targets [B, ...].
 Feed = Callable[[jax.Array, int], Iterator[tuple[jax.Array, Any]]]
 
 
 def check_feed(split: Split, batch_size: int, crop_area: float) -> int:
-  """Whole batches in the split.
+  """Returns the number of whole batches in the split.
+
+  Args:
+    split: training examples.
+    batch_size: examples in a batch.
+    crop_area: smallest share of a photograph that a random crop has; 1 for centre crops.
 
   Raises:
-    InputError: where there is none, or images that are no photographs were to be cropped.
+    InputError: if the split is smaller than a batch, or if `crop_area` is below 1 but the images
+      are not photographs.
   """
   if crop_area < 1 and not isinstance(split.x, Photographs):
     raise InputError(
@@ -36,21 +43,22 @@ def check_feed(split: Split, batch_size: int, crop_area: float) -> int:
 
 
 def make_feed(split: Split, batch_size: int, crop_area: float, shared: bool = False) -> Feed:
-  """Feeds the split in whole batches, each image at most once an epoch.
+  """Returns a function that yields the split in whole batches, each image at most once an epoch.
 
-  Order and crops follow the epoch's key and a batch's number alone, so that an epoch goes on from
-  any batch as if it had not been left. Images in memory are put on the devices once; photographs
-  are read ahead of their use in threads. Where batches are shared out, the first images fill up the
-  last share, and a process reads the photographs of its own devices only.
+  Order and crops depend only on the epoch's key and the number of the batch, so an epoch that was
+  interrupted can be resumed at any batch with the same result. Images in memory are put on the
+  devices once. Photographs are read ahead of their use, in threads. If batches are shared out over
+  the devices, the first images of a batch are repeated until all devices have equal shares, and a
+  process reads only the photographs of its own devices.
 
   Args:
     split: training examples.
-    batch_size: images a batch.
-    crop_area: smallest share of a photograph that a random crop has; 1: centre crops.
-    shared: whether a batch is shared out over the devices, or whole on each.
+    batch_size: images in a batch.
+    crop_area: smallest share of a photograph that a random crop has; 1 for centre crops.
+    shared: True gives each device a share of every batch; False gives each device whole batches.
 
   Raises:
-    InputError: as `check_feed`.
+    InputError: see `check_feed`.
   """
   steps = check_feed(split, batch_size, crop_area)
   sharding = mesh.shares() if shared else mesh.everywhere()
@@ -68,7 +76,7 @@ def make_feed(split: Split, batch_size: int, crop_area: float, shared: bool = Fa
       rows, seed = order(key)[first:], int(jax.random.bits(key))
       images = split.x.batches(rows, seed, first, crop_area, own)
       if jax.process_count() == 1:
-        images = device_put(images, sharding)  # in a thread
+        images = device_put(images, sharding)  # copies ahead of use, in a background thread
       for x, row in zip(images, rows, strict=True):
         yield put(x), jax.tree.map(put, split.targets(row[own]))
 

@@ -1,4 +1,7 @@
-"""Labelled image files, wherever they are kept, and those among them that cannot be read."""
+"""Reads labelled image files of any source, and counts the files that cannot be read.
+
+A few damaged files are tolerated with a warning; more than the configured number are refused.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,25 +12,25 @@ import numpy as np
 from gatprune_jax.data.decoding import DECODING_ERRORS, decode
 from gatprune_jax.errors import InputError
 
-# What reading and decoding raise on damaged files; array_record raises RuntimeError.
+# Exceptions that reading or decoding damaged files raises; array_record raises RuntimeError.
 READING_ERRORS = (*DECODING_ERRORS, RuntimeError)
 
 
 class Files(Protocol):
-  """Encoded images and their labels, readable in any order and from several threads."""
+  """Encoded images and their labels, which can be read in any order and from several threads."""
 
   def __len__(self) -> int:
-    """How many there are."""
+    """Returns the number of files."""
 
   def read(self, index: int) -> tuple[bytes, int]:
-    """The encoded image and its label."""
+    """Returns the encoded image and its label."""
 
   def name(self, index: int) -> str:
-    """What people know the file by, whether or not it can be read."""
+    """Returns a name for messages, such as the path, even if the file cannot be read."""
 
 
 class Unreadable:
-  """Counts the files that cannot be read, and refuses more than are allowed."""
+  """Counts the files that cannot be read, and refuses more of them than are allowed."""
 
   def __init__(self, allowed: int):
     if allowed < 0:
@@ -35,10 +38,14 @@ class Unreadable:
     self._allowed, self._names = allowed, {}
 
   def report(self, name: str, why: object) -> None:
-    """Takes note of a file, once.
+    """Counts a file that cannot be read and logs a warning; each name is counted only once.
+
+    Args:
+      name: the file's name in messages.
+      why: the reason, usually the exception.
 
     Raises:
-      InputError: where there are more than allowed.
+      InputError: if there are now more unreadable files than allowed.
     """
     if name in self._names:
       return
@@ -53,10 +60,15 @@ class Unreadable:
 
 
 def check_label(label: int, num_classes: int, name: str) -> int:
-  """Returns the label.
+  """Returns the label if it is the number of a class.
+
+  Args:
+    label: the label to check.
+    num_classes: labels are 0 to num_classes - 1.
+    name: the file's name in the error message.
 
   Raises:
-    InputError: where there is no such class.
+    InputError: if there is no such class.
   """
   if not 0 <= label < num_classes:
     raise InputError(
@@ -68,19 +80,20 @@ def check_label(label: int, num_classes: int, name: str) -> int:
 def read_all(
   files: Files, num_classes: int, unreadable: Unreadable, shape: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Decodes all files into memory, without those that cannot be read.
+  """Decodes all files into memory, and leaves out those that cannot be read.
 
   Args:
-    files: where from; one at least.
-    num_classes: labels are below it.
-    unreadable: takes note of what is left out.
-    shape: `[H, W, 3]` of every image; None: that of the first.
+    files: the files, at least one.
+    num_classes: labels are 0 to num_classes - 1.
+    unreadable: counts the files that are left out.
+    shape: `[H, W, 3]`, which every image must have; None takes the shape of the first image.
 
   Returns:
     Images uint8 `[n, H, W, 3]` and labels int32 `[n]`.
 
   Raises:
-    InputError: for an image of another shape, a label out of range, or too many unreadable files.
+    InputError: for an image of another shape, a label out of range, too many unreadable files, or
+      if no file can be read.
   """
   images, labels = [], []
   for index in range(len(files)):

@@ -1,4 +1,4 @@
-"""Anyone's own image files, in one folder for each class."""
+"""Loads a user's own image files, which lie in one folder for each class."""
 
 from collections.abc import Sequence
 import os
@@ -25,14 +25,14 @@ class FolderFiles:
   """Image files `DIRECTORY/CLASS/FILE`, in the order of their names."""
 
   def __init__(self, directory: str, classes: Sequence[str]):
-    """Lists them.
+    """Lists the files.
 
     Args:
-      directory: holds one folder a class.
-      classes: their names; the label is the place.
+      directory: directory with one folder for each class.
+      classes: names of the class folders; a class's label is its position.
 
     Raises:
-      InputError: for a folder of another class, or one without images.
+      InputError: if there is a folder of another class, or a class without images.
     """
     if unknown := sorted(set(_folders(directory)) - set(classes)):
       raise InputError(
@@ -50,35 +50,38 @@ class FolderFiles:
 
   @property
   def labels(self) -> np.ndarray:
-    """Labels of all files, int32."""
+    """Labels of all files, int32 `[n]`."""
     return np.array([label for _, label in self._files], np.int32)
 
   def __len__(self) -> int:
-    """How many files there are."""
+    """Returns the number of files."""
     return len(self._files)
 
   def read(self, index: int) -> tuple[bytes, int]:
-    """The encoded image and its label."""
+    """Returns the encoded image and its label."""
     path, label = self._files[index]
     with open(path, "rb") as file:
       return file.read(), label
 
   def name(self, index: int) -> str:
-    """The path."""
+    """Returns the path."""
     return self._files[index][0]
 
 
 def folder(config: DataConfig, seed: int) -> Dataset:
-  """Image files in one folder for each class, cut by the seed.
+  """Loads image files in one folder for each class, cut into parts by the seed.
 
-  `data_dir` holds the class folders, or `train` and one of `test`, `val` and `validation` that do;
-  without the latter, test is cut from the training images. With an `image_size` the files are
-  photographs of any size, cropped when they are read and scaled by ImageNet's mean and deviation;
-  without, all have one size, are held in memory, and scaled by their own over the training part.
+  The directory `data_dir` holds either the class folders, or a folder `train` and perhaps one of
+  `test`, `val` and `validation`, each with the class folders. Without a folder of test images, the
+  test part is cut from the training images.
+
+  If `image_size` is not 0, the files are photographs of any size. They are cropped when they are
+  read, and scaled by ImageNet's mean and standard deviation. If it is 0, all images must have one
+  size. They are held in memory, and scaled by the mean and standard deviation of the training part.
 
   Raises:
-    InputError: where there are no such folders, or images of several sizes, or a class has too few
-      images for the parts.
+    InputError: if there are no such folders, if images that must have one size have several, or if
+      a class has too few images for the parts.
   """
   directory = config.data_dir
   if os.path.isfile(directory):
@@ -111,6 +114,9 @@ def folder(config: DataConfig, seed: int) -> Dataset:
 
 
 def _folders(directory: str) -> list[str]:
-  """Names of the folders in it, but of hidden ones, which programs leave there."""
+  """Returns the sorted names of a directory's folders.
+
+  Hidden folders are left out, because other programs create them.
+  """
   with os.scandir(directory) as entries:
     return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))

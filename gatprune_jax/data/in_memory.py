@@ -1,4 +1,4 @@
-"""Anyone's own examples, as arrays in memory."""
+"""Makes a data set of a user's own examples, given as arrays in memory."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from gatprune_jax.data.splits import Dataset, Sizes, Split, cut, cut_parts
 from gatprune_jax.errors import InputError
 
-# Of the examples that are cut, where sizes do not say otherwise.
+# Default sizes of the parts, as shares of the examples (x, y).
 _SHARES = {"reward": 0.2, "select": 0.15, "test": 0.2}
 
 
@@ -21,24 +21,27 @@ def arrays(
   test: tuple[Any, Any] | None = None,
   sizes: Sizes | None = None,
 ) -> Dataset:
-  """Cuts examples in the four parts that pruning needs.
+  """Cuts examples into the four parts that pruning needs.
 
-  "train" fine-tunes, "reward" scores masks, "select" chooses among finished networks, "test" is
-  looked at once, at the end. What judges should be new to the network: where it was trained on some
-  of the examples, give those as `train`, and as x and y others.
+  The train part fine-tunes networks, the reward part scores masks during the search, the select
+  part chooses among finished networks, and the test part is used once, at the end. The reward,
+  select and test parts should be new to the network. If the network was trained on some of the
+  examples, pass those as `train`, and other examples as x and y.
 
   Args:
     x: inputs `[n, ...]`, as the network's functions take them.
     y: targets, an array or a tree of arrays `[n, ...]`: integer labels for classification.
-    seed: of the cuts.
-    train: (x, y) of the training part; the other parts are cut from x and y. None: all four are.
-    test: (x, y) of the test part; None: it is cut too.
-    sizes: of the parts that are cut, in examples. None: 20 % are reward, 15 % select, 20 % test,
-      and what is left trains, or scores masks too where `train` is given.
+    seed: seed of the cuts.
+    train: (x, y) of the train part; the other parts are cut from x and y. If None, all four parts
+      are cut from x and y.
+    test: (x, y) of the test part; None cuts the test part too.
+    sizes: sizes of the parts that are cut, in examples. None takes 20 % for reward, 15 % for select
+      and 20 % for test, and the rest trains. If `train` is given, the reward part is everything
+      that select and test leave.
 
   Raises:
-    InputError: where x and y do not fit each other, or hold no numbers, or NaN, or a part would be
-      empty.
+    InputError: if x and y do not fit each other, do not hold numbers, or hold NaN or infinity, or
+      if a part would be empty.
   """
   everything = _split(x, y, "x", "y")
   test_part = None if test is None else _like(everything, *_pair(test, "test"))
@@ -78,7 +81,7 @@ def _split(x: Any, y: Any, x_name: str, y_name: str) -> Split:
 
 
 def _like(other: Split, x: Any, y: Any, x_name: str, y_name: str) -> Split:
-  """A part whose examples have the form of the others."""
+  """Returns a part after checking that its examples have the dtypes and shapes of the others."""
   split = _split(x, y, x_name, y_name)
   form = lambda tree: jax.tree.map(lambda leaf: (leaf.dtype.name, *leaf.shape[1:]), tuple(tree))
   if form(split) != form(other):
@@ -87,7 +90,7 @@ def _like(other: Split, x: Any, y: Any, x_name: str, y_name: str) -> Split:
 
 
 def _numbers(value: Any, name: str) -> np.ndarray:
-  """As an array of at most 32 bits a number, which is what JAX computes with."""
+  """Returns an array of numbers with at most 32 bits each, because JAX computes with those."""
   array = np.asarray(value)
   if array.dtype.kind not in "buif" or array.ndim == 0:
     raise InputError(

@@ -1,4 +1,4 @@
-"""Anyone's own images as arrays in an npz file."""
+"""Loads a user's own images from the arrays of an npz file."""
 
 import zipfile
 import zlib
@@ -11,16 +11,16 @@ from gatprune_jax.errors import InputError
 
 
 def npz(config: DataConfig, seed: int) -> Dataset:
-  """The arrays of one file, cut by the seed.
+  """Loads the arrays of one npz file, cut into parts by the seed.
 
-  It holds images `x` `[n, H, W, C]` or `[n, H, W]`, uint8 or float32, and labels `y` `[n]`,
-  integers from 0 without a gap. uint8 images are scaled by their mean and deviation over the
-  training part, float32 images are taken as they are. `x_test` and `y_test`, of the same form, are
-  the test images; without them test is cut from the others.
+  The file holds images `x` `[n, H, W, C]` or `[n, H, W]`, uint8 or float32, and labels `y` `[n]`,
+  integers from 0 without a gap. uint8 images are scaled by the mean and standard deviation of the
+  training part; float32 images are used as they are. The file may hold test images `x_test` and
+  labels `y_test` of the same form; without them the test part is cut from `x` and `y`.
 
   Raises:
-    InputError: where the file is none, or its arrays do not fit each other, or a class has too few
-      images for the parts.
+    InputError: if the file is not a readable npz file, if its arrays do not fit each other, or if a
+      class has too few images for the parts.
   """
   path = config.data_dir
   if config.image_size:
@@ -61,7 +61,7 @@ def npz(config: DataConfig, seed: int) -> Dataset:
 
 
 def _checked(stored: dict[str, np.ndarray], x_name: str, y_name: str, path: str) -> Split:
-  """Images `[n, H, W, C]` and labels int32 `[n]`."""
+  """Returns images `[n, H, W, C]` and labels int32 `[n]`, after checking both arrays."""
   if missing := {x_name, y_name} - stored.keys():
     raise InputError(
       f"{path} has no array {sorted(missing)[0]!r}, only {', '.join(sorted(stored))}: it needs "

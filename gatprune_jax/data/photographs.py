@@ -1,4 +1,4 @@
-"""Photographs of any size, cropped to one size when they are read, in several threads."""
+"""Photographs of any size, which several threads read and crop to one size when needed."""
 
 from collections.abc import Callable
 import os
@@ -10,16 +10,17 @@ from gatprune_jax.data.decoding import centre_crop, random_crop
 from gatprune_jax.data.files import READING_ERRORS, Files, Unreadable
 from gatprune_jax.errors import InputError
 
-_READ_AHEAD = 2  # batches
+_READ_AHEAD = 2  # batches that are read before they are used
 
 
 class Photographs:
-  """Looks like an array `[n, side, side, 3]` of uint8, but is decoded when it is sliced.
+  """A stand-in for an array uint8 `[n, side, side, 3]` that reads the files when it is sliced.
 
-  A photograph that turns out to be unreadable is replaced by the next of its class among these.
+  If a photograph turns out to be unreadable, the next readable photograph of its class in the same
+  part replaces it.
 
   Attributes:
-    shape: as of an array.
+    shape: (n, side, side, 3), like the shape of an array.
   """
 
   def __init__(
@@ -30,26 +31,26 @@ class Photographs:
     unreadable: Unreadable,
     indices: np.ndarray | None = None,
   ):
-    """Reads nothing yet.
+    """Keeps the arguments and reads no file yet.
 
     Args:
-      files: where the photographs are.
-      labels: of all files `[len(files)]`.
-      side: of the crops, pixels.
-      unreadable: takes note of those.
-      indices: `[n]` which files these are; None: all.
+      files: the encoded photographs.
+      labels: labels of all files, `[len(files)]`.
+      side: side of the crops, pixels.
+      unreadable: counts the photographs that cannot be read.
+      indices: indices of the files that belong to this part, `[n]`; None for all files.
     """
     self._files, self._labels, self._side, self._unreadable = files, labels, side, unreadable
     self._indices = np.arange(len(files)) if indices is None else indices
     self.shape = (len(self._indices), side, side, 3)
 
   def subset(self, positions: np.ndarray) -> "Photographs":
-    """Some of these, still unread."""
+    """Returns the photographs at some positions, without reading them."""
     chosen = self._indices[positions]
     return Photographs(self._files, self._labels, self._side, self._unreadable, chosen)
 
   def __getitem__(self, positions: slice) -> np.ndarray:
-    """Centre crops of a range."""
+    """Reads a range of photographs as centre crops, uint8 `[k, side, side, 3]`."""
     chosen = np.arange(len(self._indices))[positions]
     crop = lambda place, file: centre_crop(file, self._side)
     images = list(self._read(chosen, crop).to_iter_dataset(_threads(len(chosen))))
@@ -63,17 +64,17 @@ class Photographs:
     area: float,
     columns: np.ndarray | None = None,
   ) -> grain.IterDataset:
-    """Random crops in the given order, read ahead of their use.
+    """Returns batches of random crops in the given order, which are read ahead of their use.
 
-    The crop of row r and column c is drawn by (seed, first + r, c) alone, so that an epoch can go
-    on from any of its batches.
+    The crop in row r and column c of the order depends only on (seed, first + r, c), so an epoch
+    can be resumed at any of its batches with the same crops.
 
     Args:
-      order: positions `[S, B]`.
-      seed: of the crops.
-      first: the first row's number.
-      area: smallest share of a crop; 1: centre crops.
-      columns: of the order that are read `[b]`; None: all.
+      order: positions of the photographs, `[S, B]`, one row for each batch.
+      seed: seed of the random crops.
+      first: number of the order's first row within the epoch.
+      area: smallest share of a photograph's area that a crop has; 1 for centre crops.
+      columns: the columns of the order that are read, `[b]`; None reads all.
     """
     columns = np.arange(order.shape[1]) if columns is None else columns
     size = len(columns)
@@ -90,13 +91,13 @@ class Photographs:
   def _read(
     self, positions: np.ndarray, crop: Callable[[int, bytes], np.ndarray]
   ) -> grain.MapDataset:
-    """crop(place, file) of each of the positions."""
+    """Returns `crop(place, file)` of the photograph at each of the positions, computed lazily."""
     return grain.MapDataset.range(len(positions)).map(
       lambda place: self._cropped(int(positions[place]), lambda file: crop(place, file))
     )
 
   def _cropped(self, position: int, crop: Callable[[bytes], np.ndarray]) -> np.ndarray:
-    """A crop of the photograph, or of the next of its class that can be read."""
+    """Crops the photograph at a position, or the next one of its class that can be read."""
     label = self._labels[self._indices[position]]
     tried, index = 0, int(self._indices[position])
     while True:
@@ -112,7 +113,10 @@ class Photographs:
 
 
 def _threads(ahead: int) -> grain.ReadOptions:
-  """One thread a core, if there is work for it; Pillow decodes outside Python's lock."""
+  """Returns read options with one thread per core, but at most one for each image read ahead.
+
+  Threads decode in parallel because Pillow releases Python's global interpreter lock.
+  """
   ahead = max(1, ahead)
   threads = min(os.cpu_count() or 1, ahead)
   return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)

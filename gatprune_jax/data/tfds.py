@@ -1,4 +1,4 @@
-"""CIFAR and ImageNet from a TensorFlow Datasets directory, read without TensorFlow."""
+"""Loads CIFAR and ImageNet from a TensorFlow Datasets directory, without TensorFlow."""
 
 import functools
 import os
@@ -16,17 +16,17 @@ from gatprune_jax.runtime.files import whole_file
 
 _CIFAR_SHAPE = (32, 32, 3)
 _IMAGENET_SIDE = 224
-_NO_LABEL = -1  # of a record that cannot be read
+_NO_LABEL = -1  # stands for the label of a record that cannot be read
 
 
 class TfdsFiles:
-  """The still encoded images of one split."""
+  """The encoded images of one split, with their labels."""
 
   def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
-    """Opens them.
+    """Opens the split.
 
     Raises:
-      InputError: where the directory has no such split, or a format that needs TensorFlow, or is
+      InputError: if the directory has no such split, is in a format that needs TensorFlow, or is
         damaged.
     """
     self.directory = str(builder.data_dir)
@@ -44,27 +44,28 @@ class TfdsFiles:
       raise InputError(f"split {split} in {self.directory} cannot be opened: {why}") from error
 
   def __len__(self) -> int:
-    """How many records there are."""
+    """Returns the number of records."""
     return self._num
 
   def read(self, index: int) -> tuple[bytes, int]:
-    """The encoded image and its label."""
+    """Returns the encoded image and its label."""
     example = self._source[index]
     return example["image"], int(example["label"])
 
   def name(self, index: int) -> str:
-    """Split and number."""
+    """Returns a name with the record's number, its split and the directory."""
     return f"record {index} of split {self._split} in {self.directory}"
 
 
 def cifar(config: DataConfig, seed: int) -> Dataset:
-  """`cifar10` or `cifar100` as uint8 images `[32, 32, 3]` in memory, cut by the seed.
+  """Loads `cifar10` or `cifar100` as uint8 images `[32, 32, 3]` in memory, cut by the seed.
 
-  Train, reward and select are cut from the training images.
+  The parts train, reward and select are cut from the training images; the test part is the data
+  set's own test images, or as many of them as are configured.
 
   Raises:
-    InputError: where the directory has no such data set, or in a format that needs TensorFlow, or
-      it is damaged, or a class has too few images for the parts.
+    InputError: if the directory has no such data set, or has it in a format that needs TensorFlow,
+      if the data set is damaged, or if a class has too few images for the parts.
   """
   config.check_side(_CIFAR_SHAPE[0])
   train, test, num_classes = _cifar_in_memory(
@@ -76,7 +77,7 @@ def cifar(config: DataConfig, seed: int) -> Dataset:
 
 @functools.lru_cache(maxsize=2)
 def _cifar_in_memory(name: str, directory: str, allowed: int) -> tuple[Split, Split, int]:
-  """Training and test images, and the number of classes."""
+  """Returns training images, test images, and the number of classes."""
   builder = _builder(name, directory)
   num_classes, unreadable = builder.info.features["label"].num_classes, Unreadable(allowed)
   read = lambda split: read_all(TfdsFiles(builder, split), num_classes, unreadable, _CIFAR_SHAPE)
@@ -84,13 +85,14 @@ def _cifar_in_memory(name: str, directory: str, allowed: int) -> tuple[Split, Sp
 
 
 def imagenet(config: DataConfig, seed: int) -> Dataset:
-  """`imagenet2012`; train and test (its validation split) are read from disk as they are needed.
+  """Loads `imagenet2012`; images of train and test are read from disk only when they are needed.
 
-  Train, reward and select are cut from the training images by their labels. To learn those, all
-  records are read once; the labels are kept beside them, where that may be written.
+  The parts train, reward and select are cut from the training images, and the test part is the
+  validation split of ImageNet. The cuts need all labels, so all records are read once; the labels
+  are then saved in the same directory if it is writable.
 
   Raises:
-    InputError: as `cifar`.
+    InputError: see `cifar`.
   """
   builder = _builder(config.dataset, config.data_dir)
   num_classes, unreadable = (
@@ -111,7 +113,7 @@ def imagenet(config: DataConfig, seed: int) -> Dataset:
 
 
 def _labels(files: TfdsFiles, path: str, num_classes: int, unreadable: Unreadable) -> np.ndarray:
-  """Labels int32 of all records, `_NO_LABEL` of those that cannot be read."""
+  """Returns labels int32 `[n]` of all records, `_NO_LABEL` for records that cannot be read."""
   if (labels := _kept_labels(path, len(files), num_classes)) is not None:
     for index in np.flatnonzero(labels == _NO_LABEL):
       unreadable.report(files.name(index), "the record is damaged")
@@ -135,13 +137,13 @@ def _labels(files: TfdsFiles, path: str, num_classes: int, unreadable: Unreadabl
 
 
 def _kept_labels(path: str, num: int, num_classes: int) -> np.ndarray | None:
-  """What `_labels` wrote; None where there is nothing, or it does not fit."""
+  """Returns the labels that `_labels` saved; None if there is no file, or if it does not fit."""
   if not os.path.exists(path):
     return None
   try:
     with open(path, "rb") as file:
       labels = np.lib.format.read_array(file, allow_pickle=False)
-  except Exception as error:  # damaged bytes can raise anything at all
+  except Exception as error:  # a damaged file can raise any exception
     logging.warning("%s cannot be read: %s", path, error)
     return None
   fits = labels.shape == (num,) and labels.dtype == np.int32
@@ -152,7 +154,7 @@ def _kept_labels(path: str, num: int, num_classes: int) -> np.ndarray | None:
 
 
 def _builder(name: str, directory: str) -> tfds.core.DatasetBuilder:
-  """The stock builder of a prepared data set."""
+  """Returns the builder that TensorFlow Datasets has for a prepared data set."""
   if not os.path.isdir(os.path.join(directory, name)):
     raise InputError(
       f"data directory {directory!r} has no folder {name!r}: {_how_to_prepare(name)}"

@@ -1,4 +1,4 @@
-"""How good a network is under a mask, before any fine-tuning."""
+"""Evaluation of a network under a mask, before any fine-tuning."""
 
 from gatprune_jax.evaluation.adaptation import (
   AdaptationBatches,

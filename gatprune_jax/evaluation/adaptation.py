@@ -1,7 +1,7 @@
 """A few gradient steps on a masked network before it is scored.
 
-The masks that lose least accuracy at once need not be those that recover best. A handful of steps
-shows how a network takes to training, at a small part of the cost of fine-tuning it.
+The masks that lose least accuracy at first need not be the masks that recover best by fine-tuning.
+A few steps show how well a masked network recovers, at a small part of the cost of fine-tuning.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ _MOMENTUM = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class AdaptationConfig:
-  """How a masked network is trained before it is scored.
+  """Settings of the gradient steps on a masked network before it is scored.
 
   Attributes:
-    steps: of SGD with Nesterov momentum 0.9; 0 scores the weights as they are.
-    batch_size: images a step.
-    learning_rate: of every step.
+    steps: number of steps of SGD with Nesterov momentum 0.9; 0 scores the weights as they are.
+    batch_size: number of images in a step.
+    learning_rate: learning rate of every step.
   """
 
   steps: int = 0
@@ -33,7 +33,7 @@ class AdaptationConfig:
   learning_rate: float = 0.05
 
   def __post_init__(self):
-    """Refuses values that cannot train."""
+    """Raises InputError for values that training cannot use."""
     if self.steps < 0:
       raise InputError(f"adaptation steps is {self.steps}: it must not be negative")
     for name in ("batch_size", "learning_rate"):
@@ -42,7 +42,10 @@ class AdaptationConfig:
 
 
 class AdaptationBatches(NamedTuple):
-  """The batches of the steps and their rate: the same for every mask, so that scores are too."""
+  """The batches and the learning rate of the steps.
+
+  They are equal for all masks, so that the scores of masks can be compared.
+  """
 
   x: jax.Array  # [K, B, ...] training images
   y: Any  # targets, tree of [K, B, ...]
@@ -50,10 +53,10 @@ class AdaptationBatches(NamedTuple):
 
 
 def adaptation_batches(config: AdaptationConfig, train: Split) -> AdaptationBatches:
-  """The first batches of the training split.
+  """Returns the first batches of the training split.
 
   Raises:
-    InputError: where it has too few images.
+    InputError: the training split has too few images.
   """
   num = config.steps * config.batch_size
   if num > train.num:
@@ -67,14 +70,15 @@ def adaptation_batches(config: AdaptationConfig, train: Split) -> AdaptationBatc
 
 
 def adapt(network: Network, task: Task, variables: Any, adaptation: AdaptationBatches) -> Any:
-  """The variables after one step on each batch; the network's state stays as it is.
+  """Returns the variables after one step on each batch, with the network's state unchanged.
 
   Args:
-    network: masked. It is differentiated inside a loop, where XLA's convolution is slow on CPU: see
-      `candidate_convolution`.
-    task: its loss.
-    variables: where to start.
-    adaptation: the batches.
+    network: the masked network. Gradients are computed inside a loop, where XLA's convolution is
+      slow on CPU, so the network's convolutions should come from `candidate_convolution`.
+    task: provides the loss.
+    variables: the variables before the first step.
+    adaptation: K batches `[K, B, ...]` and the learning rate; without batches, the variables are
+      returned as they are.
   """
   if len(adaptation.x) == 0:
     return variables

@@ -1,4 +1,7 @@
-"""How much is computed at once: on CPU what its cache holds."""
+"""How many images or masks are computed at once.
+
+On CPU, the images or masks computed at once are so few that their activations fit into the cache.
+"""
 
 from collections.abc import Callable
 import math
@@ -7,37 +10,38 @@ from typing import Any
 import jax
 from jax.extend import core as jex_core
 
-# Largest activation of all that is computed at once, bytes. On CPU two masks of a network with
-# 1.2 MB each were faster together than one by one, two with 2.1 MB slower, and 256 CIFAR images,
-# 17 MB, slower at once than in blocks. Accelerators want much work at once and have memory for
-# many activations of this size; 1 GiB is not measured.
+# The largest activation of all images or masks that are computed at once, in bytes. On CPU, two
+# masks of a network with 1.2 MB each were faster together than one by one, and two masks with
+# 2.1 MB each were slower together. 256 CIFAR images, 17 MB, were slower at once than in blocks.
+# Accelerators are fast with much work at once, and have memory for many activations of this size;
+# the value of 1 GiB was not chosen by measurement.
 _CPU_BYTES = 3 * 2**20
 _ACCELERATOR_BYTES = 2**30
 
 
 def images_at_once(bytes_each: int, backend: str) -> int:
-  """How many images to evaluate at once, at least one.
+  """Returns how many images to evaluate at once, at least one.
 
   Args:
-    bytes_each: of one image's largest activation.
-    backend: as `jax.default_backend()` names it.
+    bytes_each: size of one image's largest activation, in bytes.
+    backend: name of the backend, as returned by `jax.default_backend()`.
   """
   return max(1, (_CPU_BYTES if backend == "cpu" else _ACCELERATOR_BYTES) // max(1, bytes_each))
 
 
 def masks_at_once(bytes_each: int, own_weights: bool, backend: str) -> int:
-  """How many masks to score at once, at least one.
+  """Returns how many masks to score at once, at least one.
 
   Args:
-    bytes_each: of the largest activation, see `largest_activation`.
-    own_weights: whether every mask has weights of its own, because steps are taken before scoring.
-    backend: as `jax.default_backend()` names it.
+    bytes_each: size of one mask's largest activation, in bytes; see `largest_activation`.
+    own_weights: whether each mask has its own weights, because steps are taken before scoring.
+    backend: name of the backend, as returned by `jax.default_backend()`.
   """
   return 1 if own_weights and backend == "cpu" else images_at_once(bytes_each, backend)
 
 
 def largest_activation(fn: Callable[..., Any], *args: Any) -> int:
-  """Bytes of the largest array that `fn(*args)` computes; nothing is run.
+  """Returns the size in bytes of the largest array that `fn(*args)` computes, without running fn.
 
   Args:
     fn: any traceable function.

@@ -1,7 +1,7 @@
-"""How masked networks are evaluated, both while a search scores masks and when methods are judged.
+"""The evaluator of masked networks, used to score masks in a search and to compare methods.
 
-One object sets up what both need: the momenta of the running statistics, the calibration batches,
-how many masks a device scores at once, and the compiled programs.
+The evaluator sets up what both uses need: the momenta of the running statistics, the calibration
+batches, the number of masks that a device scores at once, and the compiled programs.
 """
 
 from collections.abc import Callable
@@ -29,15 +29,15 @@ from gatprune_jax.networks import Network, Task
 from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.runtime.maps import equal_blocks, first_rows
 
-_PROBE = 64  # training inputs on which the momenta are measured; any batch shows them
+_PROBE = 64  # training inputs on which the momenta are measured; any batch would give the same
 
 
 class Evaluator:
   """Scores masks of a network.
 
   Attributes:
-    weights: what masks are evaluated with, on every device.
-    chunk: how many masks a device scores at once.
+    weights: the arrays that masks are evaluated with, copied to every device.
+    chunk: number of masks that a device scores at once.
   """
 
   def __init__(
@@ -54,22 +54,24 @@ class Evaluator:
     samples: int,
     chunk: int = 0,
   ):
-    """Compiles nothing yet.
+    """Prepares the arrays for scoring; the programs that score masks are compiled on first use.
 
     Args:
       graph: the network's channels.
       network: the trained network.
-      task: loss and score.
-      train: what adaptation and statistics are made of.
-      adaptation: gradient steps before a mask is scored.
-      calibration_images: training inputs for the statistics of each mask.
-      calibration_batch: most of them that are normalised together; see `recalibrate`.
-      num_images: on how many a mask is mostly scored.
-      samples: how many masks are mostly scored in one call.
-      chunk: masks that a device scores at once; 0: by activations and backend.
+      task: provides the loss and the score.
+      train: training examples for the adaptation steps and the running statistics.
+      adaptation: settings of the gradient steps before a mask is scored.
+      calibration_images: number of training inputs for the running statistics of each mask.
+      calibration_batch: largest number of these inputs that are normalised together as one batch;
+        see `recalibrate`.
+      num_images: number of images that a mask is usually scored on.
+      samples: number of masks that are usually scored in one call.
+      chunk: number of masks that a device scores at once; 0 chooses the number from the size of
+        activations and the backend.
 
     Raises:
-      InputError: where there are not so many training inputs.
+      InputError: there are fewer training inputs than adaptation or statistics need.
     """
     check_calibration(calibration_images, train)
     self._graph, self._network, self._task = graph, network, task
@@ -89,26 +91,53 @@ class Evaluator:
     self._call_size = max(samples, self.chunk * mesh.num_devices())
 
   def score(self, weights: Weights, mask: jax.Array, x: jax.Array, y: Any) -> Score:
-    """Scores one mask on examples `[n, ...]`: pure, for programs that are compiled as a whole."""
+    """Scores one mask as a pure function, for use in programs that are compiled as a whole.
+
+    Args:
+      weights: the arrays that the mask is evaluated with, usually the attribute `weights`.
+      mask: `[N]`, 1 = keep.
+      x: inputs `[n, ...]`.
+      y: targets, tree of `[n, ...]`.
+    """
     return score_mask(self._graph, self._network, self._task, weights, mask, x, y)
 
   def jit(self, fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`compilation.jit` of what scores masks, on all devices, with options of `jax.jit`."""
-    shared = not self._has_steps  # else most of it are gradient steps
+    """Compiles a function that scores masks, for all devices; options are those of `jax.jit`."""
+    # `shared` marks programs of forward passes. With adaptation steps, most work is for gradients.
+    shared = not self._has_steps
     return compilation.jit(fn, shared=shared, out_shardings=mesh.everywhere(), **options)
 
   def scores(self, masks: np.ndarray, x: jax.Array, y: Any) -> Score:
-    """Scores `[C, n]` of masks `[C, N]`, each after the steps of the adaptation."""
+    """Scores each mask after its adaptation steps.
+
+    Args:
+      masks: `[C, N]`, 1 = keep.
+      x: inputs `[n, ...]`.
+      y: targets, tree of `[n, ...]`.
+
+    Returns:
+      Scores and losses `[C, n]`.
+    """
     return self._in_calls(self._score_first, masks, mesh.replicate((x, y)))
 
   def statistics(self, masks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The running statistics `[C, ...]` under every mask `[C, N]`, weights untouched."""
+    """Computes the running statistics `[C, ...]` under masks `[C, N]`, without adaptation steps."""
     return self._in_calls(self._calibrate_first, masks, ())
 
   def scores_with_statistics(
     self, masks: np.ndarray, statistics: tuple[np.ndarray, ...], x: jax.Array, y: Any
   ) -> Score:
-    """Scores `[C, n]` of masks `[C, N]` with the dense weights and these statistics."""
+    """Scores masks with the dense weights and given running statistics.
+
+    Args:
+      masks: `[C, N]`, 1 = keep.
+      statistics: the running statistics `[C, ...]` of each mask, from `statistics`.
+      x: inputs `[n, ...]`.
+      y: targets, tree of `[n, ...]`.
+
+    Returns:
+      Scores and losses `[C, n]`.
+    """
     return self._in_calls(self._score_first_with, (masks, statistics), mesh.replicate((x, y)))
 
   @functools.cached_property
@@ -135,7 +164,11 @@ class Evaluator:
     return jit(lambda rows, count, *same: first_rows(one, rows, count, self.chunk, *same))
 
   def _in_calls(self, first: Callable[..., Any], rows: Any, same: tuple[Any, ...]) -> Any:
-    """In calls of one size, so that one is compiled; the last is filled up."""
+    """Applies a compiled function to rows in calls of equal size; returns NumPy arrays.
+
+    Because all calls have the same size, only one program is compiled. Repeated rows fill up the
+    last call, and their results are dropped.
+    """
     num, size, parts = len(jax.tree.leaves(rows)[0]), self._call_size, []
     for start in range(0, num, size):
       some = np.arange(start, min(start + size, num))
@@ -146,7 +179,7 @@ class Evaluator:
 
 
 def check_calibration(num_images: int, train: Split) -> None:
-  """Raises InputError where there are fewer training examples than statistics are to be made of."""
+  """Raises InputError if there are fewer than `num_images` training examples."""
   if num_images > train.num:
     raise InputError(
       f"search calibration_images is {num_images}: there are {train.num} training images, so set "

@@ -1,9 +1,9 @@
-"""Batch-norm statistics of a masked network, measured anew from training images.
+"""Batch-norm statistics of a masked network, measured again on training images.
 
-Removing channels shifts the activations of all that follow; with the dense network's running
-statistics, accuracy collapses and masks are ranked wrongly (Li et al. 2020, EagleEye,
-arXiv 2007.02491). Statistics are means over batches (Wu and Johnson 2021, arXiv 2105.07576,
-section 3): a batch's activations are few enough for the cache of a CPU's core.
+Removing channels shifts the activations of all layers that follow. With the running statistics of
+the dense network, accuracy collapses and masks are ranked wrongly (Li et al. 2020, EagleEye,
+arXiv 2007.02491). The statistics are means over batches (Wu and Johnson 2021, arXiv 2105.07576,
+section 3), because the activations of one batch fit into the cache of a CPU core.
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,22 @@ Momentum = tuple[jax.Array | None, ...]
 def running_momentum(network: Network, x: Any) -> Momentum:
   """Measures m in `new = m old + (1 - m) batch` for every running statistic of the state.
 
-  The update is affine in the old value, so two evaluations give its slope, whatever the layer
-  calls its momentum. Where that is 1, the leaf is no mean of batches: a frozen batch norm hands it
-  on, training does not update it, or it counts. A frozen norm computes with its own, so that the
-  probing values would disturb all that follows: the others are measured once more, with these as
-  they are.
+  The update is affine in the old value, so that two evaluations give the slope m, whatever name the
+  layer uses for its momentum. A leaf whose slope is 1 is not a mean over batches: a frozen batch
+  norm leaves the leaf unchanged, training does not update the leaf, or the leaf is a counter. A
+  frozen batch norm normalises with its statistics, so the values that the measurement sets there
+  change the inputs of all layers that follow. Therefore the other leaves are measured again, while
+  leaves of slope 1 keep their original values.
 
   Args:
-    network: with its variables.
+    network: the network with its variables.
     x: any batch of inputs `[B, ...]`.
+
+  Returns:
+    m for every leaf of the state, a scalar; None for a leaf that is not a running statistic.
   """
-  step = 1024.0  # a power of two: exact in the sum, and large against rounding of the statistics
+  # A power of two is exact in sums, and 1024 is large compared with the rounding of statistics.
+  step = 1024.0
 
   def measure(is_statistic: tuple[bool, ...]) -> Momentum:
     @jax.jit
@@ -54,14 +59,14 @@ def running_momentum(network: Network, x: Any) -> Momentum:
 
 
 def recalibrate(network: Network, momentum: Momentum, variables: Any, x: Any) -> Any:
-  """Replaces every running statistic by the mean over batches of exactly the batch's own.
+  """Replaces every running statistic by the mean of the statistics of single batches.
 
   Args:
-    network: masked or not.
-    momentum: m, from `running_momentum`: after one batch a statistic that was zero is 1 - m times
-      the batch's. Where it is None, the value stays.
+    network: the network, masked or not.
+    momentum: m, from `running_momentum`. After one batch, a running statistic that was zero is
+      1 - m times the statistic of the batch. Where m is None, the leaf is left unchanged.
     variables: the network's variables.
-    x: batches of inputs `[k, b, ...]`, of the training split.
+    x: batches of inputs `[k, b, ...]` from the training split.
   """
   statistics = batch_statistics(network, momentum, variables, x)
   return with_statistics(network, momentum, variables, statistics)
@@ -70,7 +75,17 @@ def recalibrate(network: Network, momentum: Momentum, variables: Any, x: Any) ->
 def batch_statistics(
   network: Network, momentum: Momentum, variables: Any, x: Any
 ) -> tuple[jax.Array, ...]:
-  """What `recalibrate` replaces the running statistics by, in the order of the state's leaves."""
+  """Computes the values by which `recalibrate` replaces the running statistics.
+
+  Args:
+    network: the network, masked or not.
+    momentum: m, from `running_momentum`.
+    variables: the network's variables.
+    x: batches of inputs `[k, b, ...]` from the training split.
+
+  Returns:
+    The values in the order of the state's leaves, without the leaves whose m is None.
+  """
   is_statistic = tuple(m is not None for m in momentum)
   if not any(is_statistic):
     return ()
@@ -82,7 +97,14 @@ def batch_statistics(
 def with_statistics(
   network: Network, momentum: Momentum, variables: Any, statistics: tuple[jax.Array, ...]
 ) -> Any:
-  """The variables with the running statistics that `batch_statistics` gave."""
+  """Returns the variables with the running statistics replaced.
+
+  Args:
+    network: the network, masked or not.
+    momentum: m, from `running_momentum`.
+    variables: the network's variables.
+    statistics: the new values, from `batch_statistics`.
+  """
   params, state = network.split(variables)
   is_statistic = tuple(m is not None for m in momentum)
   return network.merge(params, _replaced(state, is_statistic, statistics))
@@ -91,7 +113,7 @@ def with_statistics(
 def _updated(
   network: Network, variables: Any, is_statistic: tuple[bool, ...], x: Any, old: float
 ) -> list[jax.Array]:
-  """The statistics after one batch when all of them were `old` before it."""
+  """Returns the running statistics after one batch if all of them were `old` before the batch."""
   params, state = network.split(variables)
   chosen = [leaf for leaf, wanted in zip(state, is_statistic, strict=True) if wanted]
   constant = _replaced(state, is_statistic, [jnp.full_like(leaf, old) for leaf in chosen])
@@ -102,6 +124,6 @@ def _updated(
 def _replaced(
   state: tuple[Any, ...], chosen: tuple[bool, ...], values: Sequence[Any]
 ) -> tuple[Any, ...]:
-  """The leaves of a state, with other values in the chosen places."""
+  """Returns the leaves of a state, with the chosen leaves replaced by `values`."""
   values = iter(values)
   return tuple(next(values) if here else leaf for leaf, here in zip(state, chosen, strict=True))

@@ -1,4 +1,4 @@
-"""Scores of masks: how well a network does with some of its channels removed, before training."""
+"""Scores of masks: how well a network performs with some channels removed, before training."""
 
 from collections.abc import Callable
 import functools
@@ -17,23 +17,29 @@ from gatprune_jax.runtime.maps import in_blocks
 
 
 class Score(NamedTuple):
-  """Of each example, the task's score and its loss."""
+  """The task's score and loss of each example."""
 
   score: jax.Array  # [..., n] float32: for classification, 1 where the label was predicted, else 0
   loss: jax.Array  # [..., n] float32: for classification, -log p(label), nats
 
 
 class Weights(NamedTuple):
-  """What a mask is evaluated with, arrays only: an argument under jit."""
+  """The arrays that a mask is evaluated with, as one argument of a compiled function."""
 
-  variables: Any  # of the dense network
-  momentum: Momentum  # of its running statistics
-  adaptation: AdaptationBatches  # gradient steps before scoring
-  calibration: jax.Array  # [k, b, ...] batches of training inputs, for the statistics
+  variables: Any  # variables of the dense network
+  momentum: Momentum  # momentum of each running statistic of the network
+  adaptation: AdaptationBatches  # batches of the gradient steps before scoring
+  calibration: jax.Array  # [k, b, ...] batches of training inputs for the running statistics
 
 
 def score_outputs(task: Task, outputs: Any, y: Any) -> Score:
-  """Scores outputs `[n, ...]` against targets `[n, ...]`."""
+  """Scores outputs against targets.
+
+  Args:
+    task: provides the score and the loss.
+    outputs: a tree of arrays `[n, ...]`.
+    y: targets, a tree of arrays `[n, ...]`.
+  """
   return Score(task.score(outputs, y), task.loss(outputs, y))
 
 
@@ -46,16 +52,17 @@ def score_mask(
   x: jax.Array,
   y: Any,
 ) -> Score:
-  """Scores one mask, after the adaptation steps, batch norm recalibrated for it.
+  """Scores one mask, after the adaptation steps and with batch norm recalibrated for the mask.
 
-  Unbatched. Without steps the masks share their weights: `vmap` over the mask then folds the
-  candidates into the batch of every convolution, and what no mask touches is computed once.
+  The function scores a single mask; use `vmap` for several. Without adaptation steps all masks
+  share their weights. `vmap` over the mask then folds the masks into the batch of every
+  convolution, and operations that do not depend on a mask are computed once.
 
   Args:
     graph: the network's channels.
-    network: its functions; the variables are those of the weights.
-    task: loss and score.
-    weights: what the mask is evaluated with.
+    network: the network's functions; the variables are taken from `weights`.
+    task: provides the loss and the score.
+    weights: the arrays that the mask is evaluated with.
     mask: `[N]`, 1 = keep.
     x: inputs `[n, ...]`.
     y: targets, tree of `[n, ...]`.
@@ -69,7 +76,14 @@ def score_mask(
 def mask_statistics(
   graph: ChannelGraph, network: Network, weights: Weights, mask: jax.Array
 ) -> tuple[jax.Array, ...]:
-  """The running statistics that the network has under a mask; see `batch_statistics`."""
+  """Computes the running statistics of the network under a mask; see `batch_statistics`.
+
+  Args:
+    graph: the network's channels.
+    network: the network's functions.
+    weights: the variables, the momenta and the calibration batches.
+    mask: `[N]`, 1 = keep.
+  """
   under_mask = masked_network(graph, network, mask, scoring_convolution())
   return batch_statistics(under_mask, weights.momentum, weights.variables, weights.calibration)
 
@@ -84,7 +98,18 @@ def score_with_statistics(
   x: jax.Array,
   y: Any,
 ) -> Score:
-  """Scores one mask with statistics from `mask_statistics`."""
+  """Scores one mask with running statistics from `mask_statistics`.
+
+  Args:
+    graph: the network's channels.
+    network: the network's functions.
+    task: provides the loss and the score.
+    weights: the variables and the momenta.
+    mask: `[N]`, 1 = keep.
+    statistics: the running statistics, from `mask_statistics`.
+    x: inputs `[n, ...]`.
+    y: targets, tree of `[n, ...]`.
+  """
   variables = with_statistics(network, weights.momentum, weights.variables, statistics)
   return score_outputs(task, masked_outputs(graph, network, variables, mask, x), y)
 
@@ -92,7 +117,18 @@ def score_with_statistics(
 def masked_outputs(
   graph: ChannelGraph, network: Network, variables: Any, mask: jax.Array, x: jax.Array
 ) -> Any:
-  """Outputs `[n, ...]` of a network under a mask, in blocks of inputs; see `images_at_once`."""
+  """Computes the outputs of a network under a mask, in blocks of inputs; see `images_at_once`.
+
+  Args:
+    graph: the network's channels.
+    network: the network's functions.
+    variables: dense variables.
+    mask: `[N]`, 1 = keep.
+    x: inputs `[n, ...]`.
+
+  Returns:
+    The outputs, a tree of `[n, ...]`.
+  """
   under_mask = masked_network(graph, network, mask, scoring_convolution())
   each = largest_activation(network.eval_fn, variables, x) // len(x)
   size = images_at_once(each, jax.default_backend())
@@ -108,13 +144,13 @@ def candidate_scores(
   x: jax.Array,
   y: Any,
 ) -> jax.Array:
-  """Mean scores of masked networks with weights of their own, one after the other, `[C]`.
+  """Computes mean scores `[C]` of masked networks with their own weights, one after another.
 
   Args:
-    graph: the networks' channels.
-    network: their functions.
-    task: its score.
-    variables: stacked `[C, ...]`, with the statistics that they were trained with.
+    graph: the channels of the networks.
+    network: the functions of the networks.
+    task: provides the score.
+    variables: dense variables, stacked `[C, ...]`, with the running statistics from training.
     masks: `[C, N]`, 1 = keep.
     x: inputs `[n, ...]`.
     y: targets, tree of `[n, ...]`.
@@ -129,7 +165,14 @@ def candidate_scores(
 
 
 def mean_score(network: Network, task: Task, variables: Any, split: Split) -> float:
-  """The task's mean score of a network in eval mode on a split."""
+  """Computes the task's mean score of a network in eval mode on a split.
+
+  Args:
+    network: the network's functions.
+    task: provides the score.
+    variables: the network's variables.
+    split: n examples.
+  """
   pieces = (_total(network.eval_fn, task.score, variables, *piece) for piece in split.pieces())
   return float(sum(pieces)) / split.num
 

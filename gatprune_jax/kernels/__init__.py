@@ -1,1 +1,1 @@
-"""What exists for speed only: each kernel equals a plain reference, by test."""
+"""Fast implementations of operations; the tests compare each with a plain reference."""

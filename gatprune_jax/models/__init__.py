@@ -1,4 +1,4 @@
-"""Networks to prune. They know nothing of pruning."""
+"""Networks to prune. Their code does not depend on the pruning code."""
 
 from gatprune_jax.models.apply import DTYPES, eval_function, train_function
 from gatprune_jax.models.catalogue import MODELS, model

@@ -1,4 +1,4 @@
-"""A network as two pure functions, one for evaluation and one for training."""
+"""Wraps a network as two pure functions, one for evaluation and one for training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +13,13 @@ DTYPES = ("auto", "float32", "bfloat16")
 def eval_function(
   module: nn.Module, dtype: str = "float32"
 ) -> Callable[[Any, jax.Array], jax.Array]:
-  """`apply(variables, x) -> logits`, batch normalisation with running statistics.
+  """Returns `apply(variables, x) -> logits`, which normalises with the running statistics.
 
   Args:
-    module: called as `module(x)`.
-    dtype: one of `DTYPES`, of parameters and activations while it computes; "auto" is bfloat16 on
-      accelerators and float32 on CPU. Variables and logits are float32 in every case, as are the
-      means and variances that a normalisation computes.
+    module: the network, called as `module(x)`.
+    dtype: one of `DTYPES`: the dtype of parameters and activations during the computation. "auto"
+      is bfloat16 on accelerators and float32 on CPU. Variables and logits are float32 in every
+      case, as are the means and variances that a normalisation computes.
   """
   return lambda variables, x: _as_float32(module.apply(*_computing(dtype, variables, x)))
 
@@ -27,10 +27,13 @@ def eval_function(
 def train_function(
   module: nn.Module, dtype: str = "float32"
 ) -> Callable[[Any, jax.Array], tuple[jax.Array, Any]]:
-  """`apply(variables, x) -> (logits, {"batch_stats": ...})`, with the batch's statistics.
+  """Returns `apply(variables, x) -> (logits, {"batch_stats": ...})` for training.
+
+  The returned function normalises with the batch's statistics and returns the updated running
+  statistics.
 
   Args:
-    module: called as `module(x, train=True)`.
+    module: the network, called as `module(x, train=True)`.
     dtype: see `eval_function`.
   """
 
@@ -43,7 +46,7 @@ def train_function(
 
 
 def _computing(dtype: str, variables: Any, x: jax.Array) -> tuple[Any, jax.Array]:
-  """Parameters and images in the dtype; statistics stay as they are."""
+  """Returns the variables and images with parameters and images cast; statistics keep theirs."""
   if dtype == "auto":
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   if dtype == "float32":

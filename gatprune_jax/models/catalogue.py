@@ -1,4 +1,4 @@
-"""The networks by name, so that a config can choose one."""
+"""Builds networks by name, so that a config can choose a network."""
 
 from collections.abc import Callable
 import functools
@@ -25,18 +25,19 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def model(name: str, num_classes: int, **options: Any) -> nn.Module:
-  """The module of that name.
+  """Returns the module of the given name.
 
   ResNet-8, -20, -32, -44, -56 and -110, DenseNet-40 and, without `dense_widths`, VGG are the forms
   for small images; ResNet-18, -34, -50 and MobileNetV2 are those for ImageNet.
 
   Args:
     name: a key of `MODELS`.
-    num_classes: of the last dense layer, at least 1.
-    **options: of the constructor, such as `shortcut="B"` or `width_multiplier=0.5`.
+    num_classes: number of logits, at least 1.
+    **options: options of the constructor, such as `shortcut="B"` or `width_multiplier=0.5`.
 
   Raises:
-    InputError: an unknown name or option, or a value that its constructor refuses.
+    InputError: if the name or an option is unknown, num_classes is below 1, or the constructor
+      refuses a value.
   """
   if name not in MODELS:
     raise InputError(f"model {name!r} is unknown: choose one of {', '.join(MODELS)}")

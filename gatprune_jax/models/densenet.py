@@ -14,13 +14,14 @@ NUM_STAGES = 3
 class CifarDenseNet(nn.Module):
   """A DenseNet of depth 3n + 4 without bottleneck or compression.
 
-  A 3x3 stem, three stages of n layers, each of which appends its channels to its input, halving
-  of the resolution between stages, global pooling, dense. Normalisation and ReLU come before each
-  convolution. Maps float `[B, H, W, C]` to logits `[B, num_classes]`, H and W at least 4.
+  The network is a 3x3 stem, three stages of n layers, global pooling and a dense layer. Each layer
+  appends its channels to its input, and the resolution is halved between stages. Normalisation and
+  ReLU come before each convolution except the stem. The network maps float `[B, H, W, C]` to logits
+  `[B, num_classes]`, with H and W at least 4.
 
   Attributes:
     depth: 3n + 4; 40 and 100 in the paper.
-    num_classes: of the dense layer.
+    num_classes: number of logits.
     growth: channels that a layer appends; 12 and 24 in the paper.
     stem_width: channels of the first convolution; 16 in the paper.
   """
@@ -32,10 +33,10 @@ class CifarDenseNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Maps images to logits; `train` normalises with the batch's statistics and updates them.
+    """Maps images to logits; `train` uses the batch's statistics and updates the running ones.
 
     Raises:
-      InputError: images of less than 4 pixels on a side.
+      InputError: if a side of the images is shorter than 4 pixels.
     """
     refuse_smaller(x, NUM_STAGES - 1, "DenseNet")
     norm = batch_norm(train)
@@ -59,8 +60,14 @@ def cifar_densenet(
 ) -> CifarDenseNet:
   """Checks the numbers and returns the module.
 
+  Args:
+    depth: 3n + 4, at least 7.
+    num_classes: number of logits.
+    growth: channels that a layer appends.
+    stem_width: channels of the first convolution.
+
   Raises:
-    InputError: depth is not 3n + 4, or a width is below 1.
+    InputError: if depth is not 3n + 4 with n at least 1, or a width is not positive.
   """
   if depth < 7 or (depth - 4) % NUM_STAGES:
     raise InputError(f"depth {depth} is not 3n + 4: choose 7, 10, ..., 40 or 100")

@@ -8,7 +8,7 @@ import jax
 from gatprune_jax.errors import InputError
 from gatprune_jax.models.normalization import batch_norm
 
-# Expansion, channels, blocks and stride of the first block, for each stage.
+# (Expansion, channels, number of blocks, stride of the first block) of each stage.
 STAGES = (
   (1, 16, 1, 1),
   (6, 24, 2, 2),
@@ -22,9 +22,9 @@ STEM_WIDTH, LAST_WIDTH = 32, 1280
 
 
 def scaled_width(channels: int, multiplier: float) -> int:
-  """The multiple of 8 nearest to the product, at least 8 and at least 90 % of the product.
+  """Returns the product rounded to a multiple of 8, at least 8 and at least 90 % of the product.
 
-  The rule of the authors' code (github.com/tensorflow/models, `_make_divisible`).
+  This is the rule of the authors' code (github.com/tensorflow/models, `_make_divisible`).
   """
   product = channels * multiplier
   width = max(8, int(product + 4) // 8 * 8)
@@ -32,13 +32,15 @@ def scaled_width(channels: int, multiplier: float) -> int:
 
 
 class InvertedResidual(nn.Module):
-  """Expansion, depthwise convolution and linear projection, added to the input if shapes agree.
+  """Expansion, depthwise convolution and projection, added to the input if the shapes agree.
+
+  The projection is linear: no activation follows it.
 
   Attributes:
     width: channels of the result.
-    stride: of the depthwise convolution; 1 or 2.
-    expansion: channels of the depthwise convolution, relative to the input's; 1 for none.
-    norm: makes the normalisation of a given `name`.
+    stride: stride of the depthwise convolution; 1 or 2.
+    expansion: channels of the depthwise convolution relative to the input's; 1 for no expansion.
+    norm: function that makes the normalisation layer of a given `name`.
   """
 
   width: int
@@ -69,16 +71,17 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-  """A stem of stride 2, seven stages of inverted residuals, a 1x1 convolution, pooling, dense.
+  """A stem of stride 2, seven stages of inverted residuals, a 1x1 convolution and a head.
 
-  Maps float `[B, H, W, C]` to logits `[B, num_classes]`, any H and W; resolution falls by 32.
+  The head is global pooling and a dense layer. The network maps float `[B, H, W, C]` to logits
+  `[B, num_classes]`, for any H and W. The resolution falls by a factor of 32.
 
   Attributes:
-    num_classes: of the dense layer.
-    width_multiplier: of all channels, rounded by `scaled_width`; the last convolution never has
-      fewer than 1,280.
-    dropout: probability of a zero before the dense layer; 0.2 in torchvision. Unless it is 0,
-      training needs a `dropout` key, which `train_function` does not pass.
+    num_classes: number of logits.
+    width_multiplier: factor on the channels of all layers, rounded by `scaled_width`; the last
+      convolution never has fewer than 1,280 channels.
+    dropout: probability of zeroing an activation before the dense layer; 0.2 in torchvision.
+      Unless it is 0, training needs a `dropout` PRNG key, which `train_function` does not pass.
   """
 
   num_classes: int
@@ -87,7 +90,7 @@ class MobileNetV2(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Maps images to logits; `train` normalises with the batch's statistics and updates them."""
+    """Maps images to logits; `train` uses the batch's statistics and updates the running ones."""
     norm = batch_norm(train)
     stem = scaled_width(STEM_WIDTH, self.width_multiplier)
     x = nn.Conv(stem, (3, 3), 2, padding=1, use_bias=False, name="stem")(x)
@@ -110,8 +113,13 @@ def mobilenet_v2(
 ) -> MobileNetV2:
   """Checks the numbers and returns the module.
 
+  Args:
+    num_classes: number of logits.
+    width_multiplier: factor on the channels of all layers.
+    dropout: probability of zeroing an activation before the dense layer.
+
   Raises:
-    InputError: the multiplier is not positive, or the dropout is outside [0, 1).
+    InputError: if the multiplier is not positive, or the dropout is outside [0, 1).
   """
   if not width_multiplier > 0:
     raise InputError(f"width_multiplier {width_multiplier} is not positive: 1.0 is the paper's")

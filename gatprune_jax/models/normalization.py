@@ -7,9 +7,11 @@ from flax import linen as nn
 
 
 def batch_norm(train: bool) -> Callable[..., nn.Module]:
-  """`BatchNorm` by name, with PyTorch's defaults: Flax's momentum 0.9 is PyTorch's 0.1.
+  """Returns a constructor of `BatchNorm` with PyTorch's defaults.
+
+  Flax's momentum 0.9 equals PyTorch's momentum 0.1. The constructor takes the layer's `name`.
 
   Args:
-    train: normalise with the batch's statistics, instead of the running ones.
+    train: whether to normalise with the batch's statistics instead of the running statistics.
   """
   return functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)

@@ -16,10 +16,10 @@ class ResidualBlock(nn.Module):
 
   Attributes:
     width: channels of the result.
-    stride: of the first convolution; 1 or 2.
-    shortcut: where the shapes differ, "A" subsamples and pads with zero channels on both sides,
-      "B" projects by a strided 1x1 convolution.
-    norm: makes the normalisation of a given `name`.
+    stride: stride of the first convolution; 1 or 2.
+    shortcut: form of the shortcut where the shapes differ. "A" subsamples and pads with zero
+      channels on both sides; "B" projects by a strided 1x1 convolution.
+    norm: function that makes the normalisation layer of a given `name`.
   """
 
   width: int
@@ -47,13 +47,14 @@ class ResidualBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-  """A ResNet of depth 6n + 2: a 3x3 stem, three stages of n blocks, global pooling, dense.
+  """A ResNet of depth 6n + 2: a 3x3 stem, three stages of n blocks, pooling and a dense layer.
 
-  Maps float `[B, H, W, C]` to logits `[B, num_classes]`, any H and W.
+  The pooling is global. The network maps float `[B, H, W, C]` to logits `[B, num_classes]`, for any
+  H and W.
 
   Attributes:
     depth: 6n + 2; 20, 32, 44, 56 and 110 in the paper.
-    num_classes: of the dense layer.
+    num_classes: number of logits.
     widths: channels of the three stages; (16, 32, 64) in the paper.
     shortcut: "A" (zero padding, the paper's choice for CIFAR) or "B" (projection).
   """
@@ -65,7 +66,7 @@ class CifarResNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Maps images to logits; `train` normalises with the batch's statistics and updates them."""
+    """Maps images to logits; `train` uses the batch's statistics and updates the running ones."""
     norm = batch_norm(train)
     x = nn.Conv(self.widths[0], (3, 3), padding=1, use_bias=False, name="stem")(x)
     x = nn.relu(norm(name="norm_stem")(x))
@@ -81,8 +82,15 @@ def cifar_resnet(
 ) -> CifarResNet:
   """Checks the numbers and returns the module.
 
+  Args:
+    depth: 6n + 2, at least 8.
+    num_classes: number of logits.
+    widths: channels of the three stages.
+    shortcut: "A" (zero padding) or "B" (projection).
+
   Raises:
-    InputError: depth is not 6n + 2, the widths shrink, or the shortcut is unknown.
+    InputError: if depth is not 6n + 2, the widths are not three positive numbers or shrink under
+      shortcut "A", or the shortcut is unknown.
   """
   if depth < 8 or (depth - 2) % 6:
     raise InputError(f"depth {depth} is not 6n + 2: choose 8, 14, 20, 32, 44, 56 or 110")

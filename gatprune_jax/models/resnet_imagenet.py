@@ -10,7 +10,7 @@ from gatprune_jax.models.normalization import batch_norm
 from gatprune_jax.models.resnet import ResidualBlock
 from gatprune_jax.models.sizes import are_widths
 
-# Blocks of the four stages.
+# Depth -> number of blocks in each of the four stages.
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 EXPANSION = 4
 
@@ -18,12 +18,13 @@ EXPANSION = 4
 class BottleneckBlock(nn.Module):
   """1x1, 3x3 and 1x1 convolutions, and a shortcut that projects where the shapes differ.
 
-  The stride is on the 3x3 convolution, as in torchvision ("v1.5"); the paper has it on the first.
+  The stride is on the 3x3 convolution, as in torchvision ("v1.5"). In the paper, the stride is on
+  the first 1x1 convolution.
 
   Attributes:
     width: channels of the first two convolutions; the result has four times as many.
-    stride: of the 3x3 convolution; 1 or 2.
-    norm: makes the normalisation of a given `name`.
+    stride: stride of the 3x3 convolution; 1 or 2.
+    norm: function that makes the normalisation layer of a given `name`.
   """
 
   width: int
@@ -47,14 +48,14 @@ class BottleneckBlock(nn.Module):
 
 
 class ImageNetResNet(nn.Module):
-  """A 7x7 stem of stride 2, max pooling, four stages, global pooling, dense.
+  """A 7x7 stem of stride 2, max pooling, four stages, global pooling and a dense layer.
 
-  Maps float `[B, H, W, C]` to logits `[B, num_classes]`, any H and W.
+  The network maps float `[B, H, W, C]` to logits `[B, num_classes]`, for any H and W.
 
   Attributes:
-    depth: 18 or 34 (two 3x3 convolutions a block) or 50 (bottlenecks).
-    num_classes: of the dense layer.
-    widths: of the blocks of the four stages; the stem has the first.
+    depth: 18 or 34 (blocks of two 3x3 convolutions) or 50 (bottleneck blocks).
+    num_classes: number of logits.
+    widths: widths of the blocks in the four stages; the stem has the first width.
   """
 
   depth: int
@@ -63,7 +64,7 @@ class ImageNetResNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Maps images to logits; `train` normalises with the batch's statistics and updates them."""
+    """Maps images to logits; `train` uses the batch's statistics and updates the running ones."""
     norm = batch_norm(train)
     x = nn.Conv(self.widths[0], (7, 7), 2, padding=3, use_bias=False, name="stem")(x)
     x = nn.relu(norm(name="norm_stem")(x))
@@ -84,8 +85,13 @@ def imagenet_resnet(
 ) -> ImageNetResNet:
   """Checks the numbers and returns the module.
 
+  Args:
+    depth: 18, 34 or 50.
+    num_classes: number of logits.
+    widths: widths of the blocks in the four stages.
+
   Raises:
-    InputError: an unknown depth, or not four positive widths.
+    InputError: if the depth is unknown, or the widths are not four positive numbers.
   """
   if depth not in STAGES:
     raise InputError(f"depth {depth} is no ImageNet ResNet here: choose 18, 34 or 50")

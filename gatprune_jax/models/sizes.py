@@ -1,4 +1,4 @@
-"""Which widths and images the networks take."""
+"""Checks of the widths and image sizes that the networks accept."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,20 +9,22 @@ from gatprune_jax.errors import InputError
 
 
 def are_widths(widths: Iterable[Any]) -> bool:
-  """Whether all are numbers of channels: whole and positive."""
+  """Returns whether all widths are valid numbers of channels: whole and positive."""
   return all(isinstance(width, int) and width > 0 for width in widths)
 
 
 def refuse_smaller(x: jax.Array, halvings: int, network: str) -> None:
-  """Refuses images that so many halvings leave nothing of; the mean of nothing is NaN.
+  """Raises InputError for images that the network would shrink to an empty feature map.
+
+  The mean over an empty feature map is NaN.
 
   Args:
     x: images `[B, H, W, C]`.
-    halvings: of each side.
-    network: what the error calls it.
+    halvings: how often the network halves each side.
+    network: name of the network in the error.
 
   Raises:
-    InputError: where a side is below 2^halvings.
+    InputError: if a side is below 2^halvings.
   """
   least = 2**halvings
   height, width = x.shape[1:3]

@@ -1,7 +1,8 @@
-"""Tensors out of PyTorch checkpoint files, without PyTorch and without running anything in them.
+"""Reads tensors from PyTorch checkpoints, without PyTorch and without running code in the files.
 
-A checkpoint of `torch.save` is a pickle, and a pickle may call any function by its name. Here it
-can reach only a short list of names, and these stand for functions that record their arguments.
+A checkpoint of `torch.save` is a pickle, and a pickle may call any function by its name. This
+module resolves only a short list of names, and replaces PyTorch's functions by functions that
+record their arguments.
 """
 
 from collections import OrderedDict
@@ -19,10 +20,11 @@ import safetensors
 
 from gatprune_jax.errors import InputError
 
-MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # `torch.serialization` opens its older files with these
+# The first two values in the older files of `torch.serialization`.
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
 
-# By the names of PyTorch's storage classes and by those of safetensors.
+# Dtypes by the names of PyTorch's storage classes, then by the dtype names of safetensors.
 _DTYPES = {
   "DoubleStorage": np.dtype("<f8"),
   "FloatStorage": np.dtype("<f4"),
@@ -50,7 +52,7 @@ _SAFETENSORS_DTYPES = {
 _TORCH_DTYPES = (
   "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool double float half long int"
 ).split()
-# Where training programs put the network's tensors, beside an epoch number or an optimizer state.
+# Keys under which training programs save the network, beside an epoch number or optimizer state.
 _NESTS = ("state_dict", "model", "model_state_dict", "net")
 
 
@@ -67,22 +69,22 @@ class _Tensor(NamedTuple):
 
 
 def read_torch(path: str) -> dict[str, np.ndarray]:
-  """The named tensors of a checkpoint, as views into the file's bytes.
+  """Returns the named tensors of a checkpoint, as views of the file's bytes.
 
-  Reads the three formats in use, told apart by their first bytes: the pickle of `torch.save`
-  before PyTorch 1.6, the zip archive of it since, and safetensors. Where the file holds a
-  dictionary under "state_dict", "model", "model_state_dict" or "net", its tensors are taken;
-  whatever in it is no tensor is left out.
+  The three formats in use are recognised by their first bytes: the pickle of `torch.save` before
+  PyTorch 1.6, the zip archive of `torch.save` since then, and safetensors. If a pickle holds a
+  dictionary under the key "state_dict", "model", "model_state_dict" or "net", the tensors of that
+  dictionary are read. Values that are not tensors are left out.
 
   Args:
-    path: of the file.
+    path: the file.
 
   Returns:
     Name -> read-only array, with the shapes and dtypes of the file.
 
   Raises:
-    InputError: no such file, no checkpoint, a damaged or a big-endian one, or a pickle that asks
-      for anything but tensors in dictionaries.
+    InputError: if the file does not exist, is no checkpoint, is damaged or big-endian, holds no
+      tensors, or is a pickle that asks for anything but tensors in dictionaries.
   """
   try:
     with open(path, "rb") as file:
@@ -90,7 +92,8 @@ def read_torch(path: str) -> dict[str, np.ndarray]:
   except OSError as error:
     raise InputError(f"checkpoint {path} cannot be read: {error.strerror}") from error
   try:
-    # A safetensors header is JSON after its length in 8 bytes; those may look like any prefix.
+    # A safetensors file starts with the length of its JSON header in 8 bytes. These bytes may look
+    # like the prefix of another format, so safetensors is tested first.
     if data[8:9] == b"{":
       tensors = _read_safetensors(data)
     elif data.startswith(b"PK\3\4"):
@@ -101,7 +104,7 @@ def read_torch(path: str) -> dict[str, np.ndarray]:
       raise InputError("no checkpoint of torch.save or safetensors: its first bytes are neither's")
   except InputError as error:
     raise InputError(f"checkpoint {path}: {error}") from error
-  except Exception as error:  # bytes that only look like a pickle can raise anything at all
+  except Exception as error:  # bytes that only look like a pickle can raise any exception
     reason = f"{type(error).__name__}: {error}"
     raise InputError(f"checkpoint {path} is damaged or cut short ({reason})") from error
   if not tensors:
@@ -122,7 +125,7 @@ def _read_safetensors(data: bytes) -> dict[str, np.ndarray]:
 
 def _read_zip(data: bytes) -> dict[str, np.ndarray]:
   with zipfile.ZipFile(io.BytesIO(data)) as archive:
-    # Everything lies in one folder, named after the file at the time it was saved.
+    # All entries lie in one folder, named after the file at the time of saving.
     names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(names) != 1:
       raise InputError("a zip archive without the data.pkl of torch.save is no checkpoint")
@@ -159,8 +162,8 @@ def _check_little_endian(little: bool) -> None:
 
 
 def _arrays(content: Any, storage_bytes: Callable[[str], bytes]) -> dict[str, np.ndarray]:
-  """The tensors of the innermost nest, as arrays."""
-  for _ in _NESTS:  # a bound, since a dictionary in a pickle may hold itself
+  """Returns the tensors of the innermost dictionary under a key of `_NESTS`, as arrays."""
+  for _ in _NESTS:  # a bound, since a dictionary in a pickle may contain itself
     nests = [n for n in _NESTS if isinstance(content, dict) and isinstance(content.get(n), dict)]
     content = content[nests[0]] if nests else content
   if not isinstance(content, dict):
@@ -173,7 +176,7 @@ def _arrays(content: Any, storage_bytes: Callable[[str], bytes]) -> dict[str, np
 
 
 def _array(name: str, tensor: _Tensor, data: bytes) -> np.ndarray:
-  """The view that offset, shape and strides cut out of a storage."""
+  """Returns the view of a storage that offset, shape and strides define."""
   flat = np.frombuffer(data, _DTYPES[tensor.storage.dtype])
   numbers = (tensor.offset, *tensor.shape, *tensor.strides)
   if min(numbers) < 0 or len(tensor.shape) != len(tensor.strides):
@@ -188,7 +191,7 @@ def _array(name: str, tensor: _Tensor, data: bytes) -> np.ndarray:
 
 
 class _Unpickler(pickle.Unpickler):
-  """Builds dictionaries, lists, numbers, strings and `_Tensor` records, and refuses the rest."""
+  """Unpickler of dictionaries, lists, numbers, strings and `_Tensor` records; refuses the rest."""
 
   def __init__(self, stream: io.BytesIO):
     super().__init__(stream, encoding="utf-8")
@@ -213,10 +216,13 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _allowed_globals() -> dict[tuple[str, str], Any]:
-  """What a pickle may name. New functions for each file, since a pickle may set attributes."""
+  """Returns what a pickle may name, by module and name.
+
+  The functions are created anew for each file, since a pickle may set attributes on them.
+  """
 
   def tensor(storage, offset, shape, strides, requires_grad=False, hooks=None, flags=None):
-    if flags and any(flags.values()):  # "neg" or "conj": the storage has other numbers
+    if flags and any(flags.values()):  # "neg" or "conj": the stored numbers are not the values
       raise InputError(
         "has tensors whose negation or conjugation is still to be done: save what their "
         "resolve_neg().resolve_conj() returns"

@@ -1,4 +1,4 @@
-"""The names that PyTorch code bases give to the layers of a ResNet."""
+"""Translates Flax names of a ResNet's layers to the names in PyTorch code bases."""
 
 from collections.abc import Callable, Collection, Mapping
 import dataclasses
@@ -20,17 +20,17 @@ _LEAVES = {
 
 @dataclasses.dataclass(frozen=True)
 class ResNetNames:
-  """Names of the modules of a ResNet; calling it translates a Flax module's path.
+  """PyTorch names of a ResNet's modules, callable on the path of a Flax module.
 
   Attributes:
-    stem: of the first convolution.
-    norm_stem: of its normalisation.
-    head: of the dense layer.
-    block: of a block; `{stage}` counts from 1, `{stage_0}` and `{block}` from 0.
-    conv: of a convolution within its block; `{layer}` counts from 1, `{layer_0}` from 0.
-    norm: of a normalisation within its block, likewise.
-    project: of the convolution of the shortcut, within its block.
-    norm_project: of its normalisation.
+    stem: name of the first convolution.
+    norm_stem: name of the normalisation after the first convolution.
+    head: name of the dense layer.
+    block: name of a block; `{stage}` counts from 1, `{stage_0}` and `{block}` count from 0.
+    conv: name of a convolution within a block; `{layer}` counts from 1, `{layer_0}` from 0.
+    norm: name of a normalisation within a block; `{layer}` and `{layer_0}` count as in `conv`.
+    project: name of the shortcut's convolution within a block.
+    norm_project: name of the normalisation after the shortcut's convolution, within a block.
   """
 
   stem: str
@@ -43,10 +43,10 @@ class ResNetNames:
   norm_project: str
 
   def __call__(self, path: Path) -> str:
-    """`("stage2_0", "conv1")` -> "layer2.0.conv1", say.
+    """Returns the PyTorch name of a module: `("stage2_0", "conv1")` -> "layer2.0.conv1", say.
 
     Raises:
-      InputError: a module that no ResNet here has.
+      InputError: if no ResNet of this package has the module.
     """
     if path in (("stem",), ("norm_stem",), ("head",)):
       return getattr(self, path[0])
@@ -63,7 +63,7 @@ class ResNetNames:
 
 # Scheme -> function of a Flax module's path.
 TORCH_NAMES: Mapping[str, Callable[[Path], str]] = {
-  # Also those of timm's ResNet-18, -34 and -50.
+  # timm's ResNet-18, -34 and -50 use these names too.
   "torchvision": ResNetNames(
     stem="conv1",
     norm_stem="bn1",
@@ -100,10 +100,10 @@ TORCH_NAMES: Mapping[str, Callable[[Path], str]] = {
 
 
 def tensor_name(names: Callable[[Path], str], path: Path) -> str:
-  """PyTorch's name of a leaf: `("params", "head", "kernel")` -> "fc.weight", say.
+  """Returns the PyTorch name of a leaf: `("params", "head", "kernel")` -> "fc.weight", say.
 
   Raises:
-    InputError: a leaf that is no weight, bias or statistic, or a module unknown to `names`.
+    InputError: if the leaf is no weight, bias or statistic, or `names` refuses its module.
   """
   ends = (path[0], path[-1])
   if ends not in _LEAVES:
@@ -112,14 +112,14 @@ def tensor_name(names: Callable[[Path], str], path: Path) -> str:
 
 
 def recognise(stored: Collection[str], paths: Collection[Path]) -> Callable[[Path], str]:
-  """The naming scheme under which most leaves are among the stored names.
+  """Returns the naming scheme under which the most leaves are among the stored names.
 
   Args:
     stored: names of the tensors in the file.
-    paths: of the network's leaves.
+    paths: paths of the network's leaves.
 
   Raises:
-    InputError: no scheme finds any, or the network is not a ResNet.
+    InputError: if no scheme matches any stored name, or the network is not a ResNet.
   """
   found = {
     scheme: sum(tensor_name(names, path) in stored for path in paths)

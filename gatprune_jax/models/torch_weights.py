@@ -1,4 +1,4 @@
-"""Weights of PyTorch checkpoints as variables of the networks here."""
+"""Loads weights of PyTorch checkpoints as variables of the networks of this package."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,32 +11,34 @@ from gatprune_jax.errors import InputError
 from gatprune_jax.models.torch_file import read_torch
 from gatprune_jax.models.torch_names import TORCH_NAMES, recognise, tensor_name
 
-# Axes of a kernel in PyTorch's order: HWIO -> OIHW, [in, out] -> [out, in].
+# Number of axes -> axes of a kernel in PyTorch's order: HWIO -> OIHW, [in, out] -> [out, in].
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}
 
 
 def load_torch(
   path: str, variables: Any, names: str | Callable[[tuple[str, ...]], str] | None = None
 ) -> Any:
-  """The network's variables with the values of a PyTorch checkpoint.
+  """Returns the network's variables with the values of a PyTorch checkpoint.
 
-  The networks pad, and flatten channels first, as PyTorch does, so the logits agree too. One of
-  your own must do so as well: shapes do not tell in which order a dense layer reads a map.
-  PyTorch itself is not needed, and nothing in the file is run; see `read_torch` for the formats.
+  The networks of this package pad, and flatten channels first, as PyTorch does, so their logits
+  agree with PyTorch's. Any other network must do the same, because shapes do not show in which
+  order a dense layer reads a feature map. PyTorch itself is not needed, and no code in the file is
+  run; see `read_torch` for the formats.
 
   Args:
-    path: of the file. Names in it may all start with "module."; `num_batches_tracked` is ignored.
-    variables: the network's tree of arrays or `jax.ShapeDtypeStruct`, `params` and
+    path: the file. All names in the file may start with "module.". Names that end in
+      `num_batches_tracked` are ignored.
+    variables: the network's tree of arrays or `jax.ShapeDtypeStruct`, with `params` and
       `batch_stats`, as from `jax.eval_shape(module.init, ...)`. Only shapes and dtypes are used.
     names: a key of `TORCH_NAMES`, a function from a Flax module's path to PyTorch's name of the
-      module, or None: the scheme that fits the file best.
+      module, or None for the scheme that fits the file best.
 
   Returns:
-    The tree, with arrays of the shapes and dtypes of `variables`.
+    The tree of `variables`, with arrays of its shapes and dtypes.
 
   Raises:
-    InputError: the file cannot be read, the scheme is unknown, or tensors are missing, left over,
-      of other shapes or not floating-point; all of these are listed.
+    InputError: if the file cannot be read, the scheme is unknown, or tensors are missing, left
+      over, of other shapes or not floating-point. The error lists every such tensor.
   """
   if isinstance(names, str) and names not in TORCH_NAMES:
     raise InputError(f"names {names!r} is unknown: choose one of {', '.join(TORCH_NAMES)}")
@@ -53,7 +55,7 @@ def load_torch(
 
 
 def _without_bookkeeping(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  if all(name.startswith("module.") for name in stored):  # saved from DataParallel
+  if all(name.startswith("module.") for name in stored):  # saved with DataParallel
     stored = {name.removeprefix("module."): tensor for name, tensor in stored.items()}
   return {n: t for n, t in stored.items() if not n.endswith("num_batches_tracked")}
 

@@ -9,24 +9,27 @@ from gatprune_jax.errors import InputError
 from gatprune_jax.models.normalization import batch_norm
 from gatprune_jax.models.sizes import are_widths, refuse_smaller
 
-# 3x3 convolutions before each of the five poolings: configurations D and E of the paper.
+# Depth -> number of 3x3 convolutions before each of the five poolings (configurations D and E of
+# the paper).
 STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
 class VGG(nn.Module):
   """Five stages of 3x3 convolutions, each followed by max pooling, then dense layers.
 
-  Maps float `[B, H, W, C]` to logits `[B, num_classes]`, H and W at least 32. Convolutions have
-  a bias although a normalisation follows, as in torchvision, whose counts include it.
+  The network maps float `[B, H, W, C]` to logits `[B, num_classes]`, with H and W at least 32. The
+  convolutions have a bias although a normalisation follows, as in torchvision, whose parameter
+  counts include the bias.
 
   Attributes:
     depth: 16 or 19.
-    num_classes: of the last dense layer.
-    dense_widths: of the dense layers before it. (4096, 4096) is the ImageNet form: they read the
-      map, flattened channels first, and so fix H and W. () is the usual CIFAR form: global
-      pooling, then the head.
-    dropout: probability of a zero after each dense layer but the last; 0.5 in the paper. Unless
-      it is 0, training needs a `dropout` key, which `train_function` does not pass.
+    num_classes: number of logits.
+    dense_widths: widths of the dense layers before the head. (4096, 4096) is the ImageNet form:
+      these layers read the feature map, flattened channels first, and so fix H and W. () is the
+      usual CIFAR form: global pooling, then the head.
+    dropout: probability of zeroing an activation after each dense layer but the last; 0.5 in the
+      paper. Unless it is 0, training needs a `dropout` PRNG key, which `train_function` does not
+      pass.
     widths: channels of the five stages.
   """
 
@@ -38,10 +41,10 @@ class VGG(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Maps images to logits; `train` normalises with the batch's statistics and updates them.
+    """Maps images to logits; `train` uses the batch's statistics and updates the running ones.
 
     Raises:
-      InputError: images of less than 32 pixels on a side.
+      InputError: if a side of the images is shorter than 32 pixels.
     """
     refuse_smaller(x, len(STAGES[self.depth]), "VGG")
     norm = batch_norm(train)
@@ -51,7 +54,7 @@ class VGG(nn.Module):
         x = nn.Conv(width, (3, 3), padding=1, name=f"conv{name}")(x)
         x = nn.relu(norm(name=f"norm{name}")(x))
       x = nn.max_pool(x, (2, 2), (2, 2))
-    # Flattened channels first, as PyTorch does, so that its weights can be read.
+    # Flattening is channels first, as in PyTorch, so that PyTorch weights can be loaded.
     x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1) if self.dense_widths else x.mean((1, 2))
     for layer, width in enumerate(self.dense_widths):
       x = nn.relu(nn.Dense(width, name=f"dense{layer + 1}")(x))
@@ -68,8 +71,16 @@ def vgg_bn(
 ) -> VGG:
   """Checks the numbers and returns the module.
 
+  Args:
+    depth: 16 or 19.
+    num_classes: number of logits.
+    dense_widths: widths of the dense layers before the head.
+    dropout: probability of zeroing an activation after each dense layer but the last.
+    widths: channels of the five stages.
+
   Raises:
-    InputError: an unknown depth, a width below 1, or a dropout outside [0, 1).
+    InputError: if the depth is unknown, a width is not positive, there are not five stage widths,
+      or the dropout is outside [0, 1).
   """
   if depth not in STAGES:
     raise InputError(f"depth {depth} is no VGG here: choose 16 or 19")

@@ -1,4 +1,7 @@
-"""Anyone's network as pure functions of its variables, and the task that it is for."""
+"""Networks as pure functions of their variables, and the tasks that they are trained for.
+
+Networks written in Flax Linen, Flax NNX, Equinox or plain JAX are turned into one form, `Network`.
+"""
 
 from gatprune_jax.networks.equinox import from_equinox
 from gatprune_jax.networks.flax_linen import from_linen

@@ -1,4 +1,7 @@
-"""Networks written in Equinox, which is imported where one is given."""
+"""Turns networks written in Equinox into the form `Network`.
+
+Equinox is an optional dependency: it is imported only when `from_equinox` is called.
+"""
 
 from typing import Any
 
@@ -8,27 +11,28 @@ import jax.numpy as jnp
 from gatprune_jax.errors import InputError
 from gatprune_jax.networks.network import Network
 
-# Batch norms of mode "batch" divide their statistics by 1 - momentum^batches, for the first ones.
-# After so many batches the divisor is 1, whatever the momentum.
+# In evaluation, a batch norm of mode "batch" divides its statistics by 1 - momentum^batches, a
+# correction that matters only after few batches. After this number of batches the divisor rounds to
+# 1 for every momentum below 1.
 _MANY_BATCHES = 2**30
 
 
 def from_equinox(model: Any, state: Any = None, *, axis_name: str = "batch") -> Network:
-  """An Equinox module as a network; the module itself is not changed.
+  """Returns an Equinox module as a network; the module itself is not changed.
 
-  Its arrays of floating-point numbers train, and the state is the network's state. Batch norms of
-  mode "ema" are trained as those of mode "batch" are: a batch is normalised by its own statistics.
-  `network.in_own_form(variables)` gives the module, or the pair of module and state, with these
-  variables.
+  The module's arrays of floating-point numbers are trained, and the Equinox state is the network's
+  state. Batch norms of mode "ema" are trained like those of mode "batch": each batch is normalised
+  by its own statistics. `network.in_own_form(variables)` returns the module, or the pair of module
+  and state, with the given variables.
 
   Args:
-    model: called as `model(x)`, or `model(x, state) -> (outputs, state)` where there is a state,
-      with one example x and no random key.
-    state: an `equinox.nn.State`; None for modules without one.
-    axis_name: name of the batch axis that its batch norms use.
+    model: the module. It is called on one example x without a random key, as `model(x)`, or as
+      `model(x, state) -> (outputs, state)` if a state is given.
+    state: an `equinox.nn.State`; None for modules without a state.
+    axis_name: name of the batch axis that the module's batch norms use.
 
   Raises:
-    InputError: where Equinox is not installed.
+    InputError: if Equinox is not installed.
   """
   try:
     import equinox as eqx
@@ -67,10 +71,11 @@ def from_equinox(model: Any, state: Any = None, *, axis_name: str = "batch") -> 
 
 
 def _copy(state: Any) -> Any:
-  """A state that may be set: Equinox lets a state be set only once.
+  """Copies a state, because Equinox makes a state invalid once `State.set` was called on it.
 
-  Its values are computed anew. Equinox compares their types with those of what is set, and on
-  several devices a result has another type, which names them, than an argument.
+  Each value is computed anew by an operation that does not change it. `State.set` compares the
+  types of the old and the new value, and on several devices the type of a computed value names the
+  devices, whereas the type of a function's argument does not.
   """
   leaves, treedef = jax.tree.flatten(state)
   same = lambda leaf: leaf | False if leaf.dtype == bool else leaf + jnp.zeros((), leaf.dtype)
@@ -78,7 +83,11 @@ def _copy(state: Any) -> Any:
 
 
 def _without_warm_up(norms: list[Any], state: Any) -> Any:
-  """The same function: statistics divided already by what evaluation divides them by."""
+  """Returns a state with which mode "batch" evaluates the same function without its divisor.
+
+  The statistics are divided by the current divisor once, here, and the number of batches is set so
+  high that the divisor is 1 from then on.
+  """
   state = _copy(state)
   for norm in norms:
     if norm.mode == "batch":
@@ -91,7 +100,10 @@ def _without_warm_up(norms: list[Any], state: Any) -> Any:
 
 
 def _as_if_first(norms: list[Any], state: Any) -> Any:
-  """A state with which batch norms of mode "ema" use the statistics of the batch alone."""
+  """Returns a state with which batch norms of mode "ema" use only the statistics of the batch.
+
+  Equinox does so on the first batch, when there are no running statistics yet.
+  """
   state = _copy(state)
   for norm in norms:
     if norm.mode == "ema":
@@ -101,7 +113,14 @@ def _as_if_first(norms: list[Any], state: Any) -> Any:
 
 
 def _averaged(norms: list[Any], before: Any, after: Any) -> Any:
-  """What batch norms of mode "ema" would have made of the statistics of the batch."""
+  """Returns the state `after` with running statistics of mode "ema", m old + (1 - m) batch.
+
+  Args:
+    norms: the module's batch norms.
+    before: the state before the batch, with the old running statistics.
+    after: the state after the batch; in place of the running statistics it holds the statistics of
+      this batch alone.
+  """
   before, after = _copy(before), _copy(after)
   for norm in norms:
     if norm.mode == "ema":

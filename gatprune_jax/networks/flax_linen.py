@@ -1,4 +1,4 @@
-"""Networks written in Flax Linen."""
+"""Turns networks written in Flax Linen into the form `Network`."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from gatprune_jax.networks.network import Network
 def from_linen(
   module: nn.Module, variables: Any, *, train: str = "train", **options: Any
 ) -> Network:
-  """A Linen module as a network.
+  """Returns a Linen module as a network.
 
-  In train mode every collection but "params" may be updated. The module draws no random numbers:
-  for one with dropout, write the functions and use `Network`.
+  In train mode every collection except "params" may be updated. The module must not draw random
+  numbers; for a module with dropout, write the two functions yourself and use `Network`.
 
   Args:
-    module: called as `module(x, train=False)` and `module(x, train=True)`.
-    variables: what `module.init` returned, trained.
-    train: the name of the keyword argument that says whether it trains; "" where it has none, since
-      nothing in it depends on the mode. Of an argument that says the opposite, such as
-      `deterministic`, write "not deterministic".
-    **options: further keyword arguments of every call.
+    module: the module, called as `module(x, train=False)` and `module(x, train=True)`.
+    variables: the variables that `module.init` returned, after training.
+    train: name of the keyword argument that switches train mode on. Give "" if the module has no
+      such argument because nothing in it depends on the mode, and "not deterministic" if an
+      argument `deterministic` switches train mode off.
+    **options: further keyword arguments that every call of the module receives.
   """
   negated, name = train.startswith("not "), train.removeprefix("not ")
   mode = lambda trains: {name: trains is not negated} if name else {}

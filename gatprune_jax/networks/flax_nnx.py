@@ -1,4 +1,4 @@
-"""Networks written in Flax NNX."""
+"""Turns networks written in Flax NNX into the form `Network`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +11,18 @@ from gatprune_jax.networks.network import Network
 
 
 def from_nnx(module: nnx.Module) -> Network:
-  """An NNX module as a network; the module itself is not changed.
+  """Returns an NNX module as a network; the module itself is not changed.
 
-  Its `nnx.Param`s train, and everything else that it holds, batch statistics and random streams, is
-  its state. `network.in_own_form(variables)` gives a module with these variables.
+  The module's `nnx.Param`s are trained. Everything else in the module, such as batch statistics and
+  random streams, is the network's state. `network.in_own_form(variables)` returns a module with the
+  given variables.
 
   Args:
-    module: called as `module(x)`; `module.train()` and `module.eval()` set its mode.
+    module: the module, called as `module(x)`; `module.train()` and `module.eval()` set its mode.
   """
   definition, state = nnx.split(module)
-  # Keys of random streams are kept as the numbers they are made of: those can be saved and stacked.
+  # The variables hold the integers that a random stream's key is made of instead of the key itself,
+  # because integers can be saved and stacked.
   kinds = [
     jax.random.key_impl(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else None
     for leaf in jax.tree.leaves(state)

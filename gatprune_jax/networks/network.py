@@ -1,4 +1,8 @@
-"""A network: two pure functions, their variables, and which of the variables train."""
+"""The form that every network has in this package.
+
+A network is two pure functions (one for evaluation, one for training), their variables, and a flag
+for each variable that says whether gradient steps change it.
+"""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -23,23 +27,23 @@ from gatprune_jax.errors import InputError, first_line
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-  """A network as functions of its variables.
+  """A network as pure functions of its variables.
 
-  Some of the variables train: gradient steps change them. The others are the network's *state*,
-  running statistics for example, which only the train function changes.
+  Gradient steps change the trainable variables. The other variables are the network's *state*, for
+  example running statistics, which only the train function changes.
 
   Attributes:
     eval_fn: `eval_fn(variables, x) -> outputs` for a batch x; outputs are any tree of arrays whose
-      first axis is the batch. Its normalisations use running statistics.
-    train_fn: `train_fn(variables, x) -> (outputs, updated)`. Its normalisations use the statistics
-      of the batch; `updated` is the variables with what the batch changed, or, where the variables
-      are a dict, only those of its entries that changed (`{}` where none does).
-    variables: a tree of arrays, or of `jax.ShapeDtypeStruct` where there are no values yet.
-    trainable: which variables train, a tree of bools that is a prefix of the variables' tree. None:
-      the "params" collection of a dict, the `nnx.Param`s of an NNX state, of any other tree every
-      array of floating-point numbers.
-    in_own_form: makes the network's module out of variables, also of those that were cut. None
-      where the framework has no module that holds its variables.
+      first axis is the batch. Normalisation layers use running statistics.
+    train_fn: `train_fn(variables, x) -> (outputs, updated)`. Normalisation layers use the
+      statistics of the batch. `updated` is all variables after the batch or, if the variables are
+      a dict, only those of its entries that the batch changed (`{}` if it changed none).
+    variables: a tree of arrays, or of `jax.ShapeDtypeStruct` while there are no values yet.
+    trainable: which variables are trained, a tree of bools that is a prefix of the variables' tree.
+      None selects the "params" collection of a dict, the `nnx.Param`s of an NNX state, and every
+      array of floating-point numbers of any other tree.
+    in_own_form: returns the framework's own module for given variables, which may have been cut to
+      the kept channels. None if the framework's modules do not hold their variables.
   """
 
   eval_fn: Callable[[Any, Any], Any]
@@ -50,10 +54,10 @@ class Network:
 
   @functools.cached_property
   def trains(self) -> tuple[bool, ...]:
-    """Of every leaf of the variables, whether it trains.
+    """Whether each leaf of the variables is trained, in the order of `jax.tree.leaves`.
 
     Raises:
-      InputError: where `trainable` does not fit the variables.
+      InputError: if `trainable` does not fit the variables.
     """
     if self.trainable is None:
       return tuple(parameter_flags(self.variables))
@@ -74,28 +78,28 @@ class Network:
     return tuple(bool(flag) for flag in flags)
 
   def with_variables(self, variables: Any) -> "Network":
-    """The same network with other values."""
+    """Returns the same network with other values of its variables."""
     return dataclasses.replace(self, variables=variables)
 
   def split(self, variables: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The leaves that train, and those of the state."""
+    """Splits the leaves of variables into those that are trained and those of the state."""
     pairs = list(zip(jax.tree.leaves(variables), self.trains, strict=True))
     return tuple(leaf for leaf, t in pairs if t), tuple(leaf for leaf, t in pairs if not t)
 
   def merge(self, params: tuple[Any, ...], state: tuple[Any, ...]) -> Any:
-    """The variables of which `split` made these."""
+    """Returns the variables that `split` split into `params` and `state`."""
     params, state = iter(params), iter(state)
     leaves = [next(params if trains else state) for trains in self.trains]
     return jax.tree.unflatten(jax.tree.structure(self.variables), leaves)
 
   def forward_train(self, variables: Any, x: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Outputs in train mode, and the leaves of the state after the batch."""
+    """Returns the outputs in train mode, and the leaves of the state after the batch."""
     outputs, updated = self.train_fn(variables, x)
     return outputs, self.split(_complete(variables, updated))[1]
 
 
 def _complete(variables: Any, updated: Any) -> Any:
-  """The variables with what a train function says that it changed."""
+  """Returns all variables, with the entries that a train function returned as `updated`."""
   if jax.tree.structure(updated) == jax.tree.structure(variables):
     return updated
   if isinstance(variables, Mapping) and isinstance(updated, Mapping):
@@ -106,13 +110,13 @@ def _complete(variables: Any, updated: Any) -> Any:
 def masked_network(
   graph: ChannelGraph, network: Network, mask: Any, conv: Convolution | None = None
 ) -> Network:
-  """The network with channels masked, see `masked`; its variables stay dense.
+  """Returns the network with channels masked; its variables keep their dense shapes.
 
   Args:
     graph: the network's channels.
-    network: the dense one.
+    network: the dense network.
     mask: `[N]`, 1 = keep.
-    conv: as in `masked`.
+    conv: replaces the convolution of every layer, see `masked`; None keeps XLA's convolution.
   """
   under_mask = lambda fn: lambda variables, x: masked(graph, fn, conv)(variables, mask, x)
   return dataclasses.replace(
@@ -123,7 +127,14 @@ def masked_network(
 def compact_network(
   graph: ChannelGraph, network: Network, mask: Any, allow_empty: bool = False
 ) -> Network:
-  """The network with channels removed; see `compact`."""
+  """Returns the network with channels removed; see `compact`.
+
+  Args:
+    graph: the network's channels.
+    network: the dense network.
+    mask: `[N]`, 1 = keep.
+    allow_empty: whether the mask may remove all channels of a group that another path bypasses.
+  """
   small = compact(graph, network.eval_fn, network.variables, mask, allow_empty)
   small_train = compact(graph, network.train_fn, network.variables, mask, allow_empty)
   return dataclasses.replace(
@@ -132,15 +143,15 @@ def compact_network(
 
 
 def check_network(network: Network, x: Any) -> None:
-  """Tries the train function on a batch; `gp.trace` tries the other one.
+  """Checks the train function on a batch; `gatprune_jax.trace` checks the eval function.
 
   Args:
-    network: with values.
-    x: a batch as its functions take it.
+    network: the network; its variables hold values, not only shapes.
+    x: a batch of inputs `[B, ...]`, as the network's functions take it.
 
   Raises:
-    InputError: where variables are not finite, train_fn fails, returns no state or one of another
-      structure, or changes a variable that trains.
+    InputError: if variables are not finite, or if train_fn fails, returns no state, returns a state
+      of another structure, or changes a trainable variable.
   """
   check_finite(network.variables)
   try:
@@ -177,7 +188,7 @@ def check_network(network: Network, x: Any) -> None:
 
 
 def _forms(tree: Any) -> list[tuple[str, tuple[int, ...], Any]]:
-  """Path, shape and dtype of every leaf."""
+  """Returns path, shape and dtype of every leaf."""
   pairs = zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True)
   return [(path, leaf.shape, leaf.dtype) for path, leaf in pairs]
 

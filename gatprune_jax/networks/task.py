@@ -1,4 +1,8 @@
-"""What a network is for: its loss and its score, example by example."""
+"""Tasks: the loss that trains a network and the score that judges it, for each example.
+
+`CLASSIFICATION` is the task of networks that return logits; any other task is a `Task` of the
+caller's own functions.
+"""
 
 from collections.abc import Callable
 import dataclasses
@@ -10,19 +14,20 @@ import optax
 
 from gatprune_jax.errors import InputError, first_line
 
-# (outputs, targets) -> one number an example, float32 [n]
+# (outputs, targets) -> one number for each example, float32 [n]
 PerExample = Callable[[Any, Any], jax.Array]
 
 
 def squared_difference(outputs: Any, teacher_outputs: Any, temperature: float) -> jax.Array:
-  """Mean squared difference of the outputs, summed over their arrays, `[n]`.
+  """Computes the mean squared difference of each output array, summed over the arrays, `[n]`.
 
-  It imitates a teacher of any kind (Ba and Caruana 2014, arXiv 1312.6184, on logits).
+  This loss makes a student imitate a teacher with outputs of any kind (Ba and Caruana 2014,
+  arXiv 1312.6184, use it on logits).
 
   Args:
-    outputs: any tree of arrays `[n, ...]`; those that are no floating-point numbers do not count.
-    teacher_outputs: of the same tree.
-    temperature: not used.
+    outputs: any tree of arrays `[n, ...]`; only arrays of floating-point numbers are compared.
+    teacher_outputs: the teacher's outputs, a tree of the same structure.
+    temperature: not used; it is there because `Task.imitation` takes it.
   """
   pairs = zip(jax.tree.leaves(outputs), jax.tree.leaves(teacher_outputs), strict=True)
   return sum(
@@ -34,17 +39,17 @@ def squared_difference(outputs: Any, teacher_outputs: Any, temperature: float) -
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What a network is for.
+  """The loss and the score of a network.
 
   Attributes:
-    loss: `loss(outputs, targets) -> [n]`, what gradient steps make small, of each example.
-    score: `score(outputs, targets) -> [n]`, what a network is judged by, of each example; higher is
-      better, and examples count alike.
-    metric: what tables call the mean score. Those of "accuracy" are in percent.
-    imitation: `imitation(outputs, teacher_outputs, temperature) -> [n]`, how far the outputs are
-      from a teacher's, for distillation.
+    loss: `loss(outputs, targets) -> [n]`, the loss of each example, which gradient steps minimise.
+    score: `score(outputs, targets) -> [n]`, the score of each example, by which networks are
+      judged; higher is better, and every example has the same weight.
+    metric: the name of the mean score in tables, which show a metric named "accuracy" in percent.
+    imitation: `imitation(outputs, teacher_outputs, temperature) -> [n]`, a loss that is small where
+      the outputs are close to a teacher's outputs, for distillation.
     smoothed_loss: `smoothed_loss(outputs, targets, share) -> [n]`, the loss with label smoothing;
-      None where the task knows none.
+      None if the task does not define it.
   """
 
   loss: PerExample
@@ -54,10 +59,10 @@ class Task:
   smoothed_loss: Callable[[Any, Any, float], jax.Array] | None = None
 
   def training_loss(self, label_smoothing: float) -> PerExample:
-    """The loss that gradient steps make small.
+    """Returns the loss that gradient steps minimise, with this share of label smoothing.
 
     Raises:
-      InputError: where labels are to be smoothed and the task does not know how.
+      InputError: if the share is not 0 and the task has no `smoothed_loss`.
     """
     if label_smoothing == 0:
       return self.loss
@@ -77,13 +82,21 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, share: float) -> jax.Array:
-  """Cross-entropy with a share of each label spread evenly over the classes, nats, `[n]`."""
+  """Computes the cross-entropy with a share of each label spread over all classes, nats, `[n]`.
+
+  This is label smoothing (Szegedy et al. 2016, arXiv 1512.00567).
+
+  Args:
+    logits: `[n, classes]`.
+    labels: integers `[n]`.
+    share: share of each label that is spread evenly over the classes, in [0, 1).
+  """
   targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), share)
   return optax.softmax_cross_entropy(logits, targets)
 
 
 def is_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """1 where the largest logit is the label's, else 0, `[n]`; of logits not all finite, 0."""
+  """Returns 1 where the largest logit is the label's and all logits are finite, else 0, `[n]`."""
   correct = (logits.argmax(-1) == labels) & jnp.isfinite(logits).all(-1)
   return correct.astype(jnp.float32)
 
@@ -93,30 +106,35 @@ def softened_cross_entropy(
 ) -> jax.Array:
   """T^2 CE(q_T, p_T), nats, `[n]`.
 
-  p_T and q_T are the softmax of student and teacher at temperature T; T^2 keeps the scale of the
-  gradient (Hinton et al. 2015, arXiv 1503.02531).
+  p_T and q_T are the softmax of student and teacher at temperature T. The factor T^2 keeps the
+  scale of the gradient independent of T (Hinton et al. 2015, arXiv 1503.02531).
+
+  Args:
+    logits: the student's logits `[n, classes]`.
+    teacher_logits: `[n, classes]`.
+    temperature: T, positive.
   """
   soft = jax.nn.softmax(teacher_logits / temperature)
   return temperature**2 * optax.softmax_cross_entropy(logits / temperature, soft)
 
 
-# Logits [n, classes] and integer labels [n].
+# Outputs are logits [n, classes] and targets are integer labels [n].
 CLASSIFICATION = Task(
   cross_entropy, is_correct, "accuracy", softened_cross_entropy, smoothed_cross_entropy
 )
 
 
 def check_task(task: Task, outputs: Any, targets: Any) -> None:
-  """Tries a task on a dense network's outputs.
+  """Checks that a task's loss and score work on the outputs of a dense network.
 
   Args:
-    task: of the network.
-    outputs: of a batch.
-    targets: of the same batch.
+    task: the network's task.
+    outputs: the network's outputs for a batch, any tree of arrays `[n, ...]`.
+    targets: the targets of the same batch, any tree of arrays `[n, ...]`.
 
   Raises:
-    InputError: where the loss or the score fails, is not one number an example, or is not finite,
-      or a label is none of the classes.
+    InputError: if the loss or the score fails, is not one number for each example, or is not
+      finite, or if a label of a classification is outside the range of the classes.
   """
   if task.loss is cross_entropy:
     _check_labels(outputs, targets)

@@ -1,4 +1,8 @@
-"""From a trained network, data and budgets to a pruned network and its table."""
+"""Pruning from end to end.
+
+A trained network, data and budgets go in. A pruned and fine-tuned network comes out, with a table
+that compares the pruning methods.
+"""
 
 from gatprune_jax.pruning.api import prune
 from gatprune_jax.pruning.finetuning import (

@@ -1,4 +1,7 @@
-"""One call: `prune(network, data, budgets)`."""
+"""The public entry point, `prune(network, data, budgets)`.
+
+It checks the arguments, runs the search and the fine-tuning, and keeps the workdir if one is given.
+"""
 
 from collections.abc import Mapping, Sequence
 import contextlib
@@ -27,7 +30,7 @@ from gatprune_jax.runtime.processes import is_first
 from gatprune_jax.search import DEFAULT_CRITERIA, SearchConfig, check_search, make_problem
 from gatprune_jax.training import Recipe, steps_per_epoch
 
-_NAME = "gatprune_jax.prune"  # of such runs in a workdir's config.json
+_NAME = "gatprune_jax.prune"  # the experiment name that a workdir's config.json holds
 
 
 def prune(
@@ -48,41 +51,45 @@ def prune(
   checkpoints: CheckpointConfig | None = None,
   progress: bool = True,
 ) -> Pruned:
-  """Removes channels from a trained network, within budgets, and fine-tunes what is left.
+  """Removes channels from a trained network, within budgets, and fine-tunes the remaining network.
 
-  The agent and every classical pruner are brought to the same budgets and fine-tuned alike. The
-  network that is returned is the agent's, chosen by the select part; the test part only reports.
-  All devices that JAX has are used. On a CPU it has one, unless
-  `gatprune_jax.runtime.cores.make_devices` was called first, which makes each core a device, as the
-  mains of `experiments` do.
+  The masks of the agent and of every classical pruner keep to the same budgets and are fine-tuned
+  with the same recipe. The returned network has the agent's mask that scores best on the select
+  part after fine-tuning; the test part is only reported and chooses nothing.
+
+  All devices of JAX are used. On a CPU, JAX has a single device unless
+  `gatprune_jax.runtime.cores.make_devices`, which makes each core a device, was called first, as
+  the programs in `experiments` do.
 
   Args:
     network: the trained network; it is not changed.
     data: examples in four parts, see `gatprune_jax.data.arrays`.
     budgets: {resource: largest share of the dense network's cost}; resources are the keys of
       `gatprune_jax.channels.RESOURCES`.
-    task: the network's loss and score; labels of classes unless given.
-    search: of the agent; None: the defaults.
-    finetune: of all masks; None: the defaults.
-    criteria: saliency scores: classical pruners, and features of the agent.
-    seed: of everything random.
-    keep: as in `trace`.
-    freeze: as in `trace`.
-    only: as in `trace`.
-    side_by_side: whether masks are fine-tuned in one step, compiled once, or one after the other.
-    workdir: where the state is saved as it goes, with `metrics.jsonl` and a copy of the result. The
-      same call on the same workdir goes on from there, or reads the finished result back. None:
-      nothing is written.
-    checkpoints: how often the state is saved; None: the defaults.
-    progress: whether standard error shows what there is to search, and progress lines.
+    task: the network's loss and score; classification unless given.
+    search: settings of the agent's search; None for the defaults.
+    finetune: recipe with which all masks are fine-tuned; None for the defaults.
+    criteria: names of saliency criteria. Each makes classical pruners, and each except "random" is
+      a feature of the agent.
+    seed: seed of all random numbers.
+    keep: patterns of layers whose channels are never pruned, see `trace`.
+    freeze: patterns of variables that are never cut, see `trace`.
+    only: patterns of the only layers whose channels are pruned, see `trace`.
+    side_by_side: True fine-tunes all masks together in a step that is compiled once; False
+      fine-tunes them one after the other.
+    workdir: directory in which the state is saved during the run, with `metrics.jsonl` and a copy
+      of the result. The same call with the same workdir continues from the saved state, or returns
+      the outcome of a finished run without searching or training again. None writes nothing.
+    checkpoints: how often the state is saved; None for the defaults.
+    progress: whether the size of the search space and progress lines are printed to standard error.
 
   Returns:
     The small network, its costs, and the table of all methods.
 
   Raises:
-    InputError: where the network, data, task, budgets and settings are wrong, or do not fit each
-      other; nothing was done then.
-    Diverged: where training or search are not finite, again and again.
+    InputError: if the network, data, task, budgets or settings are wrong, or do not fit each other;
+      most of these errors are found before anything is written.
+    Diverged: if the search or a training repeatedly gives values that are not finite.
   """
   _check_types(network, data, budgets, task)
   plan = Plan(search or SearchConfig(), finetune or Recipe(), side_by_side, seed)
@@ -114,7 +121,7 @@ def prune(
 
 
 def _check_types(network: Any, data: Any, budgets: Any, task: Any) -> None:
-  """Refuses arguments of other kinds, and says what makes the right ones."""
+  """Raises InputError for an argument of a wrong type; the message says how to make a right one."""
   for name, value, kind, how in (
     ("network", network, Network, "make one by from_linen, from_nnx, from_equinox or Network"),
     ("data", data, Dataset, "make it by gatprune_jax.data.arrays(x, y)"),
@@ -128,7 +135,7 @@ def _check_types(network: Any, data: Any, budgets: Any, task: Any) -> None:
 def _check_fit(
   network: Network, data: Dataset, task: Task, plan: Plan, criteria: Sequence[str]
 ) -> None:
-  """Refuses what does not fit each other, before anything is computed or written."""
+  """Raises InputError if the arguments do not fit each other; called before anything is written."""
   check_saliency(criteria)
   check_search(plan.search, data, plan.seed)
   steps_per_epoch(plan.finetune, data.train)
@@ -150,7 +157,7 @@ def _config(
   criteria: Sequence[str],
   patterns: dict[str, Any],
 ) -> dict[str, Any]:
-  """What makes a run this run, of JSON types; arrays by their checksums."""
+  """Returns what identifies a run, as JSON types; arrays are represented by their checksums."""
   parts = {name: getattr(data, name) for name in ("train", "reward", "select", "test")}
   return {
     "budgets": {name: float(limit) for name, limit in budgets.items()},
@@ -164,13 +171,16 @@ def _config(
 
 
 def _checksum_of_split(split: Split) -> str:
-  """Of photographs, which are read as they are needed, number and targets alone."""
+  """Returns the checksum of a split's inputs and targets.
+
+  Photographs are read from files only when they are needed, so the shape stands for their pixels.
+  """
   lazy = not isinstance(split.x, np.ndarray)
   return _checksum((np.array(split.x.shape) if lazy else split.x, split.y))
 
 
 def _checksum(tree: Any) -> str:
-  """SHA-256 of paths, types, shapes and values."""
+  """Returns the SHA-256 of the paths, dtypes, shapes and values of a tree's arrays."""
   digest = hashlib.sha256()
   for path, leaf in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True):
     array = np.ascontiguousarray(leaf)

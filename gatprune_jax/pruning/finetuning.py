@@ -1,4 +1,4 @@
-"""Networks under masks, as they are, and after the same fine-tuning for all of them."""
+"""Scores networks under masks before fine-tuning, and fine-tunes all of them with one recipe."""
 
 from collections.abc import Callable
 import dataclasses
@@ -17,25 +17,28 @@ from gatprune_jax.runtime.maps import over_shares
 from gatprune_jax.search import PruningProblem, SearchConfig
 from gatprune_jax.training import Recipe, steps_per_epoch, train, train_candidates
 
-Scores = Callable[[Split], np.ndarray]  # split -> the task's mean score of every mask, [C]
+Scores = Callable[[Split], np.ndarray]  # split -> the task's mean score under every mask, [C]
 
 
 class Finetuned(NamedTuple):
-  """The network under every mask, after fine-tuning."""
+  """The networks of all masks after fine-tuning."""
 
   scores: Scores
-  network: Callable[[int], Network]  # index of a mask -> the compact network, fine-tuned
+  network: Callable[[int], Network]  # index of a mask -> the fine-tuned compact network
 
 
 def scores_before(
   problem: PruningProblem, masks: np.ndarray, config: SearchConfig | None = None
 ) -> Scores:
-  """Mean scores of masks `[C, N]`, weights untouched, batch norm recalibrated on training examples.
+  """Returns a function that scores masks on a split before any fine-tuning.
+
+  The weights are the dense network's, and the batch-norm statistics of each mask are recalibrated
+  on training examples.
 
   Args:
-    problem: whose masks they are.
+    problem: the network, task and training examples.
     masks: bool `[C, N]`.
-    config: how many training examples are used; None: the defaults.
+    config: says how many training examples are used for the statistics; None for the defaults.
   """
   evaluator = problem.evaluator(config or SearchConfig())
   statistics = evaluator.statistics(masks)
@@ -63,18 +66,19 @@ def finetune(
   """Trains the network under every mask on the same batches; the dense network is the teacher.
 
   Args:
-    problem: whose masks they are.
+    problem: the network, task and training examples.
     masks: bool `[C, N]`.
-    recipe: how; None: the defaults.
-    seed: of data order and augmentation.
-    side_by_side: True trains all networks at one shape in one step, compiled once; False trains
-      compact networks one after the other: each is compiled, and computes only what it keeps.
+    recipe: settings of the training; None for the defaults.
+    seed: seed of data order and augmentation.
+    side_by_side: True trains all networks at one common shape, in a step that is compiled once.
+      False trains compact networks one after the other; each is compiled for itself and computes
+      only the channels that its mask keeps.
     allow_empty: whether groups that have a bypass may be empty; see `compact`.
-    logger: where the training is told and saved; None: nowhere.
-    phase: its name there.
+    logger: logs the training and saves its state; None does neither.
+    phase: name of the training in the metrics and checkpoints.
 
   Raises:
-    InputError, Diverged, Preempted: as `train`.
+    InputError, Diverged, Preempted: see `train`.
   """
   job = _Job(
     problem, masks, recipe or Recipe(), jax.random.fold_in(jax.random.key(seed), 1),
@@ -84,18 +88,18 @@ def finetune(
 
 
 class _Job(NamedTuple):
-  """What both ways of fine-tuning are told."""
+  """The arguments that both ways of fine-tuning share."""
 
   problem: PruningProblem
   masks: np.ndarray
   recipe: Recipe
-  key: jax.Array  # the same for every mask
+  key: jax.Array  # PRNG key of data order and augmentation, the same for every mask
   allow_empty: bool
   logger: ProgressLogger
   phase: str
 
   def teacher(self, x: jax.Array) -> Any:
-    """The dense network's outputs."""
+    """Returns the dense network's outputs for inputs `[B, ...]`."""
     return self.problem.network.eval_fn(self.problem.network.variables, x)
 
 
@@ -148,6 +152,11 @@ def _in_turn(job: _Job) -> Finetuned:
 
 
 def lines_of_epochs(recipe: Recipe, split: Split) -> Callable[[int], int]:
-  """For `Loop.checkpointer`: the epoch that a step ends is told again by the loop that goes on."""
+  """Returns the argument `line_of` of `Loop.checkpointer` for a loop with one log line per epoch.
+
+  The function maps a number of steps done to the last log line that stays when the loop is resumed
+  there. If an epoch ends with that step, the epoch's line does not stay, because the resumed loop
+  logs it again.
+  """
   per_epoch = steps_per_epoch(recipe, split)
   return lambda step: max(0, step - 1) // per_epoch

@@ -1,4 +1,8 @@
-"""What methods propose, judged alike: chosen by the select split, reported on the test split."""
+"""Judges the masks that all methods propose in the same way.
+
+Every mask is scored before and after the same fine-tuning. The select split chooses one mask for
+each method, and the test split only reports.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,19 +18,20 @@ from gatprune_jax.training import Recipe
 
 
 class Choice(NamedTuple):
-  """A method, and two of the masks that it proposes, as indices of all masks."""
+  """A method, and two of the masks that it proposes, as indices into the masks of all methods."""
 
   proposal: Proposal
-  first: int  # the one that the method itself likes best
-  chosen: int  # the one of highest score on the select split after fine-tuning; else the first
+  first: int  # the mask that the method itself ranks first
+  # The mask with the highest score on the select split after fine-tuning; `first` without it.
+  chosen: int
 
 
 class Judgement(NamedTuple):
-  """Mean scores of all masks, and which of them stand for their methods."""
+  """Mean scores of the masks of all methods, and the masks that were chosen."""
 
   masks: np.ndarray  # [C, N] bool
-  select_before: np.ndarray  # [C] weights untouched, batch norm recalibrated
-  select_after: np.ndarray  # [C] after fine-tuning; without it as before
+  select_before: np.ndarray  # [C] with the dense weights and recalibrated batch norm
+  select_after: np.ndarray  # [C] after fine-tuning; equal to select_before without fine-tuning
   test_before: np.ndarray  # [C]
   test_after: np.ndarray  # [C]
   choices: list[Choice]
@@ -45,15 +50,16 @@ def judge(
   logger: ProgressLogger | None = None,
   phase: str = "finetune",
 ) -> Judgement:
-  """Fine-tunes all masks with one recipe; the select split chooses among those of a method.
+  """Fine-tunes all masks with one recipe; the select split then chooses one mask of each method.
 
   Args:
-    problem: whose masks they are.
-    data: its select and test parts.
-    proposals: what every method proposes.
-    config: statistics are made as in the search.
-    recipe: of the fine-tuning; None: the masks are judged as they are.
-    seed: of the fine-tuning.
+    problem: the network, task and training examples.
+    data: the data set, of which the select and test parts are used.
+    proposals: the masks that every method proposes.
+    config: settings of the search. Batch-norm statistics are recalibrated as in the search, and
+      `config.allow_empty` says whether groups that have a bypass may be empty.
+    recipe: settings of the fine-tuning; None judges the masks without fine-tuning.
+    seed: seed of the fine-tuning.
     side_by_side: see `finetune`.
     logger: see `finetune`.
     phase: see `finetune`.

@@ -1,4 +1,8 @@
-"""From a problem to its outcome: search, the same fine-tuning for every method, the table."""
+"""The steps of pruning, from a problem to its outcome.
+
+The steps are the agent's search, the same fine-tuning for the masks of every method, the choice of
+the best mask of each method, and the table.
+"""
 
 from collections.abc import Mapping
 import dataclasses
@@ -24,13 +28,13 @@ AGENT, DENSE = "agent", "dense"
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """How a problem is solved.
+  """Settings of a pruning run.
 
   Attributes:
-    search: of the agent.
-    finetune: of every method's masks.
-    side_by_side: whether these are fine-tuned in one step; see `finetune`.
-    seed: of the search and of the fine-tuning.
+    search: settings of the agent's search.
+    finetune: recipe with which the masks of every method are fine-tuned.
+    side_by_side: whether all masks are fine-tuned together in one step; see `finetune`.
+    seed: seed of the search and of the fine-tuning.
   """
 
   search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
@@ -46,17 +50,17 @@ def prune_problem(
   logger: ProgressLogger,
   proposals_path: str | None = None,
 ) -> Pruned:
-  """Searches, fine-tunes the agent's and the classical masks, and chooses the agent's best.
+  """Searches, fine-tunes the agent's and the classical masks, and returns the agent's best network.
 
-  The select split chooses among the agent's shortlist; the test split only reports.
+  The select split chooses among the masks of the agent's shortlist; the test split only reports.
 
   Args:
-    problem: what to prune.
-    data: the parts of which the problem was made.
-    plan: how.
-    logger: where loops are told and saved.
-    proposals_path: file of the agent's shortlist; where it exists, nothing is searched. None: no
-      file.
+    problem: the network, budgets, task and classical masks.
+    data: the data set from which the problem was made.
+    plan: settings of the search and of the fine-tuning.
+    logger: logs the loops and saves their state.
+    proposals_path: file of the agent's shortlist. It is written after the search; if it is there
+      already and can be read, the search is skipped. None keeps no file.
   """
   saved = None if proposals_path is None else from_first(lambda: load_proposals(proposals_path))
   agent = find(problem, plan, logger) if saved is None else saved[0]
@@ -87,13 +91,19 @@ def prune_problem(
 
 
 def classical_proposals(problem: PruningProblem) -> list[Proposal]:
-  """What the classical pruners propose: one mask each, for no evaluation."""
+  """Returns the proposals of the classical pruners: one mask each, without any evaluation."""
   return [Proposal(pruner.name, pruner.mask[None], 0, 0.0) for pruner in problem.pruners]
 
 
 def find(problem: PruningProblem, plan: Plan, logger: ProgressLogger) -> Proposal:
-  """The agent's shortlist."""
-  best = -np.inf  # score of the best feasible sample so far
+  """Runs the agent's search and returns its shortlist.
+
+  Args:
+    problem: the network, budgets, task and classical masks.
+    plan: settings of the search, and its seed.
+    logger: logs the updates of the search and saves its state.
+  """
+  best = -np.inf  # highest mean score of a feasible sample since this process began the loop
   with logger.loop("search", "search update", plan.search.updates) as loop:
 
     def on_update(progress):
@@ -110,7 +120,13 @@ def find(problem: PruningProblem, plan: Plan, logger: ProgressLogger) -> Proposa
 def shown(
   constraints: Constraints, metrics: Mapping[str, np.ndarray], best: float
 ) -> dict[str, str]:
-  """What the search's progress line shows of an update, beside the best score so far."""
+  """Returns the values that the search's progress line shows after an update.
+
+  Args:
+    constraints: the names and limits of the budgets, K of them.
+    metrics: metrics of the update: scalars, except "cost" and "multiplier" of shape `[K]`.
+    best: highest mean score of a feasible sample so far; -inf before there is one.
+  """
   costs = zip(constraints.names, metrics["cost"], constraints.limits, strict=True)
   return {
     **{name: f"{metrics[name]:.3f}" for name in ("reward", "accuracy")},
@@ -122,7 +138,13 @@ def shown(
 
 
 def make_rows(problem: PruningProblem, data: Dataset, judgement: Judgement) -> list[Row]:
-  """The table: the dense network, and of every method the mask that was chosen."""
+  """Returns the rows of the table: the dense network, and the chosen mask of every method.
+
+  Args:
+    problem: the dense network, its task and its budgets.
+    data: the data set, of which the select and test parts are used.
+    judgement: scores of the masks of all methods, and the chosen masks.
+  """
   graph, constraints = problem.constraints.graph, problem.constraints
   everything = np.ones(graph.num_channels)
   full_macs, full_params = channels.macs(graph, everything), channels.params(graph, everything)

@@ -1,4 +1,4 @@
-"""What methods propose, and as a file."""
+"""The masks that pruning methods propose, and the file that keeps them."""
 
 from collections.abc import Sequence
 import os
@@ -13,7 +13,7 @@ import numpy as np
 from gatprune_jax.runtime.files import whole_file
 from gatprune_jax.search import SearchResult
 
-# What NumPy and zipfile raise on damaged bytes.
+# Exceptions that NumPy and zipfile raise on damaged files.
 _DAMAGE = (
   OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error,
   struct.error,
@@ -21,23 +21,24 @@ _DAMAGE = (
 
 
 class Proposal(NamedTuple):
-  """What a method proposes."""
+  """The masks that a method proposes, and what it spent on them."""
 
   method: str
-  masks: np.ndarray  # [S, N], best by the method's own score first
-  evaluations: int
+  masks: np.ndarray  # [S, N] bool, best by the method's own score first
+  evaluations: int  # masks scored
   seconds: float
 
 
 def as_proposal(method: str, result: SearchResult) -> Proposal:
-  """A search's shortlist."""
+  """Returns a search's shortlist as a proposal of the named method."""
   return Proposal(method, result.masks, result.evaluations, result.seconds)
 
 
 def save_proposals(path: str, proposals: Sequence[Proposal]) -> None:
-  """Writes what all methods propose, whole or not at all: one array for each field of `Proposal`.
+  """Writes the proposals of all methods to an npz file, which is complete or absent.
 
-  Masks follow each other in one array; `count` says how many each method has.
+  The file has one array for each field of `Proposal`. The masks of all methods are concatenated in
+  one array, and a further array `count` holds the number of masks of each method.
   """
   columns = Proposal(*zip(*proposals, strict=True))._asdict()
   columns["count"] = [len(masks) for masks in columns["masks"]]
@@ -47,7 +48,11 @@ def save_proposals(path: str, proposals: Sequence[Proposal]) -> None:
 
 
 def load_proposals(path: str) -> list[Proposal] | None:
-  """Reads what `save_proposals` wrote; None, with a warning, where the file is damaged."""
+  """Reads the file that `save_proposals` wrote.
+
+  Returns:
+    The proposals, or None if there is no file or, with a warning, if the file is damaged.
+  """
   if not os.path.exists(path):
     return None
   try:

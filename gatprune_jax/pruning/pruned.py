@@ -1,4 +1,4 @@
-"""The outcome of pruning: the small network, and how it compares."""
+"""The outcome of pruning: the small network, and its comparison with the other methods."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -22,20 +22,22 @@ _TABLE, _ROWS, _MASKS, _NETWORK = "table.md", "rows.json", "masks.npz", "network
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pruned:
-  """A pruned and fine-tuned network, and what it was compared with.
+  """A pruned and fine-tuned network, and the methods that it was compared with.
 
   Attributes:
     network: the small network, `network.apply(network.variables, x)`, in eval mode.
-    module: the same in its own framework, an NNX or Equinox module; None where the framework has
-      none, or where its code insists on the dense network's shapes.
-    trainable: the small network with its train function, to train it on.
-    mask: the channels that it keeps, bool `[N]`.
+    module: the small network in its own framework: an NNX module, an Equinox module, or a pair of
+      Equinox module and state. None if the network has no such module, or if the module's code
+      works only at the dense network's shapes.
+    trainable: the small network with its train function, for further training.
+    mask: the channels that the small network keeps, bool `[N]`.
     costs: {resource: share of the dense network's cost} of every constrained resource.
     masks: {method: bool `[N]`} of all methods.
-    rows: the table: the dense network, classical pruners, and the agent.
-    metric: what the rows' scores are called.
+    rows: the rows of the table: the dense network, the classical pruners, and the agent.
+    metric: name of the scores in the rows.
     graph: the dense network's channels.
-    search: what the agent proposed, in how many evaluations and seconds.
+    search: the agent's shortlist, with the number of evaluations and seconds of its search.
+    example: one input `[1, ...]`, which `save` needs.
   """
 
   network: Compact
@@ -48,17 +50,19 @@ class Pruned:
   metric: str
   graph: ChannelGraph
   search: Proposal
-  example: Any = dataclasses.field(repr=False)  # one input, [1, ...]
+  example: Any = dataclasses.field(repr=False)
 
   def __str__(self) -> str:
-    """The table."""
+    """Returns the table as text."""
     return comparison(self.rows, self.metric)
 
   def save(self, path: str | os.PathLike) -> None:
-    """Writes masks, table and network to a new directory; `load(path + "/network")` reads it back.
+    """Writes masks, table and network to a new directory.
+
+    `gatprune_jax.load(path + "/network")` reads the network back.
 
     Raises:
-      InputError: where the path exists, or cannot be written.
+      InputError: if the path exists already, or cannot be written.
     """
     path = os.fspath(path)
     if os.path.exists(path):
@@ -76,25 +80,32 @@ class Pruned:
     save(os.path.join(path, _NETWORK), self.network, self.example)
 
   def save_masks(self, path: str) -> None:
-    """Writes every method's mask by its name, as an npz file."""
+    """Writes the masks of all methods to an npz file, each under the method's name."""
     with whole_file(path) as file:
       np.savez(file, **{name.replace(" ", "_"): mask for name, mask in self.masks.items()})
 
 
 def in_own_form(network: Network, small: Network, x: Any) -> Any:
-  """The small network as a module of its framework; None where that does not compute the same.
+  """Returns the small network as a module of its framework.
+
+  The framework's own code runs on the small variables, and its outputs are compared with those of
+  the compact network. Code that fixes the number of channels can fail at the small shapes, or can
+  compute something else.
 
   Args:
-    network: the dense one, whose functions are the framework's own code.
-    small: the compact one.
-    x: a batch of inputs, on which both are tried.
+    network: the dense network, whose functions are the framework's own code.
+    small: the compact network.
+    x: a batch of inputs `[B, ...]` on which both are compared.
+
+  Returns:
+    The module, or None if the framework's code fails or its outputs differ.
   """
   if network.in_own_form is None:
     return None
   expected = small.eval_fn(small.variables, x)
   try:
     outputs = network.eval_fn(small.variables, x)
-  except Exception:  # whatever a framework raises where its code checks shapes
+  except Exception:  # a framework may raise any exception when its code checks shapes
     return None
   close = lambda a, b: np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-3, atol=1e-4)
   if jax.tree.structure(outputs) != jax.tree.structure(expected):

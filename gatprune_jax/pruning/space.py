@@ -1,4 +1,4 @@
-"""What there is to search, in words, before it is searched."""
+"""Describes the search space in words, for users to read before a search begins."""
 
 from collections.abc import Iterator
 import math
@@ -7,13 +7,14 @@ import numpy as np
 
 from gatprune_jax.channels import RESOURCES, Constraints
 
-_NEAR = 0.02  # of the way between the smallest and the dense network
+_NEAR = 0.02  # share of the way from the smallest reachable cost to the dense network's cost
 
 
 def describe_space(constraints: Constraints) -> str:
-  """Groups, number of masks, and of every constrained resource what is dense, reachable, allowed.
+  """Returns a text with the number of groups and masks, and with the costs of every budget.
 
-  A sentence warns of a budget that leaves nothing to search.
+  For every constrained resource the text gives the dense network's cost, the smallest reachable
+  cost and the budget. A sentence warns of a budget that leaves hardly anything to search.
   """
   graph = constraints.graph
   widths = np.array([len(group.channels) for group in graph.groups])
@@ -35,7 +36,7 @@ def describe_space(constraints: Constraints) -> str:
 
 
 def _masks_in_words(constraints: Constraints) -> str:
-  """The number of masks with every group at its floor or above it, as a power of ten."""
+  """Returns the number of masks that keep every group at or above its floor, as a power of ten."""
   digits = 0.0
   for group, floor in zip(constraints.graph.groups, constraints.floors, strict=True):
     width = len(group.channels)
@@ -45,6 +46,7 @@ def _masks_in_words(constraints: Constraints) -> str:
 
 
 def _warnings(constraints: Constraints) -> Iterator[str]:
+  """Yields a warning for every budget near the smallest or the dense network, and if all are 1."""
   for name, limit in zip(constraints.names, constraints.limits, strict=True):
     least = constraints.reachable()[name]
     place = (limit - least) / (1 - least) if least < 1 else 1.0
@@ -63,7 +65,7 @@ def _warnings(constraints: Constraints) -> Iterator[str]:
 
 
 def _number(value: float) -> str:
-  """With three digits and a unit of thousands."""
+  """Formats a number with three digits and a letter for thousands, millions or billions."""
   for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
     if value >= size:
       return f"{value / size:.3g}{letter}"

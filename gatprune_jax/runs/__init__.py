@@ -1,1 +1,1 @@
-"""What a run leaves behind and goes on from: checkpoints, metrics, results, tables, plots."""
+"""Files and reports of a run: checkpoints to resume from, metrics, results, tables, plots."""

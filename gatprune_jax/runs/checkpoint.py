@@ -1,4 +1,8 @@
-"""Trees of arrays on disk: orbax writes them, a manifest of checksums says that they are whole."""
+"""Checkpoints: trees of arrays on disk.
+
+Orbax writes the arrays. A manifest of checksums shows whether a checkpoint is complete and
+unchanged.
+"""
 
 from collections.abc import Iterator
 import contextlib
@@ -16,18 +20,18 @@ import orbax.checkpoint as ocp
 from gatprune_jax.errors import InputError, first_line
 from gatprune_jax.runs.manifest import Damaged, seal, sync, verify
 
-_FORMAT = 1  # of a checkpoint's directory
-_STATE = "state"  # what orbax writes in it
-PARTIAL = ".partial"  # ends the name of what is being written or removed
-_DAMAGED = ".damaged"
-_OVERHEAD = 2**18  # bytes that a checkpoint takes beside its arrays
+_FORMAT = 1  # version of the layout of a checkpoint's directory
+_STATE = "state"  # subdirectory that orbax writes
+PARTIAL = ".partial"  # suffix of a checkpoint that is being written or removed
+_DAMAGED = ".damaged"  # suffix of a checkpoint that was found damaged
+_OVERHEAD = 2**18  # bytes that a checkpoint takes in addition to its arrays
 
 
 def save_variables(path: str, variables: Any) -> None:
-  """Writes variables to a new directory; it appears only once it is complete.
+  """Writes variables to a new directory, which appears only once it is complete.
 
   Raises:
-    InputError: where it exists already, or cannot be written.
+    InputError: where the directory exists already, or cannot be written.
   """
   path = os.path.abspath(path)
   if os.path.exists(path):
@@ -36,10 +40,10 @@ def save_variables(path: str, variables: Any) -> None:
 
 
 def restore_variables(path: str, like: Any) -> Any:
-  """Reads variables; `like` gives their tree, shapes and dtypes.
+  """Reads the variables in a checkpoint; `like` gives their tree, shapes and dtypes.
 
   Raises:
-    InputError: where there is no checkpoint, a damaged one, or one of another network.
+    InputError: where there is no checkpoint, or it is damaged, or it is of another network.
   """
   path = os.path.abspath(path)
   if not os.path.isdir(path):
@@ -52,15 +56,15 @@ def restore_variables(path: str, like: Any) -> Any:
 
 
 def write_checkpoint(place: str, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-  """Makes a checkpoint, whole or not at all.
+  """Writes a checkpoint, either completely or not at all.
 
   Args:
-    place: absolute path of its directory, which does not exist.
-    arrays: by name, see `flatten`.
-    about: what else is to be known, of JSON types.
+    place: absolute path of its directory, which must not exist.
+    arrays: {name: array}, see `flatten`.
+    about: further information to save with the arrays, of JSON types.
 
   Raises:
-    InputError: where it cannot be written.
+    InputError: where the checkpoint cannot be written.
   """
   partial = place + PARTIAL
   try:
@@ -68,12 +72,13 @@ def write_checkpoint(place: str, arrays: dict[str, np.ndarray], about: dict[str,
     os.makedirs(partial)
     _check_room(partial, arrays)
     with _checkpointer() as checkpointer, _once():
-      # Orbax refuses arrays without elements; their shapes are those of what is restored like them.
+      # Orbax refuses arrays without elements. `read_checkpoint` makes them anew from the shapes of
+      # `like`.
       checkpointer.save(os.path.join(partial, _STATE), {k: a for k, a in arrays.items() if a.size})
     seal(partial, {"format": _FORMAT, **about})
     os.rename(partial, place)
     sync(os.path.dirname(place))
-  except Exception as error:  # orbax passes on whatever its storage raises
+  except Exception as error:  # orbax passes on any exception of its storage
     shutil.rmtree(partial, ignore_errors=True)
     why = getattr(error, "strerror", None) or first_line(error)
     raise InputError(
@@ -83,11 +88,11 @@ def write_checkpoint(place: str, arrays: dict[str, np.ndarray], about: dict[str,
 
 
 def verify_checkpoint(place: str) -> dict[str, Any]:
-  """What `write_checkpoint` was told about a checkpoint, once every byte was found unchanged.
+  """Checks that every byte of a checkpoint is unchanged; returns `about` of `write_checkpoint`.
 
   Raises:
-    Damaged: where one has changed.
-    InputError: where another version wrote it.
+    Damaged: where a byte has changed, or a file was added or lost.
+    InputError: where the checkpoint has a format that this version does not read.
   """
   about = verify(place)
   if (there := about.pop("format")) != _FORMAT:
@@ -99,10 +104,10 @@ def verify_checkpoint(place: str) -> dict[str, Any]:
 
 
 def read_checkpoint(place: str, like: Any) -> Any:
-  """The arrays of a verified checkpoint, in the tree of `like`, whose shapes and dtypes they have.
+  """Returns the arrays of a verified checkpoint in the tree of `like`.
 
   Raises:
-    InputError: where they have not.
+    InputError: where names, shapes or dtypes of the arrays are not those of `like`.
   """
   with _checkpointer() as checkpointer:
     path = os.path.join(place, _STATE)
@@ -121,18 +126,22 @@ def read_checkpoint(place: str, like: Any) -> Any:
         f"checkpoint {place} does not fit: {name} is {there.get(name, 'absent')} there and "
         f"{here.get(name, 'absent')} in what is configured: give the config it was made with"
       )
-  # Copies: what is donated must not share memory with anything else.
+  # The arrays are copied, because a donated array must not share its memory with another one.
   leaves = [jnp.array(arrays[name]) for name in here]
   return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
-  """{path of a leaf: a copy of its values on the host}."""
+  """Returns {path of a leaf in the tree: a copy of its values on the host}."""
   return {_name(keys): np.array(leaf) for keys, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def set_aside_if_damaged(place: str) -> dict[str, Any] | None:
-  """As `verify_checkpoint`; a damaged one gets another name, with a warning, and counts as none."""
+  """Verifies a checkpoint; renames it with a warning where it is damaged.
+
+  Returns:
+    What `verify_checkpoint` returns, or None where the checkpoint is damaged.
+  """
   try:
     return verify_checkpoint(place)
   except Damaged as why:
@@ -144,13 +153,20 @@ def set_aside_if_damaged(place: str) -> dict[str, Any] | None:
 
 
 def remove_checkpoint(place: str) -> None:
-  """Under another name first: half a checkpoint is never under the name of a whole one."""
+  """Removes a checkpoint.
+
+  It is renamed first, so that a partly removed checkpoint never has the name of a whole one.
+  """
   os.rename(place, place + PARTIAL)
   shutil.rmtree(place + PARTIAL)
 
 
 def _check_room(directory: str, arrays: dict[str, np.ndarray]) -> None:
-  """Asks before orbax does: where it runs out of space, some of its threads print tracebacks."""
+  """Raises OSError where the disk has too little space for the arrays.
+
+  This is checked beforehand, because some of orbax's threads print tracebacks when orbax itself
+  runs out of space.
+  """
   needed = round(1.1 * sum(array.nbytes for array in arrays.values())) + _OVERHEAD
   if (free := shutil.disk_usage(directory).free) < needed:
     raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({free:,} of {needed:,} bytes)")
@@ -158,7 +174,10 @@ def _check_room(directory: str, arrays: dict[str, np.ndarray]) -> None:
 
 @contextlib.contextmanager
 def _once() -> Iterator[None]:
-  """What orbax's threads raise is raised by it too: here they do not log it."""
+  """Suppresses the log messages of orbax's threads about their exceptions.
+
+  Orbax also raises these exceptions in the calling thread, so they would be reported twice.
+  """
   logger = logging.get_absl_logger()
   not_theirs = lambda record: "futures" not in record.pathname
   logger.addFilter(not_theirs)
@@ -169,7 +188,10 @@ def _once() -> Iterator[None]:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-  """One that waits for no other process: the first one alone reads and writes."""
+  """Returns an orbax checkpointer that does not wait for other processes.
+
+  Only the first process reads and writes checkpoints.
+  """
   alone = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
   handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
   return ocp.Checkpointer(handler, multiprocessing_options=alone)

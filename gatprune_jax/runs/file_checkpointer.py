@@ -1,4 +1,4 @@
-"""Checkpoints of a loop in a directory."""
+"""Saves a loop's states as numbered checkpoints in a directory, and restores the newest one."""
 
 from collections.abc import Callable, Mapping
 from concurrent import futures
@@ -28,10 +28,11 @@ from gatprune_jax.runtime.processes import arrays_from_first, from_first, is_fir
 
 
 class FileCheckpointer:
-  """A loop's states as checkpoints in one directory, which the first process reads and writes.
+  """Checkpointer that keeps a loop's states in one directory.
 
-  They are numbered in the order in which they were saved; after a roll-back a later one is of an
-  earlier step.
+  Only the first process reads and writes the directory. Checkpoints are numbered in the order in
+  which they were saved. This is not always the order of their steps: after a roll-back, a state of
+  an earlier step is saved under a later number.
   """
 
   def __init__(
@@ -48,13 +49,13 @@ class FileCheckpointer:
 
     Args:
       path: directory of the checkpoints.
-      config: of the run, of JSON types; another one's states are refused.
-      versions: of the libraries that numbers depend on. States of another `gatprune_jax` are
-        refused; where another library differs, a warning says so.
-      keep: how many valid ones are kept.
-      every: steps between two that `maybe_save` saves.
-      should_stop: asked at every step whether the process has to end.
-      on_restore: told the step from which the loop goes on.
+      config: the run's config, of JSON types; states of another config are refused.
+      versions: {library: version} of the libraries that the results depend on. States of another
+        version of `gatprune_jax` are refused; a difference in another library gives a warning.
+      keep: number of valid checkpoints that are kept.
+      every: number of steps between two checkpoints of `maybe_save`.
+      should_stop: called by `maybe_save` with the step; returns whether the process has to end.
+      on_restore: called by `restore` with the step from which the loop goes on.
     """
     canonical = json.dumps(config, sort_keys=True).encode()
     self._path, self._keep, self._every = os.path.abspath(path), keep, every
@@ -62,25 +63,25 @@ class FileCheckpointer:
     self._should_stop, self._on_restore = should_stop, on_restore
     self._writer = futures.ThreadPoolExecutor(1, "checkpoint")
     self._writing: futures.Future | None = None
-    self._newest: int | None = None  # step saved last
+    self._newest: int | None = None  # step of the newest checkpoint
     self._since, self._seconds_before = time.monotonic(), None
 
   @property
   def seconds(self) -> float:
-    """Spent in this loop, by earlier processes too, up to their last checkpoint."""
+    """Seconds spent in this loop, including those of earlier processes up to their checkpoints."""
     return time.monotonic() - self._since + (self._seconds_before or 0.0)
 
   def restore(self, like: Any, otherwise: int = 0) -> tuple[int, Any] | None:
-    """The step and state of the newest valid checkpoint; None where there is none.
+    """Returns the step and state of the newest valid checkpoint, or None where there is none.
 
-    Damaged ones that are newer get another name, with a warning.
+    Newer checkpoints that are damaged are renamed, with a warning.
 
     Args:
       like: tree of arrays, or of their shapes and dtypes.
-      otherwise: the step from which the loop goes on where there is none.
+      otherwise: the step from which the loop goes on where there is no valid checkpoint.
 
     Raises:
-      InputError: where it is of another config, version or structure.
+      InputError: where the checkpoint is of another config, version or tree of arrays.
     """
     self.wait()
     if (found := from_first(self._newest_valid)) is None:
@@ -97,17 +98,18 @@ class FileCheckpointer:
   def maybe_save(
     self, step: int, state: Callable[[], Any], worthy: Callable[[], bool] = lambda: True
   ) -> None:
-    """Saves the state where it is time to.
+    """Saves the state if a checkpoint is due at this step, or if the process was asked to stop.
 
     Args:
-      step: how many the loop has done.
-      state: gives the state after them, where it is time to; a copy is taken before this returns,
-        the rest is done in a thread.
-      worthy: whether to go on from this state one day; asked where it is time to.
+      step: number of steps that the loop has done.
+      state: returns the state after these steps; called only if the state is to be saved. The state
+        is copied before this method returns, and a thread writes the copy.
+      worthy: says whether the state is fit to go on from; if it is not, nothing is saved. Called
+        only if the state is to be saved.
 
     Raises:
       Preempted: where the process was asked to stop; the state is saved.
-      InputError: where it, or the one before, cannot be written.
+      InputError: where the state, or the one saved before it, cannot be written.
     """
     stop = self._should_stop(step)
     if not (stop or step % self._every == 0) or not worthy():
@@ -118,7 +120,7 @@ class FileCheckpointer:
       raise Preempted(f"stopped after step {step}, which is saved in {self._path}")
 
   def save(self, step: int, state: Any) -> None:
-    """Saves the state, once the one before is written; see `maybe_save`."""
+    """Waits until the previous state is written, and begins to save this one."""
     self.wait()
     about = {
       "config": self._config,
@@ -131,25 +133,25 @@ class FileCheckpointer:
     self._newest = step
 
   def finish(self, step: int, state: Callable[[], Any]) -> None:
-    """Saves the last state, unless that was done, and waits for it."""
+    """Saves the last state, unless it is saved already, and waits until it is written."""
     if self._newest != step:
       self.save(step, state())
     self.wait()
 
   def wait(self) -> None:
-    """Until nothing is being written.
+    """Waits until nothing is being written any more.
 
     Raises:
-      InputError: where the last state could not be written.
+      InputError: where the state could not be written.
     """
     if self._writing is not None:
       writing, self._writing = self._writing, None
       writing.result()
 
   def _newest_valid(self) -> tuple[str, dict[str, Any]] | None:
-    """Where the newest checkpoint is, and what is known about it."""
+    """Returns the path of the newest valid checkpoint, and the information saved with it."""
     for name in self._names():
-      if name.endswith(PARTIAL):  # of a process that was killed while it wrote or removed
+      if name.endswith(PARTIAL):  # left by a process that was killed
         shutil.rmtree(os.path.join(self._path, name))
     for number in reversed(self._numbers()):
       place = self._place(number)
@@ -159,6 +161,7 @@ class FileCheckpointer:
     return None
 
   def _check_owner(self, place: str, about: Mapping[str, Any]) -> None:
+    """Raises InputError for another config or version; warns where another library differs."""
     own = "gatprune_jax"
     told = about["versions"]
     for name, there, here in (
@@ -178,11 +181,14 @@ class FileCheckpointer:
         )  # fmt: skip
 
   def _write(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-    """The next number, damaged ones counted too; then drops what is more than to be kept."""
+    """Writes the next checkpoint, and removes the oldest ones beyond the number to keep.
+
+    Damaged and renamed checkpoints count when the next number is chosen, but not as kept ones.
+    """
     numbers = (name.split(".")[0] for name in self._names())
     newest = max((int(number) for number in numbers if number.isdecimal()), default=0) + 1
     write_checkpoint(self._place(newest), arrays, about)
-    valid = 1  # the one just sealed
+    valid = 1  # the checkpoint just written
     for number in reversed(self._numbers()[:-1]):
       if valid == self._keep:
         remove_checkpoint(self._place(number))
@@ -193,7 +199,7 @@ class FileCheckpointer:
     return os.listdir(self._path) if os.path.isdir(self._path) else []
 
   def _numbers(self) -> list[int]:
-    """Of the checkpoints under their final names, the oldest first."""
+    """Returns the numbers of all checkpoints under their final names, the oldest first."""
     return sorted(int(name) for name in self._names() if name.isdecimal())
 
   def _place(self, number: int) -> str:

@@ -1,4 +1,4 @@
-"""Counts of the steps whose numbers were not finite, and what they mean for a loop."""
+"""Counts of the updates that gave NaN or infinity, and how a loop reacts to them."""
 
 from typing import Any, TypeVar
 
@@ -7,24 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-IN_A_ROW = 3  # skipped updates before a roll-back
-ROLLBACKS = 3  # before the loop gives up
+IN_A_ROW = 3  # skipped updates in a row after which a loop is rolled back
+ROLLBACKS = 3  # roll-backs after which a loop gives up
 
 
 class Diverged(Exception):
-  """A loop met NaN or infinity again and again; the message is a report."""
+  """A loop kept giving NaN or infinity; the message is a report for the user."""
 
 
 @flax.struct.dataclass
 class Health:
-  """Of a loop, or `[C]` of loops side by side."""
+  """Counts of a loop's updates: scalars, or `[C]` for C networks trained side by side."""
 
-  rate: jax.Array  # factor of the learning rates, float32
-  skipped: jax.Array  # updates that were not finite, int32
-  in_a_row: jax.Array  # the last ones of them, int32
-  rollbacks: jax.Array  # int32
-  # Updates that were finite on the way to this state: a roll-back forgets those it takes back,
-  # which `skipped` goes on counting. int32
+  rate: jax.Array  # factor on the configured learning rates, float32
+  skipped: jax.Array  # all updates that were skipped because they were not finite, int32
+  in_a_row: jax.Array  # skipped updates since the last finite one or roll-back, int32
+  rollbacks: jax.Array  # roll-backs so far, int32
+  # Finite updates that led to this state, int32. A roll-back also sets this count back to that of
+  # the saved state, whereas `skipped` keeps counting.
   finite: jax.Array
 
 
@@ -32,24 +32,24 @@ State = TypeVar("State")  # a flax dataclass with a field `health`
 
 
 def healthy() -> Health:
-  """Before the first update."""
+  """Returns the health of one loop before its first update."""
   zero = lambda: jnp.zeros((), jnp.int32)
   return Health(jnp.ones(()), zero(), zero(), zero(), zero())
 
 
 def all_finite(tree: Any) -> jax.Array:
-  """Whether no floating-point number of a tree is NaN or infinite; scalar bool."""
+  """Returns whether no floating-point number in a tree is NaN or infinite; a scalar bool."""
   leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
   return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def take_if_finite(finite: jax.Array, new: State, old: State) -> State:
-  """The new state, or the old one where something was not finite; counts either way.
+  """Returns the new state if the update was finite, else the old one; both with new counts.
 
   Args:
-    finite: scalar bool.
-    new: after the update.
-    old: before it.
+    finite: whether the update was finite, scalar bool.
+    new: the state after the update.
+    old: the state before it.
   """
   kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
   health = old.health.replace(
@@ -61,25 +61,25 @@ def take_if_finite(finite: jax.Array, new: State, old: State) -> State:
 
 
 def is_finite(in_a_row: jax.Array | np.ndarray) -> bool:
-  """Whether the last update of the loop, or of all loops side by side, was finite."""
+  """Returns whether the last update of the loop, or of all networks side by side, was finite."""
   return not np.asarray(in_a_row).any()
 
 
 def must_roll_back(in_a_row: jax.Array | np.ndarray) -> bool:
-  """Whether the loop, or one of the loops side by side, skipped three updates in a row."""
+  """Returns whether the loop, or one of the networks side by side, skipped too many in a row."""
   return bool((np.asarray(in_a_row) >= IN_A_ROW).any())
 
 
 def refuse_if_all_skipped(what: str, num_updates: int, finite: jax.Array | np.ndarray) -> None:
-  """Refuses the end of a loop that has changed nothing.
+  """Raises Diverged at the end of a loop that has changed nothing.
 
   Args:
-    what: the loop, for the report.
-    num_updates: how many led to its end.
-    finite: how many of them were; of loops side by side, `[C]`.
+    what: name of the loop in the report.
+    num_updates: number of updates that led to the final state, without those that roll-backs undid.
+    finite: how many of these updates were finite, a scalar, or `[C]` for networks side by side.
 
   Raises:
-    Diverged: where no update of the loop, or of one of the loops side by side, was finite.
+    Diverged: where no update of the loop, or of one of the networks side by side, was finite.
   """
   if (np.asarray(finite) == 0).any():
     raise Diverged(

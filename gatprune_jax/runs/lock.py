@@ -1,4 +1,4 @@
-"""One process at a time in a directory."""
+"""A lock that keeps all but one process out of a directory."""
 
 from collections.abc import Iterator
 import contextlib
@@ -16,7 +16,7 @@ LOCK, OWNER = ".lock", ".owner"
 
 @contextlib.contextmanager
 def locked(directory: str) -> Iterator[None]:
-  """Holds the directory's lock; the system frees it when the process ends, however it ends.
+  """Holds the directory's lock; the operating system frees it however the process ends.
 
   Raises:
     InputError: where another process holds it.
@@ -41,7 +41,7 @@ def locked(directory: str) -> Iterator[None]:
 
 
 def _told(owner: str) -> str:
-  """Who holds the lock, as far as it is known."""
+  """Returns words that name the process that holds the lock; empty where they cannot be read."""
   try:
     with open(owner) as file:
       about = json.load(file)

@@ -1,4 +1,8 @@
-"""A run's loops as users see them: checkpoints to go on from, lines of metrics, progress lines."""
+"""What users see of a run's loops: lines of metrics, progress lines, and checkpoints.
+
+A logger opens a `Loop` for each phase of a run. Library functions such as `train` are given the
+loop's checkpointer, so that metrics and progress line stay in step with a restored state.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
@@ -15,28 +19,28 @@ from gatprune_jax.runtime.processes import is_first
 
 
 class Run(NamedTuple):
-  """Which run a process is to do."""
+  """The run that a process carries out."""
 
   workdir: str
-  config: dict[str, Any]  # resolved, of JSON types
+  config: dict[str, Any]  # all fields with their values, of JSON types
   should_stop: Callable[[int], bool]  # step -> whether the process was asked to end
 
 
 def path_name(name: str) -> str:
-  """The name of a loop in paths."""
+  """Returns a loop's name in the form that is used in paths."""
   return name.replace(" ", "-")
 
 
 def place_of(folder: str, name: str) -> str:
-  """Path of the checkpoints in a folder by their name."""
+  """Returns the path, in a run's folder, of the checkpoints with the given name."""
   return os.path.join(folder, "checkpoints", path_name(name))
 
 
 class ProgressLogger:
-  """Progress lines alone: the loops of a run that leaves nothing.
+  """Logger that shows progress lines and writes nothing to the disk.
 
   Attributes:
-    every: how often a loop would be saved.
+    every: how often loops save their states; the checkpointers of this logger save nothing.
   """
 
   def __init__(self, progress: bool = True):
@@ -44,35 +48,54 @@ class ProgressLogger:
 
   @contextlib.contextmanager
   def loop(self, phase: str, title: str, total: int) -> Iterator["Loop"]:
-    """A loop with so many lines of metrics; what it saves is on the disk once it is left."""
+    """Opens a loop; when the context ends, everything that the loop saves is on the disk.
+
+    Args:
+      phase: name of the loop in the metrics.
+      title: words at the start of the progress line.
+      total: number of lines of metrics that the loop records.
+    """
     loop = Loop(self, phase, ProgressLine(title, total, self._progress))
     try:
       yield loop
     except BaseException:
-      with contextlib.suppress(InputError):  # what ended the loop is told, not what came after it
+      with contextlib.suppress(InputError):  # the first error is the one to report
         loop.close()
       raise
     loop.close()
 
   def write(self, phase: str, line: int, values: Mapping[str, Any]) -> None:
-    """Takes a line of metrics."""
+    """Ignores a line of metrics, because this logger writes nothing."""
 
   def rewind(self, phase: str, line: int) -> None:
-    """Drops what a phase wrote after a line, which it is about to do again."""
+    """Does nothing, because this logger has written no lines."""
 
   def checkpointer(self, name: str, every: int, on_restore: Callable[[int], None]) -> Checkpointer:
-    """Where a loop of that name is saved, every so many steps; told from which step it goes on."""
+    """Returns the checkpointer of a loop; the one of this logger saves nothing.
+
+    Args:
+      name: name of the checkpoints.
+      every: number of steps between two checkpoints.
+      on_restore: called with the step from which the loop goes on.
+    """
     return NullCheckpointer()
 
   def forget(self, phase: str) -> None:
-    """Removes the checkpoints of a loop whose outcome is saved elsewhere."""
+    """Does nothing, because this logger has saved no checkpoints."""
 
 
 class RunLogger(ProgressLogger):
-  """What the loops of a run leave in a directory."""
+  """Logger that writes the metrics and checkpoints of a run's loops to a folder."""
 
   def __init__(self, run: Run, every: CheckpointConfig, folder: str, progress: bool = True):
-    """Makes the folder; `metrics.jsonl` and `checkpoints/` come to be in it."""
+    """Makes the folder, in which `metrics.jsonl` and `checkpoints/` are written later.
+
+    Args:
+      run: the run whose loops are logged.
+      every: how often loops save their states, and how many checkpoints are kept.
+      folder: path of the folder.
+      progress: whether progress lines are shown.
+    """
     super().__init__(progress)
     if is_first():
       os.makedirs(folder, exist_ok=True)
@@ -80,7 +103,7 @@ class RunLogger(ProgressLogger):
     self._metrics = MetricsFile(os.path.join(folder, "metrics.jsonl"))
 
   def place(self, name: str) -> str:
-    """Path of its checkpoints by name."""
+    """Returns the path of the checkpoints with the given name."""
     return place_of(self._folder, name)
 
   def write(self, phase: str, line: int, values: Mapping[str, Any]) -> None:
@@ -88,13 +111,13 @@ class RunLogger(ProgressLogger):
     self._metrics.write(phase, line, values)
 
   def rewind(self, phase: str, line: int) -> None:
-    """Drops what a phase wrote after a line."""
+    """Removes the lines that a phase wrote after the given line, and will write again."""
     self._metrics.rewind(phase, line)
 
   def checkpointer(
     self, name: str, every: int, on_restore: Callable[[int], None]
   ) -> FileCheckpointer:
-    """FileCheckpointer of that name."""
+    """Returns a checkpointer that saves to the path of that name, see `place`."""
     return FileCheckpointer(
       self.place(name), self._run.config, self._versions, self.every.keep, every,
       self._run.should_stop, on_restore,
@@ -107,25 +130,27 @@ class RunLogger(ProgressLogger):
 
 
 class Loop:
-  """A phase of the metrics, and its progress line."""
+  """One loop of a run: its phase in the metrics, its progress line, and its checkpointers."""
 
   def __init__(self, logger: ProgressLogger, phase: str, line: ProgressLine):
     self._logger, self._phase, self._line = logger, phase, line
     self._checkpointers: list[Checkpointer] = []
 
   def close(self) -> None:
-    """Ends the progress line, and waits for what is being saved."""
+    """Ends the progress line, and waits until nothing is being saved any more."""
     self._line.close()
     for checkpointer in self._checkpointers:
       checkpointer.wait()
 
   def checkpointer(self, every: int, line_of: Callable[[int], int], name: str = "") -> Checkpointer:
-    """Where a library's loop is saved; the metrics go back with it where it is restored.
+    """Returns a checkpointer for the function that runs this loop's steps.
+
+    Where it restores a state, it also takes the metrics and the progress line back to that state.
 
     Args:
-      every: steps between two checkpoints.
-      line_of: step -> the last line of metrics that is kept when the loop goes on from there.
-      name: of its checkpoints; the phase's unless given.
+      every: number of steps between two checkpoints.
+      line_of: step -> the last line of metrics that is kept when the loop goes on from this step.
+      name: name of the checkpoints; empty: the name of the phase.
     """
 
     def rewind(step: int) -> None:
@@ -138,7 +163,13 @@ class Loop:
   def record(
     self, line: int, values: Mapping[str, Any], shown: Mapping[str, str] | None = None
   ) -> None:
-    """Writes a line of metrics and advances the progress line, which shows some of it."""
+    """Writes a line of metrics and advances the progress line.
+
+    Args:
+      line: number of the line within the phase.
+      values: {name: scalar or array} to write.
+      shown: {name: text} for the progress line; None: all values with three decimals.
+    """
     self._logger.write(self._phase, line, values)
     if shown is None:
       shown = {name: f"{value:.3f}" for name, value in values.items()}

@@ -1,4 +1,8 @@
-"""The loop of searches and trainings: restore, step, skip or roll back, save, finish."""
+"""The loop that searches and trainings run: it saves its state, and recovers from NaN and infinity.
+
+A loop restores the newest checkpoint, takes steps, rolls back where steps are not finite, saves its
+state now and then, and saves the last state.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -20,20 +24,20 @@ from gatprune_jax.runs.health import (
 
 
 class Steps(NamedTuple):
-  """What a loop repeats. A state is a tree of arrays; `fetch` gives it the form that is saved.
+  """The functions of which a loop is made. A state is a tree of arrays.
 
   Attributes:
     what: the loop's name in reports, such as "the search".
-    finished: (number of steps done, state) -> whether they are all.
-    inputs: step -> what the steps from there on read, in order. It may end early, at the end of an
-      epoch for example, and is then asked again.
-    step: (state, one input) -> (the next state, how many steps in a row were skipped). It may
-      return before the devices are done, and may reuse the state's memory.
-    health: finds the health in a state, on the host.
-    with_health: a fetched state with another health.
-    reached: called with the number of steps done and the state where the loop begins, after each
-      step once its state was offered to be saved, and where the loop goes on after a roll-back.
-    fetch: a state as it is saved and handed to `with_health`.
+    finished: (number of steps done, state) -> whether the loop is done.
+    inputs: number of steps done -> the inputs of the steps after them, in order. The inputs may end
+      early, at the end of an epoch for example; the loop then calls this function again.
+    step: (state, one input) -> (next state, how many steps in a row were skipped). It may return
+      before the devices are done, and may reuse the memory of the given state.
+    health: state -> its health, on the host.
+    with_health: (fetched state, health) -> the fetched state with this health.
+    reached: called with the number of steps done and the state at the start of the loop, after each
+      step (once its state may have been saved), and after each roll-back.
+    fetch: state -> the form in which it is saved and passed to `with_health`.
     put: the opposite of `fetch`.
   """
 
@@ -49,23 +53,23 @@ class Steps(NamedTuple):
 
 
 def run(steps: Steps, state: Any, checkpointer: Checkpointer) -> Any:
-  """Makes all steps, from the first or from the newest one that the checkpointer holds.
+  """Takes all steps that are left after the newest checkpoint, or after the start.
 
-  A step whose numbers are not finite is skipped by the step itself, which counts it in the state's
-  `Health`. After three such steps in a row the loop goes back to what was saved last, and goes on
-  at half the learning rates. States after a skipped step are not saved.
+  `Steps.step` itself skips an update that is not finite, and counts it in the state's `Health`.
+  After three such updates in a row the loop goes back to the state that was saved last, and goes on
+  at half the learning rates. A state right after a skipped update is not saved.
 
   Args:
-    steps: what is repeated.
-    state: before the first step, as `Steps.fetch` returns it.
-    checkpointer: where the state is saved, and was saved.
+    steps: the functions of which the loop is made.
+    state: the state before the first step, as `Steps.fetch` returns it.
+    checkpointer: saves the state, and restores the state that an earlier process saved.
 
   Returns:
     The state after the last step, as `Steps.step` returns it.
 
   Raises:
-    Diverged: where there is nothing left to go back to, or all steps were skipped.
-    Preempted: where the checkpointer was asked to stop; the state is saved.
+    Diverged: where updates are still not finite after three roll-backs, or none was finite.
+    Preempted: where the process was asked to stop; the state is saved.
   """
   done, state = checkpointer.restore(state) or (0, state)
   in_a_row, state = steps.health(state).in_a_row, steps.put(state)
@@ -78,7 +82,8 @@ def run(steps: Steps, state: Any, checkpointer: Checkpointer) -> Any:
       steps.reached(done, state)
       continue
     for given in steps.inputs(done):
-      # This waits for the step before. By now its successor's input is prepared already.
+      # This reads a number from the previous step, and so waits until the devices are done with
+      # it. The wait comes here because the next step's input has been prepared meanwhile.
       if must_roll_back(in_a_row):
         break
       state, in_a_row = steps.step(state, given)
@@ -98,21 +103,22 @@ def run(steps: Steps, state: Any, checkpointer: Checkpointer) -> Any:
 
 
 def roll_back(steps: Steps, done: int, state: Any, checkpointer: Checkpointer) -> tuple[int, Any]:
-  """Where a loop goes on: from the last state saved, at half the learning rates.
+  """Returns the state that was saved last, with half the learning rates.
 
-  Of loops side by side all go back, and those that were finite make the same steps again.
+  Where networks are trained side by side, all of them go back. Only those that were not finite get
+  lower learning rates; the other networks take the same steps again.
 
   Args:
-    steps: of the loop.
-    done: how many steps it has made.
-    state: as it is now, fetched; where nothing was saved, the loop goes on from this.
-    checkpointer: where it is saved.
+    steps: the functions of which the loop is made.
+    done: number of steps that the loop has done.
+    state: the current state, fetched; where nothing was saved, the loop goes on from this state.
+    checkpointer: restores the state.
 
   Returns:
-    The number of steps done there, and the state, with its new health.
+    The number of steps done at the state, and the fetched state with its new health.
 
   Raises:
-    Diverged: where it went back three times already.
+    Diverged: where the loop was rolled back three times already.
   """
   health = steps.health(state)
   bad = np.asarray(health.in_a_row) >= IN_A_ROW

@@ -1,6 +1,7 @@
-"""A file that says what a directory holds: the SHA-256 of every other file, and of itself.
+"""A manifest: a file with the SHA-256 of every other file in a directory, and of itself.
 
-It is written last, so that a directory under its final name without a valid manifest was damaged.
+The manifest is written last, and a directory gets its final name only after that. So a directory
+under its final name that has no valid manifest was damaged later.
 """
 
 import hashlib
@@ -8,22 +9,22 @@ import json
 import os
 from typing import Any
 
-_NAME = "manifest"  # its own SHA-256 in the first line, then JSON
+_NAME = "manifest"  # the first line is the SHA-256 of the rest, which is JSON
 
 
 class Damaged(Exception):
-  """A directory is not what was sealed; the message says in what."""
+  """A directory has changed since it was sealed; the message says which file."""
 
 
 def seal(directory: str, about: dict[str, Any]) -> None:
-  """Writes the manifest, and waits until the directory is on the disk with all it holds.
+  """Writes the manifest, and waits until all files of the directory are on the disk.
 
   Args:
-    directory: complete but for its manifest.
-    about: what else is to be known, of JSON types; no key is "files".
+    directory: path of the directory, which is complete except for its manifest.
+    about: further information to save, of JSON types; no key may be "files".
 
   Raises:
-    OSError: where it cannot be written.
+    OSError: where the manifest cannot be written.
   """
   files = _files(directory)
   content = json.dumps(
@@ -38,7 +39,7 @@ def seal(directory: str, about: dict[str, Any]) -> None:
 
 
 def verify(directory: str) -> dict[str, Any]:
-  """What `seal` was told, once every file was found unchanged.
+  """Checks that every file is unchanged; returns `about` of `seal`.
 
   Raises:
     Damaged: where a byte has changed, or a file was added or lost.
@@ -63,7 +64,7 @@ def verify(directory: str) -> dict[str, Any]:
 
 
 def sync(path: str) -> None:
-  """Waits until a file's content, or a directory's names, are on the disk."""
+  """Waits until the content of a file, or the list of names in a directory, is on the disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -72,7 +73,7 @@ def sync(path: str) -> None:
 
 
 def _files(directory: str) -> list[str]:
-  """Names of all files below a directory, relative to it, sorted."""
+  """Returns the sorted paths of all files below a directory, relative to it."""
   paths = (os.path.join(root, name) for root, _, names in os.walk(directory) for name in names)
   return sorted(os.path.relpath(path, directory) for path in paths)
 

@@ -1,4 +1,4 @@
-"""Numbers while they are made: `metrics.jsonl`, one object a line, and the progress line."""
+"""Live numbers of a run: `metrics.jsonl`, with one JSON object per line, and the progress line."""
 
 from collections.abc import Mapping
 import json
@@ -17,9 +17,10 @@ from gatprune_jax.runtime.processes import is_first
 
 
 class MetricsFile:
-  """Appends lines `{"phase": ..., "step": ..., "seconds": ..., name: value}`.
+  """A file of lines `{"phase": ..., "step": ..., "seconds": ..., name: value}`.
 
-  NaN and infinity, which JSON does not have, are written as null. The first process alone writes.
+  "seconds" is the time since this object was made. NaN and infinity, which JSON does not have, are
+  written as null. Only the first process writes.
   """
 
   def __init__(self, path: str):
@@ -27,7 +28,16 @@ class MetricsFile:
     self._start = time.monotonic()
 
   def write(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
-    """Appends one line; values are scalars or arrays."""
+    """Appends one line.
+
+    Args:
+      phase: name of the loop.
+      step: number of the line within the phase.
+      values: {name: scalar or array}.
+
+    Raises:
+      InputError: where the file cannot be written.
+    """
     if not is_first():
       return
     seconds = round(time.monotonic() - self._start, 3)
@@ -40,9 +50,9 @@ class MetricsFile:
       raise InputError(f"{self._path} cannot be written: {error.strerror}") from error
 
   def rewind(self, phase: str, step: int) -> None:
-    """Drops what a phase wrote after a step, which it is about to do again.
+    """Removes the lines that a phase wrote after a step, because it will write them again.
 
-    What a killed process or a failing disk left of a line goes too.
+    Incomplete lines, which a killed process or a failing disk left, are removed too.
     """
     if not is_first() or not os.path.exists(self._path):
       return
@@ -53,7 +63,7 @@ class MetricsFile:
 
 
 def _remains(line: bytes, phase: str, step: int) -> bool:
-  """Whether a line is whole, and not of the phase's later steps."""
+  """Returns whether a line is complete, and is not one of the phase's lines after the step."""
   try:
     content = json.loads(line)
     return line.endswith(b"\n") and (content["phase"] != phase or content["step"] <= step)
@@ -68,10 +78,10 @@ def _plain(value: Any) -> Any:
 
 
 class ProgressLine:
-  """A line that counts steps and shows elapsed and remaining time with some numbers.
+  """A line on standard error: steps done, elapsed and remaining time, and some numbers.
 
-  On a terminal it is redrawn in place; in a log a new line is printed at most every ten seconds.
-  Only the first process shows it, and none where it is not to be shown.
+  On a terminal the line is redrawn in place; in a log a new line is printed at most every ten
+  seconds. Only the first process shows the line, and only if `shown` is true.
   """
 
   def __init__(self, name: str, total: int, shown: bool = True):
@@ -92,11 +102,11 @@ class ProgressLine:
     self._bar.update()
 
   def move_to(self, step: int) -> None:
-    """Counts on from another step."""
+    """Sets the number of steps done, from which the line counts on."""
     if self._bar.n != step:
       self._bar.n = step
       self._bar.refresh()
 
   def close(self) -> None:
-    """Ends the line, with the last numbers."""
+    """Ends the line, which shows the last numbers."""
     self._bar.close()

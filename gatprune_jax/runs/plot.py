@@ -1,4 +1,4 @@
-"""Figures of comparisons, with matplotlib."""
+"""Figures of comparisons between pruning methods, drawn with matplotlib."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,15 @@ from gatprune_jax.runs.report import CompareRow
 def plot_comparison(
   rows: Sequence[CompareRow], named: Sequence[str], finetuned: bool, path: str
 ) -> None:
-  """Mean accuracy over budgets, before and after fine-tuning, with standard errors, as a PNG file.
+  """Draws mean accuracy over budgets, before and after fine-tuning, as a PNG file.
+
+  Means are over seeds. The methods in colour have bars of one standard error.
 
   Args:
-    rows: of `experiments.compare`.
-    named: methods in colour; the others, classical pruners, are grey.
-    finetuned: whether there is anything to show after fine-tuning.
-    path: of the file.
+    rows: the rows of `experiments.compare`.
+    named: methods in colour; the other methods, the classical pruners, are grey.
+    finetuned: whether the masks were fine-tuned; if not, only the accuracy before is drawn.
+    path: path of the file.
   """
   panels = {"before fine-tuning, select split": "accuracy_before_finetune"}
   if finetuned:
@@ -38,7 +40,7 @@ def plot_comparison(
         axis.errorbar(budgets, mean, error, label=method, marker="o", capsize=3)
       else:
         axis.plot(budgets, mean, color="0.75", zorder=0, label=classical, marker=".")
-        classical = None  # one entry in the legend for all of them
+        classical = None  # the legend has one entry for all classical pruners
     axis.set(title=title, xlabel="MACs, share of the dense network's", ylabel="accuracy, %")
   axes[0].legend()
   figure.savefig(path, dpi=150)

@@ -1,4 +1,4 @@
-"""Tables for people: a network's channels, the comparison of a run, its summary over runs."""
+"""Tables for users: a network's channels, the methods of a run, several runs, and benchmarks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,18 +11,19 @@ from gatprune_jax.errors import InputError
 
 
 class Row(NamedTuple):
-  """One network: scores are means over examples, accuracies are shares in [0, 1]."""
+  """One method's network; scores are means over examples, and accuracies are shares in [0, 1]."""
 
   method: str
-  macs: int  # multiply-adds of one example
+  macs: int  # multiply-adds per example
   params: int
-  macs_ratio: float  # of the dense network's
-  params_ratio: float
-  select_before: float  # batch norm recalibrated, weights untouched
-  select_after: float  # after fine-tuning
-  test_before: float
-  test_after: float
-  others: Mapping[str, float] = {}  # shares of further resources that are constrained
+  macs_ratio: float  # share of the dense network's MACs
+  params_ratio: float  # share of the dense network's parameters
+  select_before: float  # select split, batch norm recalibrated, weights as in the dense network
+  select_after: float  # select split, after fine-tuning
+  test_before: float  # test split, as select_before
+  test_after: float  # test split, after fine-tuning
+  # {other resource that is constrained: share of the dense network's cost}
+  others: Mapping[str, float] = {}
 
 
 _SCORES = ("select_before", "select_after", "test_before", "test_after")
@@ -33,7 +34,7 @@ _HEADERS = (
 
 
 def comparison(rows: Sequence[Row], metric: str = "accuracy") -> str:
-  """The rows as a markdown table, accuracies in percent, other scores as they are."""
+  """Returns the rows as a markdown table; accuracies are in percent, other scores as they are."""
   shown = (lambda score: f"{100 * score:.1f}") if metric == "accuracy" else "{:.4g}".format
   others = list(rows[0].others)
   body = [
@@ -53,13 +54,13 @@ def comparison(rows: Sequence[Row], metric: str = "accuracy") -> str:
 
 
 def summary(runs: Sequence[Sequence[Row]]) -> str:
-  """Mean and sample standard deviation of every method over runs, as a markdown table.
+  """Returns mean and sample standard deviation of every method over runs, as a markdown table.
 
   Args:
-    runs: the rows of each run, two or more, with the same methods in the same order.
+    runs: the rows of two or more runs, which have the same methods in the same order.
 
   Raises:
-    InputError: where there is one run only, or the runs have other methods.
+    InputError: where there is only one run, or the runs do not have the same methods.
   """
   methods = [row.method for row in runs[0]]
   if len(runs) < 2 or any([row.method for row in rows] != methods for rows in runs):
@@ -83,22 +84,25 @@ class CompareRow(NamedTuple):
   seed: int
   macs_ratio: float
   params_ratio: float
-  accuracy_before_finetune: float  # select split, of the mask that the method itself likes best
-  select_accuracy: float  # after fine-tuning, of the mask chosen by the select split
-  test_accuracy: float  # of the same mask
-  evaluations: int  # masks scored
-  seconds: float
-  keep_ratios: Sequence[float]  # of each group, of the mask that the method itself likes best
+  accuracy_before_finetune: float  # select split, with the best mask by the method's own score
+  select_accuracy: float  # after fine-tuning, with the mask that is best on the select split
+  test_accuracy: float  # after fine-tuning, with the same mask
+  evaluations: int  # number of masks that the method scored
+  seconds: float  # time that the method took
+  # For each group, the share of its channels in the best mask by the method's own score.
+  keep_ratios: Sequence[float]
 
 
 def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
-  """Mean ± sample standard deviation over seeds (0 for one seed) in percent, as markdown tables.
+  """Returns mean ± sample standard deviation over seeds, in percent, as markdown tables.
 
-  One table for each budget and, of several budgets, one of each seed's mean over them.
+  The deviation of a single seed is shown as 0. There is one table for each budget. Where there are
+  several budgets, a last table shows each seed's mean over them.
 
   Args:
-    rows: of every method, seed and budget.
-    finetuned: whether accuracies after are those of fine-tuned networks; they are left out if not.
+    rows: one row for every method, seed and budget.
+    finetuned: whether the masks were fine-tuned; if not, the accuracies after fine-tuning are left
+      out.
   """
   budgets = sorted({row.budget for row in rows}, reverse=True)
   tables = [
@@ -112,7 +116,7 @@ def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
 
 
 def _methods_table(rows: Sequence[CompareRow], finetuned: bool) -> str:
-  """One line a method: what its seeds, each the mean of its rows, have on average."""
+  """Returns a table with one line per method: its mean over seeds, each the mean of its rows."""
   accuracies = {"before, select": "accuracy_before_finetune"}
   if finetuned:
     accuracies |= {"after, select": "select_accuracy", "after, test": "test_accuracy"}
@@ -138,7 +142,7 @@ def _methods_table(rows: Sequence[CompareRow], finetuned: bool) -> str:
 
 
 def benchmark_table(rows: Sequence[Any]) -> str:
-  """Rows of `experiments.bench` as a markdown table; above 1 is faster than the reference."""
+  """Returns rows of `experiments.bench` as a markdown table; a ratio above 1 is a speed-up."""
   body = [
     [
       row.name,
@@ -154,11 +158,12 @@ def benchmark_table(rows: Sequence[Any]) -> str:
 
 
 def describe(graph: ChannelGraph) -> str:
-  """What can be removed from a network, what cannot, and why: two tables.
+  """Returns two tables: what can be removed from a network, and what cannot be, and why.
 
-  A group's share of MACs and parameters is what the network loses with the whole group. Layers
-  stand between two groups, so that the shares of all groups need not add up to one. "bypass" says
-  whether `compact` may remove the whole group with `allow_empty=True`.
+  A group's share of MACs and parameters is what the network loses with the whole group. A layer's
+  cost counts for the group that it reads and for the group that it writes, so the shares of all
+  groups need not add up to one. "bypass" says whether `compact` may remove the whole group with
+  `allow_empty=True`.
   """
   dense = np.ones(graph.num_channels)
   macs, params = RESOURCES["macs"](graph), RESOURCES["params"](graph)
@@ -186,6 +191,6 @@ def describe(graph: ChannelGraph) -> str:
 
 
 def markdown_table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-  """A markdown table; the first column is text."""
+  """Returns a markdown table; the first column is aligned left, the others right."""
   align = ["left"] + ["right"] * (len(headers) - 1)
   return tabulate(body, headers, "github", colalign=align, disable_numparse=True)

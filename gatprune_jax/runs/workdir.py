@@ -1,4 +1,7 @@
-"""The directory of one run: which run it belongs to, and files that are whole or absent."""
+"""The directory of one run: its config, its result, and the check which run it belongs to.
+
+Files are written so that each one is either complete or absent.
+"""
 
 from collections.abc import Iterator
 import contextlib
@@ -21,7 +24,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "jraph", "distrax", "orbax-checkp
 
 
 class Status(enum.Enum):
-  """What a directory holds."""
+  """State of the run in a directory."""
 
   NEW = "new"
   UNFINISHED = "unfinished"
@@ -29,7 +32,7 @@ class Status(enum.Enum):
 
 
 def versions() -> dict[str, str]:
-  """Versions of everything that numbers depend on."""
+  """Returns {name: version} of the libraries, Python and the device that results depend on."""
   found = {name: importlib.metadata.version(name) for name in _PACKAGES}
   device = jax.devices()[0]
   found["gatprune_jax"] = importlib.metadata.version("gatprune_jax")
@@ -39,15 +42,17 @@ def versions() -> dict[str, str]:
 
 
 def inspect(path: str, experiment: str, config: dict[str, Any]) -> Status:
-  """Says whether a run with this config may use the directory. Writes nothing.
+  """Returns the state of the run in a directory, if it may be used with this config.
+
+  This function writes nothing.
 
   Args:
-    path: the directory.
-    experiment: which main asks, "prune" or "train".
-    config: its resolved config, of JSON types.
+    path: path of the directory, which need not exist.
+    experiment: name of the main that calls this function, such as "prune" or "train".
+    config: the run's config with all fields, of JSON types.
 
   Raises:
-    InputError: where the path is a file, or holds another run, or something that is not a run.
+    InputError: where the path is a file, holds another run, or holds something that is not a run.
   """
   return from_first(lambda: _inspect(path, experiment, config))
 
@@ -85,10 +90,17 @@ def _inspect(path: str, experiment: str, config: dict[str, Any]) -> Status:
 
 @contextlib.contextmanager
 def claim(path: str, experiment: str, config: dict[str, Any]) -> Iterator[None]:
-  """Makes the directory, records whose it is, and keeps other processes out of it.
+  """Makes the directory, records which run it belongs to, and keeps other processes out of it.
+
+  Only the first process of a run does this.
+
+  Args:
+    path: path of the directory.
+    experiment: as in `inspect`.
+    config: as in `inspect`.
 
   Raises:
-    InputError: where it cannot be written, or another process runs in it.
+    InputError: where the directory cannot be written, holds another run, or is in use.
   """
   if not is_first():
     yield
@@ -97,7 +109,8 @@ def claim(path: str, experiment: str, config: dict[str, Any]) -> Iterator[None]:
     try:
       os.makedirs(path, exist_ok=True)
       stack.enter_context(locked(path))
-      _inspect(path, experiment, config)  # another process may have come first
+      # This is checked again, because the directory may have changed before it was locked.
+      _inspect(path, experiment, config)
       write_json(
         os.path.join(path, _CONFIG),
         {"experiment": experiment, "config": config, "versions": versions()},
@@ -110,21 +123,21 @@ def claim(path: str, experiment: str, config: dict[str, Any]) -> Iterator[None]:
 
 
 def write_json(path: str, content: Any) -> None:
-  """Writes JSON so that the file is whole or absent."""
+  """Writes JSON to a file that appears only once it is complete."""
   with whole_file(path) as file:
     file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 
 def write_result(path: str, result: dict[str, Any]) -> None:
-  """Writes the run's result; a directory that has one is finished."""
+  """Writes the run's result; a directory that has a result counts as finished."""
   write_json(os.path.join(path, _RESULT), result)
 
 
 def read_result(path: str, experiment: str) -> dict[str, Any]:
-  """The result of a finished run of that experiment.
+  """Returns the result of a finished run of the given experiment.
 
   Raises:
-    InputError: where there is none.
+    InputError: where the directory holds no such result, or its files cannot be read.
   """
 
   def read():
@@ -141,7 +154,7 @@ def read_result(path: str, experiment: str) -> dict[str, Any]:
 
 
 def read_config(path: str) -> dict[str, Any] | None:
-  """The config of the run that a directory holds; None where it says nothing of one."""
+  """Returns the config of the run in a directory, or None where the directory has no config."""
 
   def read():
     place = os.path.join(path, _CONFIG)
@@ -151,10 +164,10 @@ def read_config(path: str) -> dict[str, Any] | None:
 
 
 def read_json(path: str) -> Any:
-  """What `write_json` wrote.
+  """Reads a file that `write_json` wrote.
 
   Raises:
-    InputError: where it cannot be read, or is not JSON any more.
+    InputError: where the file cannot be read, or is no longer valid JSON.
   """
   try:
     with open(path) as file:
@@ -166,7 +179,7 @@ def read_json(path: str) -> Any:
 
 
 def _first_difference(then: Any, now: Any, field: str = "") -> tuple[str, Any, Any] | None:
-  """The first field, dotted, in which two configs differ, and its two values."""
+  """Returns the dotted name of the first field in which two configs differ, and both values."""
   if isinstance(then, dict) and isinstance(now, dict):
     for key in sorted({*then, *now}):
       inner = f"{field}.{key}" if field else key

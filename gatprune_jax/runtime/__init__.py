@@ -1,1 +1,1 @@
-"""What computes: devices, cores, processes, and how work is compiled for and dealt out to them."""
+"""Devices, CPU cores and processes, and how work is compiled for them and shared out to them."""

@@ -8,29 +8,29 @@ import jax
 
 from gatprune_jax.runtime import cores
 
-# Which operations go to the library YNNPACK. By itself XLA gives it convolutions of more than 16
-# channels too. It computes one on a single thread, and there in less time than XLA's own, but not
-# with the shapes of gradients.
+# This option says which operations XLA hands to the library YNNPACK. By default XLA also hands it
+# convolutions of more than 16 channels. YNNPACK computes a convolution on a single thread. On one
+# thread it is faster than XLA's own convolution, except with the shapes that occur in gradients.
 _LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 _PRODUCTS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 _CONVOLUTIONS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-# What all options gain is a row of `experiments.bench`.
+# `experiments.bench` measures how much time these options save.
 _CPU_OPTIONS = {
   _LIBRARY: _PRODUCTS,
-  # What an operation leaves is read while it is in the cache.
+  # With this order of operations, the result of one is read while it is still in the cache.
   "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
 
 
 def jit(fn: Callable[..., Any], *, shared: bool = False, **options: Any) -> Callable[..., Any]:
-  """`jax.jit(fn, **options)`; on CPU with options of XLA's that this version of it knows.
+  """Compiles by `jax.jit(fn, **options)`; on CPU with those XLA options that this version accepts.
 
-  Like every function with such options, it cannot be called inside another one that is compiled.
+  JAX does not allow that a function with such options is called inside another compiled function.
 
   Args:
-    fn: what is compiled.
-    shared: whether it is forward passes, shared out over all devices.
-    **options: of `jax.jit`.
+    fn: the function to compile.
+    shared: whether the function consists of forward passes that are shared out over all devices.
+    **options: options of `jax.jit`.
   """
   on_single_threads = shared and cores.are_devices()
   compiler_options = _compiler_options(jax.default_backend(), on_single_threads)
@@ -46,9 +46,9 @@ def _compiler_options(backend: str, on_single_threads: bool) -> dict[str, str] |
 
 
 def known(**options: Any) -> dict[str, Any]:
-  """Those options, of `jax.jit`'s `compiler_options`, that this version of XLA takes.
+  """Returns those of the given `compiler_options` of `jax.jit` that this version of XLA accepts.
 
-  Many are experimental: another version may not have them, or not with these values.
+  Many of these options are experimental, so another version may lack them or accept other values.
   """
   return {name: value for name, value in options.items() if _is_known(name, value)}
 

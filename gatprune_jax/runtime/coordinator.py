@@ -1,7 +1,8 @@
-"""JAX's coordination service as a process of its own, which outlives process 0.
+"""JAX's coordination service in a process of its own, which outlives process 0.
 
-Where the service is part of process 0 and that dies, JAX aborts the others at once, with a stack
-trace. Run as a file, not as a module: it imports nothing but jaxlib.
+By default the service is part of process 0. If process 0 then dies, JAX aborts all other processes
+at once, with a stack trace. The service's process runs this file as a script, not as a module of
+this package, so that it imports nothing but jaxlib.
 """
 
 import contextlib
@@ -13,12 +14,12 @@ _DAY = 24 * 60 * 60
 
 
 def begin(address: str, num_processes: int, linger: float) -> subprocess.Popen:
-  """Starts the service in a process that no signal to this one reaches.
+  """Starts the service in a process of its own, which signals to this process do not reach.
 
   Args:
-    address: HOST:PORT; all of this machine's addresses are listened at.
-    num_processes: that will connect.
-    linger: seconds that it goes on when this process has died.
+    address: HOST:PORT; the service listens on this port at all addresses of this machine.
+    num_processes: number of processes that will connect.
+    linger: seconds for which the service goes on after this process has died.
   """
   arguments = (f"[::]:{address.rsplit(':', 1)[1]}", str(num_processes), str(linger))
   return subprocess.Popen(
@@ -29,7 +30,7 @@ def begin(address: str, num_processes: int, linger: float) -> subprocess.Popen:
 
 
 def end(service: subprocess.Popen) -> None:
-  """Ends the service, once all processes have disconnected."""
+  """Ends the service; to be called once all processes have disconnected."""
   with contextlib.suppress(BrokenPipeError):
     service.communicate(b"end")
 
@@ -37,7 +38,8 @@ def end(service: subprocess.Popen) -> None:
 def _serve(address: str, num_processes: str, linger: str) -> None:
   from jaxlib import _jax
 
-  # Who is alive is found out by `processes`: the service itself gives nobody up.
+  # `runtime.processes` finds out which processes are alive. The service itself therefore waits a
+  # day before it counts a silent process as dead.
   service = _jax.get_distributed_runtime_service(address, int(num_processes), _DAY)
   if sys.stdin.buffer.read() != b"end":
     time.sleep(float(linger))

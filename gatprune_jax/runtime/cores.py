@@ -1,22 +1,24 @@
-"""CPU cores as devices.
+"""Makes every CPU core a device of JAX.
 
-One mask or candidate on each core is faster than one after the other on all of them: no core waits
-for another after every layer, and each works in its own cache.
+Computing one mask or candidate on each core is faster than computing one after the other on all
+cores, because no core waits for another after every layer, and each core works in its own cache.
 
-XLA has one thread for each device then, and a device that waits for the others in a collective
-holds one. So in programs for all devices nothing else may hold a thread and wait, or all wait for
-ever. Batches of factorisations and of triangular solves do: they are for `maps.over_rows`.
+XLA then has one thread for each device, and a device that waits for the others in a collective
+holds its thread. So no other operation in a program for all devices may hold a thread and wait for
+another thread, because then all of them could wait for ever. Batches of factorisations and of
+triangular solves are such operations; compute them one after the other by `maps.over_rows`.
 """
 
 import os
 
 import jax
 
-# Every device has a copy of images and weights, and a search scores masks by the dozen.
+# Every device takes memory for its copy of images and weights, and a search scores only some dozens
+# of masks at once, which leaves little work for more devices.
 _MOST_DEVICES = 8
 _COUNT = "--xla_force_host_platform_device_count"
-# Devices wait for each other where they meet. By default XLA ends the process after a minute, which
-# a core that is busy with other things may take.
+# In a collective the devices wait for each other. By default XLA ends the process when one has
+# waited for a minute, and a core that is busy with other programs may take that long.
 _PATIENCE = {
   "--xla_cpu_collective_call_warn_stuck_timeout_seconds": 5 * 60,
   "--xla_cpu_collective_call_terminate_timeout_seconds": 30 * 60,
@@ -24,8 +26,8 @@ _PATIENCE = {
 
 
 def num_cores() -> int:
-  """Cores that this process may use."""
-  if hasattr(os, "sched_getaffinity"):  # not on macOS
+  """Returns the number of CPU cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):  # macOS does not have this function
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 
@@ -33,7 +35,7 @@ def num_cores() -> int:
 def make_devices() -> None:
   """Makes every core of the CPU a device, at most eight; to be called before JAX is used.
 
-  Where `JAX_NUM_CPU_DEVICES` or `XLA_FLAGS` gives a number of devices, that is taken.
+  Where `JAX_NUM_CPU_DEVICES` or `XLA_FLAGS` gives a number of devices, that number is used instead.
   """
   flags = os.environ.get("XLA_FLAGS", "")
   if jax.config.jax_num_cpu_devices < 0 and _COUNT not in flags:
@@ -43,5 +45,5 @@ def make_devices() -> None:
 
 
 def are_devices() -> bool:
-  """Whether no device has more than one core to itself, where devices are of the CPU."""
+  """Returns whether CPU devices have at most one core each; meaningless for other devices."""
   return jax.local_device_count() >= num_cores()

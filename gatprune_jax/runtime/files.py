@@ -1,4 +1,4 @@
-"""Files that are whole or absent, written by one process of all."""
+"""Files that are either complete or absent, and that only the first process writes."""
 
 from collections.abc import Iterator
 import contextlib
@@ -7,14 +7,14 @@ from typing import IO
 
 from gatprune_jax.runtime.processes import is_first
 
-PARTIAL = ".partial"  # ends the name of a file that is being written
+PARTIAL = ".partial"  # suffix of a file that is being written
 
 
 @contextlib.contextmanager
 def whole_file(path: str) -> Iterator[IO[bytes]]:
-  """Opens a file for writing that appears under its name once it is whole, or not at all.
+  """Opens a file for writing; it appears under its name once it is complete, or not at all.
 
-  What processes other than the first one write is dropped.
+  What other processes than the first one write is discarded.
   """
   if not is_first():
     with open(os.devnull, "wb") as nowhere:

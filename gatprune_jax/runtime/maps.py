@@ -1,4 +1,4 @@
-"""A function over many rows: side by side, one after the other, or shared out over all devices."""
+"""Maps a function over many rows: side by side, one after the other, or on all devices."""
 
 from collections.abc import Callable
 import math
@@ -12,10 +12,15 @@ from gatprune_jax.runtime import mesh
 
 
 def over_rows(fn: Callable[[Any], Any], rows: Any) -> Any:
-  """`vmap(fn)` over the leading axis; on CPU one row after the other.
+  """Computes `vmap(fn)(rows)`; on CPU one row after the other.
 
-  For what fills a device by itself: a CPU only loses from having more of it side by side, where the
-  activations of one stay in the cache.
+  This is meant for functions of which a single row keeps a device busy. On CPU, several such rows
+  side by side are slower: the activations of a single row stay in the cache, those of several do
+  not.
+
+  Args:
+    fn: a function of one row: a tree of arrays `[...]` -> a tree.
+    rows: a tree of `[R, ...]`.
   """
   if jax.default_backend() == "cpu":
     return jax.lax.map(fn, rows)
@@ -23,12 +28,16 @@ def over_rows(fn: Callable[[Any], Any], rows: Any) -> Any:
 
 
 def over_shares(fn: Callable[..., Any], num: int) -> Callable[..., Any]:
-  """`fn(rows, *same)` on rows from `mesh.share_out`, which stay where they are; under jit.
+  """Returns a function that calls `fn` on every device with the rows of that device; under jit.
 
   Args:
-    fn: a tree of rows, and arrays that all rows share -> (a tree of rows, a second one, which is
-      replicated).
-    num: of rows, without those that fill the last share.
+    fn: `fn(rows, *same)` -> (kept, told), two trees of rows `[share, ...]`; `same` are arrays that
+      all rows share.
+    num: number of rows, without those that fill up the last device's share.
+
+  Returns:
+    A function of rows from `mesh.share_out`, and `*same`. Of its two results, the rows of the first
+    stay on their devices; the second is `[num, ...]`, copied to every device.
   """
 
   def own(rows, *same):
@@ -47,22 +56,22 @@ def over_shares(fn: Callable[..., Any], num: int) -> Callable[..., Any]:
 def first_rows(
   fn: Callable[..., Any], rows: Any, count: jax.Array | int, chunk: int, *same: Any
 ) -> Any:
-  """`vmap(fn)` over the first of some rows, in as many whole chunks as hold these; under jit.
+  """Computes `vmap(fn)` over the first `count` rows, in whole chunks of rows; under jit.
 
-  The chunks are dealt out to the devices in turn. Each device goes through its own without waiting
-  for the others, and they meet once, at the end, when all results are copied to every device. One
-  compiled call serves any count: on CPU the system hands every call new memory and clears it,
-  which many small calls would wait for.
+  The chunks are dealt out to the devices in turn. Each device computes its chunks without waiting
+  for the other devices. Only at the end they exchange data, when all results are copied to every
+  device. One compiled call serves any count, because many small calls would be slower: on CPU the
+  operating system gives every call new memory, which it clears first.
 
   Args:
     fn: `fn(row, *same)` -> a tree.
     rows: a tree of `[R, ...]`.
-    count: how many of the rows are wanted, a scalar integer.
-    chunk: rows that a device computes at once.
-    *same: what all rows share.
+    count: number of rows that are wanted, a scalar integer.
+    chunk: number of rows that a device computes at once.
+    *same: arrays that all rows share.
 
   Returns:
-    A tree of `[R, ...]`; past the chunks that were needed, zeros.
+    A tree of `[R, ...]`, with zeros after the last chunk that was needed.
   """
   num = len(jax.tree.leaves(rows)[0])
   chunk = min(chunk, mesh.share(num))
@@ -95,14 +104,14 @@ def first_rows(
 
 
 def equal_blocks(rows: jax.Array, size: int) -> jax.Array:
-  """Equal blocks of at most `size` rows, the first of which fill up the last block.
+  """Returns the rows in equal blocks of at most `size` rows; the first rows fill up the last block.
 
   Args:
     rows: `[n, ...]`.
-    size: largest block, at least one.
+    size: largest number of rows in a block, at least 1.
 
   Returns:
-    `[k, b, ...]`.
+    `[k, b, ...]`, k blocks of b rows.
   """
   num_blocks = -(-len(rows) // size)
   block = -(-len(rows) // num_blocks)
@@ -111,12 +120,12 @@ def equal_blocks(rows: jax.Array, size: int) -> jax.Array:
 
 
 def in_blocks(fn: Callable[[jax.Array], Any], rows: jax.Array, size: int) -> Any:
-  """`fn(rows)` one of their `equal_blocks` after the other, to keep activations in the cache.
+  """Computes `fn(rows)` block by block, so that activations stay in the cache.
 
   Args:
-    fn: `[b, ...]` -> a tree of `[b, ...]`, each row on its own.
+    fn: `[b, ...]` -> a tree of `[b, ...]`; each row must depend only on the same input row.
     rows: `[n, ...]`.
-    size: largest block, at least one.
+    size: largest number of rows in a block, at least 1; see `equal_blocks`.
   """
   if len(rows) <= size:
     return fn(rows)

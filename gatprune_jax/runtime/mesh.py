@@ -1,9 +1,10 @@
-"""All devices of all processes as one: what is the same on each, and what is shared out.
+"""All devices of all processes as one mesh: arrays are replicated on it, or shared out over it.
 
 Masks and candidates are shared out by `jax.shard_map` (see `maps`), so that every device runs the
-program that a single one would; the batches of data-parallel training by a constraint, so that what
-is computed over a batch, statistics too, is computed over all of it. With one device every function
-here does nothing. Arrays outside these functions are on a process's first device alone.
+same program as a single device would. The batches of data-parallel training are shared out by a
+sharding constraint, so that everything computed over a batch, statistics too, is computed over the
+whole batch. With a single device there is nothing to share out, and most functions here return what
+they are given. Arrays that do not come from these functions are on a process's first device only.
 """
 
 from collections.abc import Callable
@@ -19,25 +20,28 @@ AXIS = "devices"
 
 
 def num_devices() -> int:
-  """Of all processes."""
+  """Returns the number of devices of all processes together."""
   return jax.device_count()
 
 
 @functools.cache
 def _mesh() -> Mesh:
-  """One axis; the devices of a process follow each other."""
+  """Returns a mesh with one axis, on which the devices of a process follow each other."""
   devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-  # Auto: a gather over a sharded array is refused on an explicit axis.
+  # Auto is needed, because JAX refuses a gather from an array that is sharded on an explicit axis.
   return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def everywhere() -> Sharding:
-  """A copy on every device."""
+  """Returns the sharding of an array that every device has a copy of."""
   return _sharding(jax.P())
 
 
 def shares() -> Sharding:
-  """The leading axis shared out; its length is a multiple of the number of devices."""
+  """Returns the sharding of an array whose leading axis is shared out over all devices.
+
+  The length of that axis must be a multiple of the number of devices.
+  """
   return _sharding(jax.P(AXIS))
 
 
@@ -48,22 +52,25 @@ def _sharding(spec: jax.P) -> Sharding:
 
 
 def share(num: int) -> int:
-  """How many of so many rows a device has, the last ones perhaps repetitions."""
+  """Returns how many of `num` rows each device has, counting rows that fill up the last share."""
   return -(-num // num_devices())
 
 
 def padded_rows(num: int) -> np.ndarray:
-  """0 to num - 1, and then from 0 again up to a multiple of the number of devices."""
+  """Returns indices 0 to num - 1, then from 0 again, up to a multiple of the number of devices."""
   return np.arange(share(num) * num_devices()) % num
 
 
 def replicate(tree: Any) -> Any:
-  """A copy on every device of arrays that all processes have."""
+  """Copies arrays that all processes have to every device."""
   return jax.tree.map(lambda leaf: _put(leaf, everywhere()), tree)
 
 
 def share_out(tree: Any) -> Any:
-  """The rows of arrays that all processes have, in equal shares; the first ones fill the last."""
+  """Shares out the rows of arrays that all processes have, equally over all devices.
+
+  The first rows fill up the last share.
+  """
 
   def put(leaf):
     rows = padded_rows(len(leaf))
@@ -82,19 +89,22 @@ def _put(leaf: Any, sharding: Sharding) -> jax.Array:
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
   host = to_host(leaf)
   host = host.astype(jax.dtypes.canonicalize_dtype(host.dtype), copy=False)
-  # Not device_put, which compares the values of all processes.
+  # This is not device_put, because that compares the values of all processes.
   return jax.make_array_from_callback(host.shape, sharding, host.__getitem__)
 
 
 def local(tree: Any) -> Any:
-  """Replicated arrays as they are on this process's first device."""
+  """Returns the copies that this process's first device has of replicated arrays."""
   if num_devices() == 1:
     return tree
   return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def to_host(tree: Any) -> Any:
-  """NumPy arrays with all values, whatever the arrays' sharding; all processes ask at once."""
+  """Returns NumPy arrays with all values of arrays of any sharding.
+
+  All processes must call this together, because it may gather values of other processes.
+  """
 
   def fetch(leaf):
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
@@ -110,30 +120,37 @@ def _gather() -> Callable[[jax.Array], jax.Array]:
 
 
 def agree(tree: Any) -> Any:
-  """The values that the first process has of these arrays, NumPy arrays on every process."""
+  """Returns on every process the first process's values of these arrays, as NumPy arrays."""
   if jax.process_count() == 1:
     return tree
-  # In one call: collectives of calls that wait for each other could meet in another order.
+  # All arrays go through one call. The collectives of several calls could run in another order on
+  # another device, and then wait for each other.
   first = jax.jit(lambda tree: jax.tree.map(lambda rows: rows[0], tree), out_shardings=everywhere())
   return to_host(first(jax.tree.map(_of_every_device, tree)))
 
 
 def anywhere(flag: bool) -> bool:
-  """Whether a flag is set in any process; all processes ask at once."""
+  """Returns whether a flag is set in any process; all processes must call this together."""
   if jax.process_count() == 1:
     return flag
   return bool(to_host(_of_every_device(np.asarray(flag))).any())
 
 
 def _of_every_device(leaf: Any) -> jax.Array:
-  """This process's value as the rows of its devices, `[devices, ...]`."""
+  """Returns `[devices, ...]`: in the rows of a process's devices, the value of that process."""
   host = np.asarray(leaf)[None]
   shape = (num_devices(), *host.shape[1:])
   return jax.make_array_from_callback(shape, shares(), lambda index: host)
 
 
 def on_each_device(fn: Callable[..., Any], rows_spec: jax.P, out_specs: Any) -> Callable[..., Any]:
-  """`fn(rows, *same)` on every device: rows as the spec says, the rest replicated; under jit."""
+  """Returns a function that runs `fn(rows, *same)` on every device; for use under jit.
+
+  Args:
+    fn: the function for one device.
+    rows_spec: the partition of the leaves of `rows`; `same` are replicated arrays.
+    out_specs: the partition of what the function returns.
+  """
   if num_devices() == 1:
     return fn
 
@@ -147,17 +164,17 @@ def on_each_device(fn: Callable[..., Any], rows_spec: jax.P, out_specs: Any) -> 
 
 
 def device_index() -> jax.Array | int:
-  """Which of all devices this one is, from 0; within `on_each_device`."""
+  """Returns the index of this device among all devices, from 0; for use in `on_each_device`."""
   return 0 if num_devices() == 1 else jax.lax.axis_index(AXIS)
 
 
 def gather_rows(tree: Any) -> Any:
-  """The rows of all devices in their order, on each device; within `on_each_device`."""
+  """Copies the rows of all devices, in order, to every device; for use in `on_each_device`."""
   return tree if num_devices() == 1 else jax.lax.all_gather(tree, AXIS, tiled=True)
 
 
 def as_batch(tree: Any, num: int) -> Any:
-  """The first rows of a batch from `shares`, of any number, still shared out; under jit."""
+  """Returns the first `num` rows of a batch in `shares`, still shared out; for use under jit."""
   if num_devices() == 1:
     return tree
   cut = lambda leaf: jax.lax.with_sharding_constraint(leaf[:num], shares())
@@ -165,7 +182,7 @@ def as_batch(tree: Any, num: int) -> Any:
 
 
 def own_columns(num: int) -> np.ndarray:
-  """Which of the rows of an array in `shares` are on this process's devices, in order."""
+  """Returns which of `num` rows in `shares` are on this process's devices, as sorted indices."""
   if num_devices() == 1:
     return np.arange(num)
   indices = shares().addressable_devices_indices_map((num,)).values()
@@ -173,7 +190,12 @@ def own_columns(num: int) -> np.ndarray:
 
 
 def assemble(sharding: Sharding, own: np.ndarray | jax.Array) -> jax.Array:
-  """The array of which this process has its `own_columns`, or all where it is replicated."""
+  """Makes an array of all devices out of the rows that each process has.
+
+  Args:
+    sharding: `shares()` or `everywhere()`.
+    own: this process's rows, see `own_columns`; all rows where the array is replicated.
+  """
   if sharding.is_fully_addressable:
     return jax.device_put(own, sharding)
   return jax.make_array_from_process_local_data(sharding, own)

@@ -1,7 +1,7 @@
 """Signals: the first SIGTERM or SIGINT asks a run to stop at its next step, the second ends it.
 
-A run may be inside a long compiled call, where Python handles no signals. So a thread reads them
-from a pipe, which the system writes to at once.
+The main thread may be inside a long compiled call, during which Python runs no signal handlers. So
+a thread reads the signals from a socket, to which the interpreter writes each of them at once.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,12 +17,16 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Preempted(Exception):
-  """The process was asked to stop, and what it did is saved."""
+  """The process was asked to stop, and its state is saved."""
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[Callable[[], bool]]:
-  """Listens for signals while it is entered, in the main thread; yields whether one came."""
+  """Listens for SIGTERM and SIGINT within the context; to be entered in the main thread.
+
+  Yields:
+    A function that returns whether a signal has come.
+  """
   asked = threading.Event()
   read, write = socket.socketpair()
   write.setblocking(False)

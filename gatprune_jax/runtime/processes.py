@@ -1,8 +1,9 @@
-"""Several processes as one program: they meet, agree, watch each other, and part.
+"""Several processes as one program: they connect, share values, watch each other, and disconnect.
 
-All run the same program on the same inputs. The first one alone writes files and prints; what it
-reads from the disk, it tells the others. JAX's own watch over processes is switched off, because it
-ends those that are left with a stack trace that does not say which one is gone.
+All processes run the same program on the same inputs. Only the first process writes files and
+prints. It sends what it reads from the disk to the other processes. JAX's own watch over processes
+is switched off, because it ends the remaining processes with a stack trace that does not say which
+process is gone.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax._src import (
-  distributed,  # the key-value checkpointer of the coordination service has no other name
+  distributed,  # JAX has no public name for the coordination service's key-value store
 )
 import jax.numpy as jnp
 import numpy as np
@@ -28,14 +29,14 @@ from gatprune_jax.errors import InputError, first_line
 from gatprune_jax.runtime import coordinator, mesh
 
 LIMIT = 30.0  # seconds of silence after which a process counts as gone
-_MEETING = 300  # seconds that processes wait for each other at the start
+_MEETING = 300  # seconds for which processes wait for each other at the start
 _DAY = 24 * 60 * 60
-_PLACE = "gatprune/"
+_PLACE = "gatprune/"  # prefix of all keys in the key-value store
 _told = itertools.count()
 
 
 class Cluster(NamedTuple):
-  """Which processes meet where; each None: what the cluster's own environment says."""
+  """The processes and where they connect; None: JAX detects the value from its environment."""
 
   coordinator: str | None  # HOST:PORT, on the first process's machine
   num_processes: int | None
@@ -43,12 +44,15 @@ class Cluster(NamedTuple):
 
 
 def is_first() -> bool:
-  """Whether this process writes and prints; the only one does."""
+  """Returns whether this is the first process, which writes and prints; a single process is."""
   return jax.process_index() == 0
 
 
 def from_first(make: Callable[[], Any]) -> Any:
-  """What `make` returns in the first process, in all of them; what it raises ends them."""
+  """Calls `make` in the first process, and returns the result in all processes.
+
+  Where `make` raises an exception, the other processes end too, see `joined`.
+  """
   if jax.process_count() == 1:
     return make()
   key = f"{_PLACE}told/{next(_told)}"
@@ -60,7 +64,7 @@ def from_first(make: Callable[[], Any]) -> Any:
 
 
 def arrays_from_first(make: Callable[[], Any], like: Any) -> Any:
-  """The same for a tree of arrays, which may be large; `like` has their shapes and dtypes."""
+  """Does what `from_first` does, for a tree of large arrays of the shapes and dtypes of `like`."""
   if jax.process_count() == 1:
     return make()
   empty = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
@@ -75,20 +79,23 @@ def joined(
   told: tuple[type[Exception], ...],
   agreed: tuple[type[Exception], ...],
 ) -> Iterator[None]:
-  """Meets the other processes, before anything touches a device, and parts from them at the end.
+  """Connects this process to the others, and disconnects it when the context ends.
 
-  Where one is gone, or ends with an error, all others end within `limit` seconds and a fifth of it,
-  with a sentence that names it and exit code 1. Gone is what is not heard of: dead, stopped, or out
-  of reach.
+  The context must be entered before anything uses a device. Where a process is gone or ends with an
+  error, all other processes end within 1.2 times `limit`, with exit code 1 and a sentence that
+  names this process. A process counts as gone when it is silent: it is dead, stopped, or out of
+  reach.
 
   Args:
     cluster: the processes.
-    limit: seconds.
-    told: exceptions that pass, once the others know their words.
-    agreed: exceptions that all processes raise together.
+    limit: seconds of silence after which a process counts as gone.
+    told: exceptions that are raised again, after their messages were sent to the other processes,
+      which then end.
+    agreed: exceptions that all processes raise together; they are raised again after the processes
+      have disconnected.
 
   Raises:
-    InputError: where they do not meet.
+    InputError: where the processes do not connect.
   """
   service = _meet(cluster, limit)
   watch = _Watch(limit)
@@ -103,7 +110,7 @@ def joined(
     raise
   except Exception as error:
     if isinstance(error, jax.errors.JaxRuntimeError):
-      watch.wait()  # the cause may be in a process that is gone
+      watch.wait()  # the cause may be that another process is gone
     watch.tell(error)
     traceback.print_exc()
     end(1)
@@ -111,7 +118,7 @@ def joined(
 
 
 def end(code: int) -> None:
-  """Ends this process; one that is joined without waiting for the others."""
+  """Ends this process with an exit code; a joined process does not wait for the others."""
   if distributed.global_state.client is None:
     sys.exit(code)
   sys.stdout.flush()
@@ -120,12 +127,12 @@ def end(code: int) -> None:
 
 
 def _meet(cluster: Cluster, limit: float) -> Any:
-  """Connects this process; returns the coordination service where it is one of its own."""
+  """Connects this process; returns the coordination service where this process has started it."""
   service, bind = None, None
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   if cluster.coordinator is not None and cluster.process_id == 0:
     service = coordinator.begin(cluster.coordinator, cluster.num_processes, 2 * limit)
-    bind = "localhost:0"  # of the service that JAX begins, and that nobody asks
+    bind = "localhost:0"  # address of the service that JAX starts too, and that is not used
   try:
     jax.distributed.initialize(
       *cluster, initialization_timeout=_MEETING, heartbeat_timeout_seconds=_DAY,
@@ -141,7 +148,7 @@ def _meet(cluster: Cluster, limit: float) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Standard output for what the first process prints, and for nothing that gloo says there."""
+  """Keeps gloo's messages, and what other processes than the first print, off standard output."""
   sys.stdout.flush()
   before = os.dup(1)
   with open(os.devnull, "w") as nowhere, os.fdopen(os.dup(1), "w") as out:
@@ -153,7 +160,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _part(watch: "_Watch", service: Any) -> None:
-  """Waits for the others, and disconnects."""
+  """Waits for the other processes, and disconnects this one."""
   _client().wait_at_barrier(f"{_PLACE}end", 1000 * _DAY)
   watch.stop()
   jax.distributed.shutdown()
@@ -162,7 +169,10 @@ def _part(watch: "_Watch", service: Any) -> None:
 
 
 class _Watch:
-  """A thread that says that this process lives, and ends it when another one does not."""
+  """A thread that signals to other processes that this one is alive, and watches them.
+
+  It ends this process when another one is gone or has ended with an error.
+  """
 
   def __init__(self, limit: float):
     self._limit, self._period = limit, limit / 10
@@ -172,12 +182,12 @@ class _Watch:
     threading.Thread(target=self._watch, daemon=True).start()
 
   def tell(self, error: Exception) -> None:
-    """Lets the others end at once, and know why."""
+    """Sends an error's message to the other processes, which then end."""
     words = " ".join(f"{error}".split()) or type(error).__name__
     _client().key_value_set(f"{_PLACE}ended/{self._me}", words, allow_overwrite=True)
 
   def wait(self) -> None:
-    """Long enough that this process is ended if another one is gone."""
+    """Waits so long that the watch ends this process if another one is gone."""
     time.sleep(self._limit + 3 * self._period)
 
   def stop(self) -> None:
@@ -193,7 +203,7 @@ class _Watch:
       try:
         ended, alive = self._asking.submit(self._ask, beat).result(self._limit)
         answered = now
-      except Exception:  # whatever the connection raises: it is the silence that counts
+      except Exception:  # only the length of the silence counts, not its cause
         if now - answered > self._limit:
           self._end(f"process 0 is gone: its machine was silent for {self._limit:g} s")
         ended, alive = {}, {}
@@ -211,7 +221,11 @@ class _Watch:
         return
 
   def _ask(self, beat: int) -> tuple[dict[int, str], dict[int, str]]:
-    """Why processes have ended, and their latest beats."""
+    """Sends this process's beat to the key-value store, and reads what is there.
+
+    Returns:
+      {process: message of the error with which it ended}, and {process: its latest beat}.
+    """
     client = _client()
     client.key_value_set(f"{_PLACE}alive/{self._me}", str(beat), allow_overwrite=True)
     return tuple(

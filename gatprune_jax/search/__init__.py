@@ -1,4 +1,4 @@
-"""The constrained MDP, the loop that ties evaluation and agent together, and its competitors."""
+"""The constrained MDP, the search that trains an agent in it, and baseline searches."""
 
 from gatprune_jax.search.baselines.competitors import SEARCHES
 from gatprune_jax.search.baselines.equal_budget import (

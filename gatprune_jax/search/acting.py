@@ -1,4 +1,4 @@
-"""The agent's policy in the MDP: one bit per channel, in the steps of the schedule."""
+"""The agent's policy in the MDP: it samples one bit per channel, in the steps of the schedule."""
 
 from typing import Any
 
@@ -10,7 +10,13 @@ from gatprune_jax.search.mdp import LogitsFn, decision_logits, rollout
 
 
 def policy_logits(policy: Policy, params: Any, inputs: Any) -> LogitsFn:
-  """The policy as a function of the state alone; inputs are the search's `UpdateInputs`."""
+  """Returns the policy as a function of the MDP's state alone.
+
+  Args:
+    policy: the policy's network.
+    params: its variables.
+    inputs: the search's `UpdateInputs`.
+  """
 
   def logits_fn(mask, decided):
     slack = inputs.environment.budgets.violations(mask)
@@ -21,12 +27,12 @@ def policy_logits(policy: Policy, params: Any, inputs: Any) -> LogitsFn:
 
 
 def mask_actor(policy: Policy) -> Actor:
-  """Actions are the bits `[N]` of an episode; see `mdp.rollout`."""
+  """Returns an actor whose actions are the bits `[N]` of an episode; see `mdp.rollout`."""
 
   def init(key: jax.Array, inputs: Any) -> Any:
     env = inputs.environment
     num_channels, num_constraints = len(env.group_of), len(env.budgets.names)
-    # Two flags and each constraint's slack, see `dynamic_features`.
+    # The features are two flags and the slack of each constraint; see `dynamic_features`.
     dynamic = jnp.zeros((num_channels, 2 + num_constraints))
     return policy.init(key, inputs.observation, dynamic)
 

@@ -1,4 +1,4 @@
-"""From a trained policy to masks that satisfy every budget, exactly counted."""
+"""Candidate masks from a trained policy, all within every budget by an exact count."""
 
 from collections.abc import Sequence
 
@@ -11,22 +11,22 @@ from gatprune_jax.criteria import allocate
 def candidate_masks(
   constraints: Constraints, logits: np.ndarray, masks: Sequence[np.ndarray]
 ) -> np.ndarray:
-  """Distinct feasible masks, bool `[C, N]`, at least one.
+  """Returns distinct feasible masks, bool `[C, N]`, at least one.
 
-  The multipliers bring the policy's *mean* cost to the budget, so about half of its samples
-  are infeasible, and the others leave some of the budget. Candidates are the threshold on the
-  policy's logits that meets the budgets, first, and the given masks, each with what it leaves of
-  the budget spent on the channels the policy likes best.
+  The multipliers bring the policy's *mean* cost to the budget, so about half of its samples exceed
+  the budget, and the other half leave some of it unused. The first candidate keeps the channels of
+  highest logit, as many as the budgets allow. The other candidates are the given masks, each after
+  adding the removed channels of highest logit that still fit the budgets.
 
   Args:
     constraints: the budgets and floors.
-    logits: the policy's, `[N]`.
-    masks: feasible, bool `[N]`.
+    logits: the policy's logits, `[N]`.
+    masks: feasible masks, bool `[N]` each.
   """
   threshold = allocate(constraints, ranks(logits))
   return distinct([threshold, *(constraints.top_up(mask, logits) for mask in masks)])
 
 
 def distinct(masks: Sequence[np.ndarray]) -> np.ndarray:
-  """The masks without repetitions, in order, bool `[C, N]`."""
+  """Returns the masks without repetitions, in order, bool `[C, N]`."""
   return np.stack(list({mask.tobytes(): mask for mask in masks}.values()))

@@ -10,34 +10,38 @@ from gatprune_jax.search.mdp import CONSTRAINTS, SCHEDULES
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-  """How masks are searched for.
+  """Settings of the search for masks.
 
   Attributes:
-    updates: PPO updates.
-    samples: masks sampled and scored in each update: B.
-    schedule: "one_shot" (all channels in one step) or "layerwise" (one group a step).
-    constraint: "lagrangian" (multipliers price the costs) or "projection" (every sample is cut to
-      the budgets).
-    keep_floor: smallest share of each group that is kept; at least one channel always is.
-    allow_empty: whether groups that another path bypasses may be removed whole instead.
+    updates: number of PPO updates.
+    samples: B, the number of masks sampled and scored in each update.
+    schedule: "one_shot" (all channels in one step) or "layerwise" (one group per step).
+    constraint: "lagrangian" (multipliers put a price on exceeding the budgets) or "projection"
+      (every sample is changed until it just fits the budgets).
+    keep_floor: smallest share of each group that is kept; at least one channel is always kept.
+    allow_empty: whether a group that another path bypasses has no floor and may be removed whole.
     likelihood_weight: w in the score of a mask, accuracy + w * bounded mean log-likelihood.
-    likelihood_bound: log-likelihoods of single images count at least minus this, nats.
+    likelihood_bound: the log-likelihood of an image counts as at least minus this bound, nats.
     learner: "ppo" (proximal policy optimisation).
     self_competition: how scores become rewards: "none", "best", "rank" or "tanh".
-    past_scores: feasible scores remembered for self-competition.
-    warm_start: half the range of the first logits, ordered by the best classical pruner.
+    past_scores: number of scores of feasible masks remembered for self-competition.
+    warm_start: half the range of the first logits, which follow the order of the best classical
+      pruner.
     adaptation: gradient steps on each masked network before it is scored.
     calibration_images: training images for the batch-norm statistics of each mask.
-    calibration_batch: calibration images that are normalised together, at most; see `recalibrate`.
-    confirmation_share: share of the reward split held out for the incumbent's second split.
-    refinement: masks scored at the end for exchanges of two channels around the best one, and as
-      many more as samples were known already.
-    elites: best feasible masks on the reward images, from which the shortlist is chosen.
-    shortlist: masks returned for fine-tuning, the best on reward and confirmation images together.
-    chunk: masks that a device scores at once; bounds memory. 0: chosen by `masks_at_once`.
+    calibration_batch: largest number of calibration images that are normalised together; see
+      `recalibrate`.
+    confirmation_share: share of the reward split that is held out as the confirmation split.
+    refinement: number of masks scored at the end, which are exchanges of two channels around the
+      best mask. Each sampled mask that was scored before adds one more.
+    elites: number of feasible masks, the best on the reward images, from which the shortlist is
+      chosen.
+    shortlist: number of masks returned for fine-tuning, the best on reward and confirmation images
+      together.
+    chunk: masks that a device scores at once, which bounds memory; 0 chooses by `masks_at_once`.
     policy: the policy's encoder, a graph attention network.
     ppo: the update of the policy on the samples.
-    dual: the controller of the multipliers, one for each budget.
+    dual: the controller of the multipliers; each budget has one multiplier.
     critic: the surrogate of the reward, fitted to the scored masks.
   """
 
@@ -67,7 +71,7 @@ class SearchConfig:
   critic: CriticConfig = dataclasses.field(default_factory=CriticConfig)
 
   def __post_init__(self):
-    """Refuses values that cannot search."""
+    """Raises InputError for values with which no search is possible."""
     for name in ("updates", "calibration_images", "calibration_batch", "elites", "shortlist"):
       if getattr(self, name) < 1:
         raise InputError(f"search {name} is {getattr(self, name)}: it must be at least 1")

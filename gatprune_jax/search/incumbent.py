@@ -1,4 +1,4 @@
-"""The mask to beat, and when another one does."""
+"""The incumbent, which is the mask to beat, and the test by which another mask replaces it."""
 
 import flax.struct
 import jax
@@ -9,22 +9,24 @@ from gatprune_jax.runs.health import all_finite
 
 @flax.struct.dataclass
 class Incumbent:
-  """The mask to beat. Replaced only by one that wins on both splits."""
+  """The mask to beat; only a mask that wins on both splits replaces it."""
 
   mask: jax.Array  # [N] bool
-  score: jax.Array  # scalar, on the reward split
+  score: jax.Array  # scalar, mean score on the reward split
   confirmation: jax.Array  # [a] score of each confirmation image
 
 
 def challenge(incumbent: Incumbent, challenger: Incumbent) -> Incumbent:
-  """The challenger where it wins on both splits, on the confirmation split by a standard error.
+  """Returns the challenger if it wins on both splits, else the incumbent.
 
-  The largest of many noisy scores is too high by construction. The confirmation split did not
-  choose the challenger, so that the mean of its paired differences d is not:
+  On the reward split, the higher score wins. But the largest of many noisy scores is too high by
+  construction. The confirmation split was not used to choose the challenger, so the mean of the
+  paired differences d on this split does not have this bias. The challenger wins on it if the mean
+  difference exceeds its standard error:
 
     mean(d) > std(d) / sqrt(number of examples)
 
-  A mask that is not finite on the confirmation split loses to one that is.
+  A mask whose score is not finite on the confirmation split loses to one whose score is.
   """
   difference = challenger.confirmation - incumbent.confirmation
   standard_error = difference.std(ddof=1) / jnp.sqrt(difference.shape[0])

@@ -1,4 +1,4 @@
-"""The agent's search: prepare the problem, learn, return a shortlist of feasible masks."""
+"""The agent's search: it prepares the problem, trains the agent and returns feasible masks."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -28,9 +28,9 @@ from gatprune_jax.search.warm_start import warm_logits
 
 
 class Progress(NamedTuple):
-  """What is known after an update."""
+  """Report of one update."""
 
-  update: int  # from 1
+  update: int  # number of the update, starting at 1
   metrics: dict[str, np.ndarray]
 
 
@@ -43,23 +43,23 @@ def search(
 ) -> SearchResult:
   """Searches for the masks of highest score within the budgets.
 
-  The agent starts from the best classical pruner: its order of channels sets the first logits,
-  shifted so that the expected costs are at the budgets. At the end, exchanges of two channels
-  are tried around the best candidate.
+  The agent starts from the best classical pruner: the first logits follow its order of channels,
+  and are shifted so that the expected costs are at the budgets. At the end, exchanges of two
+  channels are tried around the best candidate.
 
   Args:
-    problem: what to prune.
-    config: settings; None: the defaults.
-    seed: of everything random.
-    on_update: called after each update, again after those that a roll-back repeats.
-    checkpointer: where the state is saved after updates, and was saved; None saves nothing.
+    problem: the network to prune, with its constraints and data.
+    config: settings; None means the defaults.
+    seed: seed of all random numbers.
+    on_update: called after each update; called again for an update that a roll-back repeats.
+    checkpointer: saves the state after updates and restores a saved state; None saves nothing.
 
   Returns:
     The shortlist; every mask satisfies every budget.
 
   Raises:
-    Diverged: where updates are not finite, again and again, or none is.
-    Preempted: where the checkpointer was asked to stop.
+    Diverged: if updates keep giving NaN or infinity after roll-backs, or no update is finite.
+    Preempted: if the checkpointer was asked to stop.
   """
   config, checkpointer = config or SearchConfig(), checkpointer or NullCheckpointer()
   scorer = Scorer(problem, config)
@@ -69,15 +69,17 @@ def search(
 
   scored = scored_masks(state.replay)
   scorer.remember(*scored)
-  # Samples that were known cost nothing: what they leave is spent on exchanges. Those of updates
-  # that were skipped were scored, and forgotten.
+  # A sampled mask that was scored before costs no evaluation, so the evaluation that it saves is
+  # spent on an exchange of channels. Skipped updates do not count here: their samples were scored,
+  # but the scores were discarded.
   num_sampled = len(scored[0]) - num_classical
   unspent = int(state.health.finite) * config.samples - num_sampled
-  # A sample counted feasible in float32 may exceed a budget by a rounding: count exactly.
+  # A sample that is feasible in float32 may exceed a budget by a rounding error, so its costs are
+  # counted again exactly.
   incumbents = list(filter(problem.constraints.feasible, [np.asarray(state.incumbent.mask)]))
   logits = final_logits(policy, state, inputs)
   score_candidates(problem, config, scorer, logits, incumbents, unspent)
-  # As many as the searches without an agent may put before the confirmation split.
+  # The searches without an agent may score equally many masks on the confirmation split.
   masks, scores = scorer.shortlist(scorer.best(config.elites))
   return SearchResult(masks, scores, len(scorer.known), checkpointer.seconds, state)
 
@@ -91,7 +93,17 @@ def learn(
   on_update: Callable[[Progress], None],
   checkpointer: Checkpointer,
 ) -> SearchState:
-  """The state after all updates, from the given or the saved one."""
+  """Makes all updates and returns the last state.
+
+  Args:
+    scorer: holds the evaluator of masks.
+    config: settings.
+    learner: how the policy acts and learns.
+    inputs: what every update reads.
+    state: the state before the first update; a saved state takes its place.
+    on_update: see `search`.
+    checkpointer: see `search`.
+  """
   update_once = compile_update(config, learner, scorer.evaluator)
 
   def step(state, number):
@@ -111,7 +123,7 @@ def learn(
 
 
 class Prepared(NamedTuple):
-  """A search before its first update."""
+  """All parts of a search before its first update."""
 
   policy: Policy
   learner: Learner
@@ -120,7 +132,14 @@ class Prepared(NamedTuple):
 
 
 def prepare(problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed: int) -> Prepared:
-  """Scores the classical masks; makes the policy and the state before the first update."""
+  """Scores the classical masks, and builds the policy and the state before the first update.
+
+  Args:
+    problem: the network to prune, with its constraints and data.
+    config: settings.
+    scorer: scores the classical masks and keeps their scores.
+    seed: seed of all random numbers.
+  """
   graph, budgets = problem.constraints.graph, problem.constraints.budgets
   best = best_classical(problem, scorer)
   incumbent = Incumbent(
@@ -139,7 +158,8 @@ def prepare(problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed:
   policy_key, sample_key = jax.random.split(jax.random.key(seed))
   policy = Policy(config.policy, len(graph.groups))
   learner = LEARNERS[config.learner](config, mask_actor(policy))
-  # The images are on all devices already; everything else is put there below.
+  # The images are on all devices already; all other arrays are copied there below. The initial
+  # parameters do not depend on the images, so None stands for the images here.
   inputs = UpdateInputs(environment, observation, None, sample_key)
   learned = jax.jit(learner.init)(policy_key, inputs)
   logits = warm_logits(best.order, config.warm_start, budgets)
@@ -148,13 +168,14 @@ def prepare(problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed:
   inputs = UpdateInputs(environment, observation, scorer.images, sample_key)
   classical = distinct([pruner.mask for pruner in problem.pruners])
   scores, accuracies = scorer(classical)
-  finite = np.isfinite(scores)  # the critic learns from all that the replay holds
-  # Room for all pruners' masks, equal ones too, so that every seed and budget runs one program.
+  finite = np.isfinite(scores)  # the critic is fitted to all scores that the replay holds
+  # There is room for the masks of all pruners, even if some are equal, so that the shapes do not
+  # depend on seed or budget and one compiled program serves all of them.
   capacity = len(problem.pruners) + config.updates * config.samples
   replay = init_replay(classical[finite], scores[finite], accuracies[finite], capacity)
   learned = learned.replace(params=params)
   state = init_state(config, len(budgets.names), learned, incumbent, replay)
-  # No buffer is shared with the inputs: the update donates its state.
+  # The update donates its state, so the state is copied here and shares no buffer with the inputs.
   state = jax.tree.map(jnp.array, state)
   return Prepared(policy, learner, mesh.replicate(inputs), state)
 
@@ -167,15 +188,15 @@ def score_candidates(
   incumbents: Sequence[np.ndarray],
   unspent: int,
 ) -> None:
-  """Scores what the policy ends with, and the neighbours of the best mask then known.
+  """Scores the trained policy's candidates, then the neighbours of the best mask scored so far.
 
   Args:
-    problem: what is pruned.
+    problem: the network to prune, with its constraints and data.
     config: settings.
-    scorer: knows every mask scored so far.
-    logits: the policy's, `[N]`.
-    incumbents: further feasible masks.
-    unspent: masks to score beyond the configured refinement.
+    scorer: holds the scores of all masks so far.
+    logits: the policy's final logits, `[N]`.
+    incumbents: further feasible masks, bool `[N]` each.
+    unspent: number of masks to score beyond the configured refinement.
   """
   elites = scorer.best(config.elites)
   scorer(candidate_masks(problem.constraints, logits, [*incumbents, *elites]))
@@ -192,12 +213,24 @@ def score_candidates(
 
 
 def compile_update(config: SearchConfig, learner: Learner, evaluator: Evaluator) -> Callable:
-  """`update` as one compiled call of (state, inputs); the state's memory is re-used."""
+  """Compiles `update` as a function of (state, inputs) that reuses the state's memory.
+
+  Args:
+    config: settings.
+    learner: how the policy acts and learns.
+    evaluator: scores one mask.
+  """
   return evaluator.jit(functools.partial(update, config, learner, evaluator), donate_argnums=0)
 
 
 def final_logits(policy: Policy, state: SearchState, inputs: UpdateInputs) -> np.ndarray:
-  """The trained policy's logits where every bit is the likelier one, `[N]`."""
+  """Returns the trained policy's logits `[N]` in the episode of the likelier bits.
+
+  Args:
+    policy: the policy's network.
+    state: the last state, which holds the policy's variables.
+    inputs: what every update reads.
+  """
   logits_of = lambda params, inputs: greedy_logits(
     inputs.environment, policy_logits(policy, params, inputs)
   )

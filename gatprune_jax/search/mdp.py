@@ -1,4 +1,9 @@
-"""The constrained MDP: which channels are decided when, what the agent sees, what its bits do."""
+"""The constrained MDP of channel pruning (Balemans et al. 2025, arXiv 2509.10526).
+
+A schedule says in which step of an episode each channel is decided. The state is the mask so far
+and the channels already decided. An action is one bit per channel, and the transition turns the
+bits into a mask.
+"""
 
 from collections.abc import Callable
 
@@ -18,35 +23,37 @@ from gatprune_jax.channels import (
 )
 from gatprune_jax.errors import InputError
 
-# logits_fn(mask [N], decided [N]) -> logits [N]: the policy in one state.
+# logits_fn(mask [N], decided [N]) -> logits [N]: the policy, evaluated in one state.
 LogitsFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def one_shot(graph: ChannelGraph) -> np.ndarray:
-  """All channels in one step: decisions bool `[1, N]`."""
+  """Returns decisions, bool `[1, N]`, in which one step decides all channels."""
   return np.ones((1, graph.num_channels), bool)
 
 
 def layerwise(graph: ChannelGraph) -> np.ndarray:
-  """One group a step, in network order: decisions bool `[groups, N]`."""
+  """Returns decisions, bool `[groups, N]`: one group per step, in network order."""
   return graph.group_of[None] == np.arange(len(graph.groups))[:, None]
 
 
-# A new schedule is one function: decisions[t, n] says that step t decides channel n, each once.
+# A new schedule is one entry: a function that returns decisions[t, n], True where step t decides
+# channel n. Exactly one step decides each channel.
 SCHEDULES: dict[str, Callable[[ChannelGraph], np.ndarray]] = {
   "one_shot": one_shot,
   "layerwise": layerwise,
 }
 
-# How masks come within the budgets: priced by multipliers, or each one cut to them.
+# These are the ways to bring masks within the budgets: multipliers put a price on exceeding the
+# budgets, or every mask is projected onto the budgets.
 CONSTRAINTS = ("lagrangian", "projection")
 
 
 def make_decisions(graph: ChannelGraph, schedule: str) -> np.ndarray:
-  """The named schedule's decisions, bool `[T, N]`.
+  """Returns the named schedule's decisions, bool `[T, N]`.
 
   Raises:
-    InputError: an unknown schedule.
+    InputError: if the schedule is unknown.
   """
   if schedule not in SCHEDULES:
     raise InputError(f"schedule {schedule!r} is unknown: choose from {', '.join(SCHEDULES)}")
@@ -55,15 +62,16 @@ def make_decisions(graph: ChannelGraph, schedule: str) -> np.ndarray:
 
 @flax.struct.dataclass
 class Environment:
-  """What does not change within an episode; an argument under jit."""
+  """Constants of all episodes, as a pytree that can be an argument under jit."""
 
   decisions: jax.Array  # [T, N] bool, every channel in exactly one step
   budgets: Budgets
-  floors: jax.Array  # [groups] fewest channels
+  floors: jax.Array  # [groups] fewest channels that each group keeps
   group_of: jax.Array  # [N]
-  starts: jax.Array  # [groups] channels in the groups before
-  priority: jax.Array  # [N] which channels a floor or a projection keeps first
-  projected: bool = flax.struct.field(pytree_node=False)  # whether masks are put on the budget
+  starts: jax.Array  # [groups] number of channels in all groups before each group
+  priority: jax.Array  # [N] a floor or a projection keeps the highest first
+  # True if every mask is projected onto the budgets.
+  projected: bool = flax.struct.field(pytree_node=False)
 
 
 def make_environment(
@@ -72,12 +80,12 @@ def make_environment(
   priority: np.ndarray,
   constraint: str = "lagrangian",
 ) -> Environment:
-  """Collects the arrays.
+  """Collects the arrays of an environment.
 
   Args:
     constraints: the budgets and floors.
-    decisions: from `make_decisions`.
-    priority: `[N]`, orders the channels that a floor or a projection keeps.
+    decisions: bool `[T, N]`, from `make_decisions`.
+    priority: `[N]`; a floor or a projection keeps the channels of highest priority first.
     constraint: one of `CONSTRAINTS`.
   """
   return Environment(
@@ -92,11 +100,11 @@ def make_environment(
 
 
 def transition(env: Environment, bits: jax.Array) -> jax.Array:
-  """The mask that the bits `[N]` lead to: themselves, with every group raised to its floor.
+  """Returns the mask that the bits `[N]` lead to: the bits, with every group raised to its floor.
 
-  With projection, channels then leave or enter by priority until the mask is just within the
-  budgets. Either way it is a function of the bits alone, so the log-probability stays that of
-  the sampled bits.
+  With projection, channels are also removed or added by priority until the mask is just within the
+  budgets. In both cases the mask is a function of the bits alone, so the log-probability of an
+  action remains that of the sampled bits.
   """
   if env.projected:
     bits = _project(env, bits)
@@ -104,7 +112,10 @@ def transition(env: Environment, bits: jax.Array) -> jax.Array:
 
 
 def _project(env: Environment, bits: jax.Array) -> jax.Array:
-  """The longest prefix of "kept bits first, then by priority" that fits, floors included."""
+  """Keeps the longest prefix of the channels, kept bits first and then by priority, that fits.
+
+  The cost of a prefix is that of the mask after every group is raised to its floor.
+  """
   order = jnp.lexsort((-env.priority, ~bits))
   place = jnp.zeros(len(order), jnp.int32).at[order].set(jnp.arange(len(order)))
 
@@ -121,10 +132,18 @@ def _project(env: Environment, bits: jax.Array) -> jax.Array:
 
 
 def states(env: Environment, bits: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The state before a step of the episode that ends with `bits`: (mask `[N]`, decided `[N]`).
+  """Returns the state before a step of the episode that ends with `bits`.
 
-  Channels not yet decided have the bit "keep"; a projection cuts them to the budgets as it does the
-  others.
+  Channels that are not yet decided have the bit "keep". A projection may remove these channels to
+  meet the budgets, like all other channels.
+
+  Args:
+    env: the environment.
+    bits: the bits at the end of the episode, bool `[N]`.
+    step: number of the step, from 0; scalar int.
+
+  Returns:
+    The mask so far and the channels decided by earlier steps, both bool `[N]`.
   """
   earlier = jnp.arange(env.decisions.shape[0]) < step
   decided = (env.decisions & earlier[:, None]).any(0)
@@ -139,7 +158,7 @@ def rollout(
   Args:
     env: the environment.
     logits_fn: the policy.
-    num: B.
+    num: B, the number of episodes.
     key: PRNG key.
 
   Returns:
@@ -164,15 +183,15 @@ def rollout(
 
 
 def decision_logits(env: Environment, logits_fn: LogitsFn, bits: jax.Array) -> jax.Array:
-  """The logits under which the policy decides each bit in the episodes that end with `bits`.
+  """Returns the logits under which the policy decides each bit in the episodes ending in `bits`.
 
   Args:
     env: the environment.
-    logits_fn: the policy; differentiated through.
-    bits: `[B, N]`.
+    logits_fn: the policy; the result can be differentiated through it.
+    bits: the bits at the end of each episode, bool `[B, N]`.
 
   Returns:
-    `[B, N]`.
+    The logits, `[B, N]`.
   """
   num_steps, num_channels = env.decisions.shape
   mask, decided = states(env, jnp.ones(num_channels, bool), jnp.zeros((), jnp.int32))
@@ -188,7 +207,7 @@ def decision_logits(env: Environment, logits_fn: LogitsFn, bits: jax.Array) -> j
 
 
 def greedy_logits(env: Environment, logits_fn: LogitsFn) -> jax.Array:
-  """The logits of the episode in which every bit is the likelier one, `[N]`."""
+  """Returns the logits `[N]` of the episode in which every bit takes its likelier value."""
   num_steps, num_channels = env.decisions.shape
 
   def advance(step, carry):

@@ -1,4 +1,4 @@
-"""What is to be pruned: everything that all methods of one comparison start from."""
+"""The pruning problem: network, constraints, data and classical masks, the same for all methods."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -16,25 +16,27 @@ from gatprune_jax.networks import CLASSIFICATION, Network, Task
 from gatprune_jax.runtime.processes import from_first
 from gatprune_jax.search.config import SearchConfig
 
-# Saliency scores of the channels: baselines, and features of the agent.
+# These are the default saliency criteria. Their scores give the classical pruners, which serve as
+# baselines, and features of the channels for the agent.
 DEFAULT_CRITERIA = ("random", "l1", "l2", "bn_scale", "fpgm", "taylor")
-_CONTROL = "random"  # a baseline, but no feature
-_EVIDENCE = 4096  # training examples that criteria look at; bounds the time of "taylor"
+_CONTROL = "random"  # a baseline, but not a feature
+_EVIDENCE = 4096  # most training examples that criteria use; bounds the time of "taylor"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PruningProblem:
-  """A network, what it is for, its limits, its data, and what classical pruners make of it.
+  """Network to prune, with its task, constraints and data, and its classical pruners.
 
   Attributes:
-    network: trained; it is not changed.
-    task: its loss and score.
-    constraints: the graph of its channels, budgets and floors.
-    train: training examples, for the batch-norm statistics and steps before scoring.
-    reward: examples that the weights were not trained on; every mask is scored on them.
-    confirmation: more such examples, on which a new incumbent must win as well.
-    pruners: classical masks within the budgets, at least one.
-    saliency: {criterion: scores `[N]`}, the agent's features.
+    network: the trained network; it is not changed.
+    task: the network's loss and score.
+    constraints: the graph of the network's channels, the budgets and the floors.
+    train: training examples, for the batch-norm statistics and the adaptation steps of each mask.
+    reward: examples on which every mask is scored; the weights were not trained on them.
+    confirmation: further examples on which a new incumbent must win as well; the weights were not
+      trained on them either.
+    pruners: classical pruners with masks within the budgets, at least one.
+    saliency: {criterion: scores `[N]`}, features of the agent's channels.
   """
 
   network: Network
@@ -45,13 +47,14 @@ class PruningProblem:
   confirmation: Split
   pruners: Sequence[Classical]
   saliency: dict[str, np.ndarray]
-  # A problem that is made of this one by `dataclasses.replace` begins without any.
+  # This dict holds evaluators by their settings. `dataclasses.replace` gives the new problem an
+  # empty dict, because the field is not an argument of `__init__`.
   _evaluators: dict[tuple, Evaluator] = dataclasses.field(
     default_factory=dict, init=False, repr=False
   )
 
   def evaluator(self, config: SearchConfig) -> Evaluator:
-    """The evaluator with these settings; one for all who ask, so that it is compiled once."""
+    """Returns the evaluator for these settings, which is built and compiled only once."""
     settings = {
       name: getattr(config, name)
       for name in ("adaptation", "calibration_images", "calibration_batch", "samples", "chunk")
@@ -75,20 +78,20 @@ def make_problem(
   criteria: Sequence[str] = DEFAULT_CRITERIA,
   seed: int = 0,
 ) -> PruningProblem:
-  """Scores the channels by every criterion, and brings every classical pruner to the budgets.
+  """Scores the channels by every criterion and brings every classical pruner to the budgets.
 
   Args:
-    network: trained.
-    constraints: from `make_constraints`, of the network's graph.
-    data: its train and reward parts.
+    network: the trained network.
+    constraints: from `make_constraints`, for the network's graph.
+    data: the data set, of which the train and reward splits are used.
     task: the network's loss and score.
-    config: how the reward part is cut; None: as searches do by default.
+    config: settings by which the reward split is cut; None means the defaults of a search.
     criteria: keys of `CRITERIA`.
-    seed: of the cut, and of the "random" criterion.
+    seed: seed of the cut and of the "random" criterion.
 
   Raises:
-    InputError: an unknown criterion, one that does not apply to the network, or data that are too
-      few.
+    InputError: if a criterion is unknown or does not apply to the network, or there are too few
+      examples.
   """
   reward, confirmation = hold_out_confirmation(config or SearchConfig(), data.reward, seed)
   examples = data.train.first(_EVIDENCE)
@@ -107,11 +110,17 @@ def make_problem(
 def hold_out_confirmation(config: SearchConfig, reward: Split, seed: int) -> tuple[Split, Split]:
   """Cuts the reward split in two: examples that score masks, and the confirmation split.
 
+  Args:
+    config: settings, of which `confirmation_share` is read.
+    reward: the reward split.
+    seed: seed of the cut.
+
   Raises:
-    InputError: where no example would score masks, or less than two would confirm them.
+    InputError: if no example is left to score masks, or fewer than two are in the confirmation
+      split.
   """
   confirmation, scored = cut(reward, round(config.confirmation_share * reward.num), seed)
-  if confirmation.num < 2:  # has no standard error
+  if confirmation.num < 2:  # one example gives no standard error
     raise InputError(
       f"confirmation_share {config.confirmation_share} of {reward.num} reward images is one image: "
       "make it so large that there are two at least, or give more reward images"
@@ -120,11 +129,16 @@ def hold_out_confirmation(config: SearchConfig, reward: Split, seed: int) -> tup
 
 
 def check_search(config: SearchConfig, data: Dataset, seed: int) -> None:
-  """Refuses a search for which the data are too few, before there is a network.
+  """Checks, before a network is needed, that there are enough examples for a search.
+
+  Args:
+    config: settings of the search.
+    data: the data set.
+    seed: seed of the cut of the reward split.
 
   Raises:
-    InputError: where training examples do not suffice for statistics or adaptation, or reward
-      examples for the confirmation split.
+    InputError: if there are too few training examples for the batch-norm statistics or the
+      adaptation steps, or too few reward examples for the confirmation split.
   """
   check_calibration(config.calibration_images, data.train)
   adaptation_batches(config.adaptation, data.train)

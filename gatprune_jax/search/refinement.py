@@ -1,4 +1,4 @@
-"""The last step of a search: exchanges of two channels around the best mask, until none helps."""
+"""Refinement, the last step of a search: exchanges of two channels around the best mask."""
 
 from collections.abc import Callable, Collection, Iterator
 
@@ -11,19 +11,21 @@ from gatprune_jax.criteria import allocate
 def neighbours(
   constraints: Constraints, mask: np.ndarray, logits: np.ndarray
 ) -> Iterator[np.ndarray]:
-  """The masks with one removed channel in and one kept channel out, likeliest exchange first.
+  """Yields the masks that exchange a kept channel for a removed one, likeliest exchange first.
 
-  Where the channel that comes in costs more than the one that goes, the kept channels with the
-  lowest logits make room; what is left of the budget goes to the removed ones with the highest.
+  The likelihood of an exchange follows the logit of the channel that is added minus the logit of
+  the channel that is removed. If the added channel costs more than the removed one, the kept
+  channels with the lowest logits are removed until the mask fits the budgets. Any budget that is
+  left is spent on the removed channels with the highest logits.
 
   Args:
     constraints: the budgets and floors.
-    mask: feasible, bool `[N]`.
-    logits: the policy's, `[N]`.
+    mask: a feasible mask, bool `[N]`.
+    logits: the policy's logits, `[N]`.
   """
   kept, removed = np.flatnonzero(mask), np.flatnonzero(~mask)
   gain = logits[removed][None] - logits[kept][:, None]
-  # The order in which channels are kept: those of the mask before the others, by logit.
+  # Channels of the mask have priority over all others; within both sets the logits decide.
   priority = -ranks(logits) + len(mask) * mask
   for pair in np.argsort(-gain, axis=None, kind="stable"):
     out, into = np.unravel_index(pair, gain.shape)
@@ -41,20 +43,23 @@ def refine(
   num_masks: int,
   batch: int,
 ) -> np.ndarray:
-  """Moves to the best of a batch of neighbours while that improves the score.
+  """Improves a mask by local search over its neighbours, which are scored batch by batch.
+
+  Whenever the best mask of a batch improves the score, the search continues from that mask;
+  otherwise it continues with the next batch of neighbours of the current mask.
 
   Args:
-    neighbours_of: a mask's neighbours, most promising first.
+    neighbours_of: returns an iterator over a mask's neighbours, most promising first.
     score: masks `[C, N]` -> scores `[C]`.
-    mask: where to start, bool `[N]`.
-    best: its score.
-    known: bytes of masks that were scored before, at any time, and are no better than the start:
-      they are passed over.
-    num_masks: how many to score at most.
-    batch: how many at once.
+    mask: the mask to start from, bool `[N]`.
+    best: score of this mask.
+    known: bytes of all masks scored so far, none of which scores higher than the current mask; they
+      are not scored again.
+    num_masks: largest number of masks to score.
+    batch: number of masks to score at once.
 
   Returns:
-    A mask from which no neighbour improves, or the best one once `num_masks` were scored.
+    A mask that no neighbour improves, or the best mask once `num_masks` were scored.
   """
   waiting = neighbours_of(mask)
   while num_masks > 0:

@@ -1,4 +1,4 @@
-"""All masks that a search scored: what the critic learns from, and what is never scored again."""
+"""The replay of all scored masks: the critic is fitted to it, and no mask is scored twice."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @flax.struct.dataclass
 class Replay:
-  """Scored masks in the order in which they came; the first `size` places are used."""
+  """Scored masks in the order in which they were added; the first `size` places are used."""
 
   masks: jax.Array  # [M, N] bool
   scores: jax.Array  # [M]
@@ -18,14 +18,21 @@ class Replay:
   size: jax.Array  # scalar int32
 
 
-# (masks [B, N], how many of them) -> scores [B], accuracies [B] of so many
+# (masks [B, N], count) -> scores [B], accuracies [B], valid for the first `count` masks.
 ScoreFirst = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def init_replay(
   masks: np.ndarray, scores: jax.Array, accuracies: jax.Array, capacity: int
 ) -> Replay:
-  """A replay of distinct scored masks `[C, N]`, with room for `capacity` in all."""
+  """Returns a replay that holds distinct scored masks.
+
+  Args:
+    masks: `[C, N]` bool.
+    scores: `[C]`.
+    accuracies: `[C]`.
+    capacity: M, the number of places for masks, of which the first C are used.
+  """
   num, more = len(masks), capacity - len(masks)
   grow = lambda rows: jnp.concatenate([rows, jnp.zeros((more, *rows.shape[1:]), rows.dtype)])
   return Replay(
@@ -35,13 +42,22 @@ def init_replay(
 
 
 def scored_masks(replay: Replay) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The used places: masks `[C, N]`, scores `[C]` and accuracies `[C]`."""
+  """Returns the used places: masks `[C, N]`, scores `[C]` and accuracies `[C]`."""
   num = int(replay.size)
   return tuple(np.asarray(rows)[:num] for rows in (replay.masks, replay.scores, replay.accuracies))
 
 
 def latest(replay: Replay, num: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The masks `[W, N]` and scores `[W]` that came last, and which rows hold one; W <= num."""
+  """Returns the masks and scores that were added last.
+
+  Args:
+    replay: the replay.
+    num: the number of masks wanted.
+
+  Returns:
+    Masks `[W, N]`, scores `[W]`, and whether each row holds a scored mask, bool `[W]`, where W is
+    the smaller of `num` and the capacity.
+  """
   num = min(num, len(replay.scores))
   place = replay.size - num + jnp.arange(num)
   used, place = place >= 0, jnp.maximum(place, 0)
@@ -53,30 +69,31 @@ def score_new(
 ) -> tuple[Replay, jax.Array, jax.Array]:
   """Scores the masks that the replay does not hold, each once, and adds them to it.
 
-  A batch of known masks costs nothing.
+  A batch in which the replay holds every mask costs no evaluation.
 
   Args:
-    replay: with room for B more masks.
+    replay: a replay with room for B more masks.
     masks: `[B, N]` bool.
-    score_first: scores the first masks of a batch, see `first_rows`.
+    score_first: scores the first masks of a batch; see `first_rows`.
 
   Returns:
     The new replay, and the scores `[B]` and accuracies `[B]` of all masks.
   """
   num, capacity = len(masks), len(replay.scores)
-  first = (masks[:, None] == masks[None]).all(-1).argmax(1)  # of the equal masks of the batch
+  first = (masks[:, None] == masks[None]).all(-1).argmax(1)  # index of the first equal mask, [B]
   used = jnp.arange(capacity) < replay.size
   same = (masks[:, None] == replay.masks[None]).all(-1) & used[None]  # [B, M]
   known = same.any(1)
   new = ~known & (first == jnp.arange(num))
   count = new.sum()
-  order = jnp.argsort(~new, stable=True)  # the new ones first
+  order = jnp.argsort(~new, stable=True)  # the new masks first
   queue = masks[order]
   scores, accuracies = score_first(queue, count)
-  # Where each mask is now: a new one, or the equal one before it, follows the earlier new ones.
+  # This is the place of each mask in the new replay. A known mask keeps its place. New masks are
+  # appended in order, and a repetition within the batch has the place of the first equal mask.
   where = jnp.where(known, same.argmax(1), replay.size + jnp.cumsum(new)[first] - 1)
   place = jnp.arange(num)
-  # What is not new goes past the end, where a scatter drops it.
+  # Rows that are not new get a place past the end, where the scatter drops them.
   place = jnp.where(place < count, replay.size + place, capacity)
   add = lambda old, rows: old.at[place].set(rows, mode="drop")
   replay = Replay(

@@ -1,4 +1,4 @@
-"""The scoring of a problem's masks, each once."""
+"""The scorer of a problem's masks, which scores each mask only once."""
 
 from collections.abc import Iterable
 import itertools
@@ -17,7 +17,7 @@ from gatprune_jax.search.problem import PruningProblem
 
 
 class Images(NamedTuple):
-  """What masks are scored with and on, arrays only: an argument under jit."""
+  """Weights and images for scoring masks; arrays only, so it can be an argument under jit."""
 
   weights: Weights
   reward_x: jax.Array  # [n, ...]
@@ -27,32 +27,33 @@ class Images(NamedTuple):
 
 
 def image_scores(config: SearchConfig, score: Score) -> jax.Array:
-  """score - w min(loss, bound) of each example: what the agent maximises.
+  """score - w min(loss, bound) of each example; the agent maximises the mean over examples.
 
-  For classification, correct + w max(log-likelihood, -bound).
+  For classification this is correct + w max(log-likelihood, -bound), where correct is 1 if the
+  label was predicted, else 0.
   """
   return score.score + config.likelihood_weight * jnp.maximum(-score.loss, -config.likelihood_bound)
 
 
 class SearchResult(NamedTuple):
-  """What a search hands back."""
+  """Result of a search."""
 
   masks: np.ndarray  # [S, N] bool, all within every budget, best score first
   scores: np.ndarray  # [S] on reward and confirmation images together
-  # Distinct masks scored on the reward images, classical ones included; not those of updates that
-  # were not finite.
+  # Number of distinct masks scored on the reward images. Classical masks count; the masks of
+  # updates that were not finite do not.
   evaluations: int
   seconds: float
   state: Any  # the agent's `SearchState`; None for other searches
 
 
 class Scorer:
-  """Scores masks of a problem, each once.
+  """Scores masks of a problem and keeps the scores, so that no mask is scored twice.
 
   Attributes:
     config: the settings.
     evaluator: scores one mask, or many.
-    images: what masks are scored on.
+    images: the weights and images with which masks are scored.
     known: {bytes of a mask: (score, the task's mean score) on the reward images}.
   """
 
@@ -66,7 +67,7 @@ class Scorer:
     self._constraints = problem.constraints
 
   def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores, and the task's mean scores, `[C]` of masks `[C, N]` on the reward images."""
+    """Returns scores `[C]` and the task's mean scores `[C]` of masks `[C, N]` on reward images."""
     new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in self.known}
     if new:
       given = np.stack(list(new.values()))
@@ -78,24 +79,30 @@ class Scorer:
   def remember(
     self, masks: Iterable[np.ndarray], scores: np.ndarray, accuracies: np.ndarray
   ) -> None:
-    """Takes in masks `[C, N]` that were scored elsewhere, with both their scores `[C]`."""
+    """Adds masks that were scored elsewhere.
+
+    Args:
+      masks: C masks, bool `[N]` each.
+      scores: `[C]` on the reward images.
+      accuracies: the task's mean scores on the reward images, `[C]`.
+    """
     for mask, score, accuracy in zip(masks, scores, accuracies, strict=True):
-      score = float(score) if np.isfinite(score) else -np.inf  # never chosen
+      score = float(score) if np.isfinite(score) else -np.inf  # so that the mask is never chosen
       self.known[mask.tobytes()] = (score, float(accuracy))
 
   def on_confirmation(self, masks: np.ndarray) -> np.ndarray:
-    """Scores `[C, a]` of masks `[C, N]` on each confirmation image."""
+    """Returns the scores `[C, a]` of masks `[C, N]` on each confirmation image."""
     score = self.evaluator.scores(masks, self.images.confirmation_x, self.images.confirmation_y)
     return np.asarray(image_scores(self.config, score))
 
   def best(self, num: int) -> np.ndarray:
-    """At most `num` of the masks known, feasible by exact count, best score first `[C, N]`."""
+    """Returns at most `num` known masks `[C, N]`, feasible by exact count, best score first."""
     order = sorted(self.known, key=lambda mask: -self.known[mask][0])
     masks = (np.frombuffer(mask, bool) for mask in order)
     return np.stack(list(itertools.islice(filter(self._constraints.feasible, masks), num)))
 
   def shortlist(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The configured number of best masks, and their scores on both splits together."""
+    """Returns the best of the masks, as many as configured, and their scores on both splits."""
     num_reward, num_confirmation = len(self.images.reward_x), len(self.images.confirmation_x)
     share = num_confirmation / (num_confirmation + num_reward)
     scores = (1 - share) * self(masks)[0] + share * self.on_confirmation(masks).mean(-1)
@@ -104,10 +111,10 @@ class Scorer:
 
 
 def best_classical(problem: PruningProblem, scorer: Scorer) -> Classical:
-  """The classical pruner whose mask scores best; scores all of them.
+  """Scores the masks of all classical pruners and returns the pruner with the best mask.
 
   Raises:
-    InputError: where no score is finite.
+    InputError: if no score is finite.
   """
   scores, _ = scorer(np.stack([pruner.mask for pruner in problem.pruners]))
   if not np.isfinite(scores).any():

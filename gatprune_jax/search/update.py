@@ -1,4 +1,4 @@
-"""One update of the agent, a single compiled call: sample, score, price, learn, remember."""
+"""One update of the agent: it samples and scores masks, then improves policy and multipliers."""
 
 from typing import NamedTuple
 
@@ -32,12 +32,13 @@ from gatprune_jax.search.mdp import Environment, transition
 from gatprune_jax.search.replay import Replay, latest, score_new
 from gatprune_jax.search.scorer import Images, image_scores
 
-# Steps. This is the largest power of two of which three roll-backs fit an int32.
+# For each roll-back, this number is added to the step number of the random key, so that repeated
+# steps draw new samples. It is the largest power of two that three roll-backs can add to an int32.
 _AFTER_ROLLBACK = 2**29
 
 
 class UpdateInputs(NamedTuple):
-  """Everything an update reads and does not change; arrays only, an argument under jit."""
+  """Constant inputs of every update; arrays only, so it can be an argument under jit."""
 
   environment: Environment
   observation: Observation
@@ -47,7 +48,7 @@ class UpdateInputs(NamedTuple):
 
 @flax.struct.dataclass
 class SearchState:
-  """What one update carries to the next."""
+  """State of the search between two updates."""
 
   step: jax.Array  # scalar int32
   learner: LearnerState
@@ -65,17 +66,19 @@ def init_state(
   incumbent: Incumbent,
   replay: Replay,
 ) -> SearchState:
-  """The state before the first update.
+  """Returns the state before the first update.
 
   Args:
     config: settings.
-    num_constraints: K.
-    learner: its first state.
+    num_constraints: K, the number of budgets.
+    learner: the initial state of the learner.
     incumbent: the best classical mask.
-    replay: holds the classical masks, the first to compete against.
+    replay: holds the classical masks; their scores are the first past scores of self-competition.
   """
   past = replay.scores[: int(replay.size)]
-  past = past[: config.past_scores]  # of more, the ring could not say which it keeps
+  # If more scores were written at once than the ring buffer holds, it would be undefined which ones
+  # stay.
+  past = past[: config.past_scores]
   return SearchState(
     step=jnp.zeros((), jnp.int32),
     learner=learner,
@@ -96,27 +99,29 @@ def update(
 ) -> tuple[SearchState, dict[str, jax.Array]]:
   """Samples B masks from the policy, scores them, and improves policy and multipliers.
 
-  The multipliers move before the policy. Where logits, scores, accuracies or what is learned are
-  not finite, nothing is learned or remembered but that. The whole update is one compiled call.
+  The multipliers are updated before the policy. If any logit, score, accuracy, multiplier or
+  learned value is not finite, the update is skipped: the state stays as it was, except that the
+  step advances and `health` counts the skipped update. The whole update is one compiled call.
 
   Args:
     config: settings; static.
     learner: how the policy acts and learns; static.
     evaluator: scores one mask; static.
-    state: from the last update.
-    inputs: the network to prune and its data.
+    state: the state after the previous update.
+    inputs: the constants of the search: environment, observation, images and random key.
 
   Returns:
-    The next state, and scalars (or `[K]`, per constraint) to log.
+    The next state, and scalars (or arrays `[K]`, one value per constraint) to log.
   """
   env, images = inputs.environment, inputs.images
-  # Sample. Steps that a roll-back repeats draw other samples: the same ones would fail again.
+  # Sample masks. A step that a roll-back repeats draws different samples, because the same samples
+  # would fail again.
   draw = state.step + _AFTER_ROLLBACK * state.health.rollbacks
   key = jax.random.fold_in(inputs.key, draw)
   actions, behaviour = learner.act(state.learner, inputs, config.samples, key)
   masks = jax.vmap(lambda bits: transition(env, bits))(actions)
 
-  # Score.
+  # Score the masks that are new.
   def on_reward(mask, images):
     scored = evaluator.score(images.weights, mask, images.reward_x, images.reward_y)
     return image_scores(config, scored).mean(), scored.score.mean()
@@ -126,12 +131,12 @@ def update(
   violation = jax.vmap(env.budgets.violations)(masks)  # [B, K]
   feasible = env.budgets.within_tolerance(violation)
 
-  # Price.
+  # Update the multipliers, then combine rewards and violations at the new prices.
   multipliers = update_multipliers(config.dual, state.multipliers, violation.mean(0))
   reward = compete(config.self_competition, scores, state.past)
   gain = utility(reward, violation, multipliers.value)
 
-  # Learn.
+  # Fit the critic and improve the policy.
   surrogate, explained = None, jnp.zeros(())
   if config.critic.window:
     surrogate = _fit_critic(config, state, inputs, multipliers, behaviour.probs.mean(0))
@@ -139,7 +144,7 @@ def update(
   experience = Experience(actions, behaviour, gain, surrogate)
   learned, told = learner.update(state.learner, inputs, experience, state.health.rate)
 
-  # Remember.
+  # Record the scores, and let the best feasible mask challenge the incumbent.
   if_feasible = jnp.where(feasible, scores, -jnp.inf)
   best = masks[if_feasible.argmax()]
   scored = evaluator.score(images.weights, best, images.confirmation_x, images.confirmation_y)
@@ -179,9 +184,9 @@ def _fit_critic(
   multipliers: Multipliers,
   probabilities: jax.Array,
 ) -> Surrogate:
-  """The utility as a linear function of the mask, around the policy's probabilities `[N]`.
+  """Fits the utility as a linear function of the mask, around the policy's probabilities `[N]`.
 
-  Rewards come from a regression on masks of earlier updates; costs are linearised, not learned.
+  The reward is fitted to the masks of earlier updates; the costs are linearised, not learned.
   """
   masks, scores, used = latest(state.replay, config.critic.window)
   rewards = compete(config.self_competition, scores, state.past)

@@ -1,4 +1,4 @@
-"""Gradient steps on weights: of one network, or of many masked candidates side by side."""
+"""Training of weights by gradient steps: one network, or many masked candidates side by side."""
 
 from gatprune_jax.training.candidates import (
   align_candidates,

@@ -1,4 +1,4 @@
-"""Trains many masked candidates side by side."""
+"""Trains one copy of a network under each of many masks, all of them side by side."""
 
 import dataclasses
 import functools
@@ -22,13 +22,13 @@ from gatprune_jax.training.step import train_step
 
 
 def align_candidates(graph: ChannelGraph, network: Network, masks: np.ndarray, x: Any) -> Aligned:
-  """Networks of several masks at one shape, in the form that the backend trains fast; see `align`.
+  """Gives the networks of several masks one shape, which the backend trains fast; see `align`.
 
   Args:
     graph: the network's channels.
-    network: the dense one; its train function is aligned.
+    network: the dense network, whose train function is aligned.
     masks: `[C, N]`, 1 = keep.
-    x: a batch of inputs, or its `jax.ShapeDtypeStruct`.
+    x: a batch of inputs `[B, ...]`, or its `jax.ShapeDtypeStruct`.
   """
   conv = candidate_convolution()
   return align(
@@ -37,7 +37,13 @@ def align_candidates(graph: ChannelGraph, network: Network, masks: np.ndarray, x
 
 
 def aligned_network(network: Network, aligned: Aligned, index: Any) -> Network:
-  """One of the aligned networks, in train mode, as a network."""
+  """Returns a network whose train function is that of one aligned candidate.
+
+  Args:
+    network: the dense network, from which everything else is taken.
+    aligned: from `align_candidates`.
+    index: which mask, an integer or a scalar array.
+  """
   return dataclasses.replace(network, train_fn=functools.partial(aligned.apply, index))
 
 
@@ -55,25 +61,26 @@ def train_candidates(
 ) -> Any:
   """Trains one copy of a network under each mask, side by side, on the same batches.
 
-  Equal to training each alone as a `masked_network` with the same key. The networks are aligned
-  (see `align`): each computes about as many channels as the widest keeps. Every device trains its
-  share of them.
+  The result equals that of training each `masked_network` alone with the same key. The candidates
+  are aligned (see `align`): each one computes about as many channels as the widest one keeps. Every
+  device trains an equal share of the candidates.
 
   Args:
     graph: the network's channels.
-    network: the dense one; every candidate starts from its variables.
-    task: its loss, and the score that is told.
+    network: the dense network; every candidate starts from its variables.
+    task: gives the loss, and the score that is logged.
     masks: `[C, N]`, 1 = keep.
     split: training examples.
-    recipe: how.
-    key: PRNG key of data order and augmentation, shared.
-    on_epoch: as in `train`, with means over the candidates.
-    teacher: what to imitate where the recipe distils.
+    recipe: how the candidates are trained.
+    key: PRNG key of data order and augmentation, the same for all candidates.
+    on_epoch: as in `train`; loss and score are means over the candidates too, and the variables
+      are stacked `[C, ...]`.
+    teacher: computes the outputs to imitate where the recipe distils.
     checkpointer: as in `train`.
 
   Returns:
-    The dense variables of each `[C, ...]`, on the host; what a network did not compute, because its
-    mask removes it, is as it was at the start.
+    The dense variables of every candidate, stacked `[C, ...]`, on the host. Entries that a
+    candidate did not compute, because its mask removes them, keep their values from the start.
 
   Raises:
     InputError, Diverged, Preempted: as `train`.

@@ -1,4 +1,4 @@
-"""Epochs of gradient steps, on one network or on many at once, in a loop that can be resumed."""
+"""Training for some epochs, of one network or of many at once, in a loop that can be resumed."""
 
 from collections.abc import Callable, Iterator
 import dataclasses
@@ -19,23 +19,24 @@ from gatprune_jax.training.placement import Carry, Placement
 from gatprune_jax.training.recipe import Recipe, make_optimizer, steps_per_epoch
 from gatprune_jax.training.step import Batch, init_train_state
 
-Teacher = Callable[[jax.Array], Any]  # inputs [B, ...] -> outputs of the student's form
-# (epoch from 1, its mean loss and score, the variables so far)
+Teacher = Callable[[jax.Array], Any]  # inputs [B, ...] -> outputs in the same tree as the student's
+# Called with the epoch, counted from 1, its mean loss and score, and the variables after it.
 OnEpoch = Callable[[int, dict[str, float], Any], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """What is trained on what, and how; `run` does it.
+  """A training: the networks, their data and their recipe; `run` carries it out.
 
   Attributes:
-    network: its functions, and which variables train.
-    task: its loss, and the score that is told.
+    network: the functions to train, and which of the variables train.
+    task: gives the loss, and the score that is logged.
     split: training examples.
-    recipe: how.
+    recipe: how the network is trained.
     key: PRNG key of data order and augmentation.
-    on_epoch: called after each epoch; again after the last one whose steps a checkpointer holds.
-    teacher: what to imitate where the recipe distils.
+    on_epoch: called after each epoch. Where training goes on from a checkpoint that was saved at
+      the end of an epoch, it is called for that epoch again.
+    teacher: computes the outputs to imitate where the recipe distils.
     placement: on which devices the arrays are.
   """
 
@@ -51,16 +52,21 @@ class Training:
   def run(
     self, make_step: Callable, over_networks: Callable, variables: Any, checkpointer: Checkpointer
   ) -> Any:
-    """Trains from the variables, or from what the checkpointer holds; returns the averaged ones.
+    """Trains from the given or the last saved variables; returns their moving average.
 
-    The loop over steps is Python's: a convolution's weight gradient is much slower inside a
-    compiled loop on CPU.
+    The loop over steps is a Python loop, because on CPU a convolution's weight gradient is much
+    slower inside a compiled loop.
 
     Args:
-      make_step: optimiser -> (state, batch) -> (state, metrics), for all networks at once.
-      over_networks: maps a function of one network's variables over all that are given.
-      variables: of the network, or of all networks.
-      checkpointer: where the state is saved.
+      make_step: called with the optimiser; returns the function (state, batch) -> (state, metrics)
+        that takes one step of all networks at once.
+      over_networks: maps a function of one network's variables over all networks: `jax.vmap`, or
+        the identity for a single network.
+      variables: of the single network, or of all networks, stacked `[C, ...]`.
+      checkpointer: saves the state, and restores the state that an earlier process saved.
+
+    Returns:
+      The averaged variables, in the same form.
 
     Raises:
       InputError, Diverged, Preempted: see `train`.
@@ -81,7 +87,7 @@ class Training:
     def start(variables):
       state = over_networks(functools.partial(init_train_state, self.network, optimizer))(variables)
       empty = lambda: jnp.zeros((per_epoch, *state.health.rate.shape))
-      # Copies, because the steps donate them and the caller keeps its own.
+      # The arrays are copied, because the steps donate their state and the caller keeps its own.
       return jax.tree.map(jnp.array, Carry(state, {"loss": empty(), self.task.metric: empty()}))
 
     steps = Steps(
@@ -101,7 +107,12 @@ class Training:
   def _step_on(
     self, step: Callable, carry: Carry, x: Any, y: Any, key: jax.Array, index: jax.Array
   ) -> tuple[Carry, jax.Array]:
-    """A step on a batch of the feed: the next carry, and the most steps skipped in a row."""
+    """Augments one batch of the feed and takes one step on it.
+
+    Returns:
+      The next carry, and how many steps in a row were skipped: for several networks, the largest of
+      their numbers.
+    """
     recipe = self.recipe
     x, y = self.placement.batch((x, y), recipe.batch_size)
     x = random_shift(key, x, recipe.shift)
@@ -119,14 +130,14 @@ class Training:
   def _batches(
     self, feed: Feed, per_epoch: int, done: int
   ) -> Iterator[tuple[Any, Any, jax.Array, int]]:
-    """The rest of an epoch: inputs, targets, key and place of each step."""
+    """Yields inputs, targets, PRNG key and index of each step that is left in an epoch."""
     epoch, first = divmod(done, per_epoch)
     key = jax.random.fold_in(self.key, epoch)
     for index, (x, y) in enumerate(feed(key, first), first):
       yield x, y, jax.random.fold_in(key, index), index
 
   def _tell(self, per_epoch: int, done: int, carry: Carry) -> None:
-    """Tells the epoch that has just ended, if one has."""
+    """Calls `on_epoch` if the steps done so far end an epoch."""
     if done and done % per_epoch == 0:
       means = {name: float(np.mean(rows)) for name, rows in carry.history.items()}
       self.on_epoch(done // per_epoch, means, self.placement.fetch_state(carry.state.average))

@@ -1,4 +1,4 @@
-"""Trains one network."""
+"""Trains a single network, with every batch shared out over the devices."""
 
 import functools
 from typing import Any
@@ -24,24 +24,28 @@ def train(
   teacher: Teacher | None = None,
   checkpointer: Checkpointer | None = None,
 ) -> Any:
-  """Trains one network from its variables; returns the new ones.
+  """Trains one network, starting from its variables; returns the trained variables.
 
-  Every device works on its share of each batch, and statistics are those of the whole batch.
+  Every device works on its share of each batch. Batch statistics are those of the whole batch.
 
   Args:
-    network: what to train.
-    task: its loss, and the score that is told.
+    network: the network to train.
+    task: gives the loss, and the score that is logged.
     split: training examples.
-    recipe: how.
+    recipe: how the network is trained.
     key: PRNG key of data order and augmentation.
-    on_epoch: called after each epoch; again after the last one whose steps a checkpointer holds.
-    teacher: what to imitate where the recipe distils.
-    checkpointer: where the state is saved after gradient steps, and was saved; None saves nothing.
+    on_epoch: called after each epoch with the epoch, counted from 1, its mean loss and score, and
+      the variables. Where training goes on from a checkpoint that was saved at the end of an epoch,
+      it is called for that epoch again.
+    teacher: computes the outputs to imitate where the recipe distils.
+    checkpointer: saves the state after gradient steps, and restores the state that an earlier
+      process saved. None saves nothing.
 
   Raises:
-    InputError: where the split is smaller than one batch, or the recipe distils from no teacher.
-    Diverged: where steps are not finite, again and again.
-    Preempted: where the checkpointer was asked to stop.
+    InputError: where the split is smaller than one batch, or the recipe distils and no teacher is
+      given.
+    Diverged: where steps keep giving NaN or infinity after roll-backs.
+    Preempted: where the process was asked to stop; the state is saved.
   """
   step = lambda optimizer: functools.partial(train_step, network, task, optimizer, recipe)
   one = lambda init: init

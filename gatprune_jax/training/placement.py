@@ -1,4 +1,4 @@
-"""On which devices a training's arrays are: one network on all, or candidates shared out."""
+"""Where the arrays of a training are: one network on every device, or candidates shared out."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ from gatprune_jax.training.step import TrainState
 
 @flax.struct.dataclass
 class Carry:
-  """What is saved of a training: the state, and what is known of the steps of this epoch."""
+  """What a training saves: its state, and the metrics of the current epoch's steps."""
 
   state: TrainState
   history: dict[str, jax.Array]  # {metric: [steps per epoch, ...]}
@@ -25,36 +25,41 @@ class Placement:
   """On which devices a training's arrays are.
 
   Attributes:
-    candidates: that are shared out, each with the whole batch; None: one network on every device,
-      and the batch shared out.
+    candidates: number of candidates, which are shared out over the devices, while every device has
+      the whole batch. None: one network is on every device, and the batch is shared out.
   """
 
   candidates: int | None
 
   def shardings(self) -> Carry:
-    """Of what a step returns."""
+    """Returns the shardings of the carry that a step returns."""
     state = mesh.everywhere() if self.candidates is None else mesh.shares()
     return Carry(state, mesh.everywhere())
 
   def put(self, carry: Carry) -> Carry:
-    """What one device has, on all."""
+    """Distributes a carry, such as the start or a restored one, over all devices."""
     place = mesh.replicate if self.candidates is None else mesh.share_out
     return Carry(place(carry.state), mesh.replicate(carry.history))
 
   def fetch(self, carry: Carry) -> Carry:
-    """What one device would have."""
+    """Returns the carry as a single device would hold it; the opposite of `put`."""
     return Carry(self.fetch_state(carry.state), carry.history)
 
   def fetch_state(self, tree: Any) -> Any:
-    """The same for a part of the state."""
+    """Does what `fetch` does for a state or a part of it."""
     if self.candidates is None or mesh.num_devices() == 1:
       return mesh.local(tree)
     return jax.tree.map(lambda leaf: leaf[: self.candidates], mesh.to_host(tree))
 
   def feed(self, split: Split, recipe: Recipe) -> Feed:
-    """Batches as steps expect them."""
+    """Returns the feed of batches, placed on the devices as the steps expect them."""
     return make_feed(split, recipe.batch_size, recipe.crop_area, shared=self.candidates is None)
 
   def batch(self, batch: Any, size: int) -> Any:
-    """A batch of the feed, a tree of arrays, within a step."""
+    """Returns the batch without the rows that fill up the devices' shares; for use within a step.
+
+    Args:
+      batch: inputs and targets from the feed, a tree of arrays `[rows, ...]`.
+      size: number of examples in the batch.
+    """
     return batch if self.candidates is not None else mesh.as_batch(batch, size)

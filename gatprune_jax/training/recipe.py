@@ -1,4 +1,4 @@
-"""How weights are trained: a recipe, and the optimiser that it asks for."""
+"""How weights are trained: the settings of a training, and the optimiser that they define."""
 
 import dataclasses
 
@@ -16,22 +16,26 @@ class Recipe:
 
   Attributes:
     epochs: passes over the training split.
-    batch_size: images a step; a last incomplete batch is dropped.
-    learning_rate: at the peak, after the warm-up.
+    batch_size: images per step; the last batch of an epoch is dropped where it is incomplete.
+    learning_rate: learning rate at its peak, after the warm-up.
     warmup_epochs: epochs in which the learning rate rises from zero, linearly.
-    momentum: of Nesterov's method.
-    weight_decay: L2 coefficient, on arrays with two or more axes (not on batch norm or biases).
-    label_smoothing: share of the target spread evenly over the classes, in [0, 1).
+    momentum: momentum of Nesterov's method.
+    weight_decay: L2 coefficient; it applies to arrays with two or more axes, so not to batch norm
+      or biases.
+    label_smoothing: share of the target that is spread evenly over the classes, in [0, 1).
     shift: largest random shift of an image, pixels.
     flip: whether images are mirrored left to right at random.
     crop_area: smallest share of a photograph's area that its random crop has, in (0, 1]; 1 takes
       centre crops. Images in memory are not cropped.
-    mixup: a of the Beta(a, a) from which a batch draws its share of itself, the rest being the same
-      batch in reverse order (Zhang et al. 2018, arXiv 1710.09412); 0 does not mix.
+    mixup: parameter a of the Beta(a, a) distribution from which the weight of each batch is drawn;
+      the rest of the weight is that of the same batch in reverse order (Zhang et al. 2018, arXiv
+      1710.09412); 0 does not mix.
     average: decay of the exponential moving average of the variables that training returns, in
-      [0, 1); 0 returns the last ones.
-    distillation: weight in [0, 1] of imitating a teacher, the rest being that of the labels.
-    temperature: of the teacher's and the student's softmax in that term, positive.
+      [0, 1); 0 returns the last variables.
+    distillation: weight in [0, 1] of imitating a teacher in the loss; the rest of the weight is
+      that of the labels.
+    temperature: temperature of the teacher's and the student's softmax when a teacher is imitated,
+      positive.
   """
 
   epochs: int = 20
@@ -50,7 +54,7 @@ class Recipe:
   temperature: float = 2.0
 
   def __post_init__(self):
-    """Refuses values that cannot train."""
+    """Raises InputError for values with which nothing can be trained."""
     for name in ("epochs", "batch_size", "learning_rate", "temperature"):
       if getattr(self, name) <= 0:
         raise InputError(f"{name} is {getattr(self, name)}: it must be positive")
@@ -71,10 +75,11 @@ class Recipe:
 
 
 def steps_per_epoch(recipe: Recipe, split: Split) -> int:
-  """Whole batches in the split.
+  """Returns the number of whole batches in the split.
 
   Raises:
-    InputError: as `check_feed`, or where images would be shifted out of sight.
+    InputError: as `check_feed`; also where inputs that are to be shifted or flipped are no images,
+      or where the shift is not smaller than the images.
   """
   if (recipe.shift or recipe.flip) and len(split.x.shape) != 4:
     raise InputError(
@@ -87,7 +92,7 @@ def steps_per_epoch(recipe: Recipe, split: Split) -> int:
 
 
 def make_optimizer(recipe: Recipe, num_steps: int) -> optax.GradientTransformation:
-  """SGD with the recipe's schedule over `num_steps` steps."""
+  """Returns SGD with the recipe's learning rate schedule over `num_steps` steps."""
   warmup = int(recipe.warmup_epochs / recipe.epochs * num_steps)
   schedule = optax.warmup_cosine_decay_schedule(
     0.0 if warmup else recipe.learning_rate, recipe.learning_rate, warmup, num_steps

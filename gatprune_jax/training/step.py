@@ -1,4 +1,4 @@
-"""One gradient step on a network's weights."""
+"""One gradient step on a network's weights, with its loss and its state."""
 
 import functools
 from typing import Any, NamedTuple
@@ -14,20 +14,21 @@ from gatprune_jax.training.recipe import Recipe
 
 
 class Batch(NamedTuple):
-  """What one gradient step learns from."""
+  """The examples of one gradient step."""
 
-  x: jax.Array  # inputs [B, ...], mixed already
+  x: jax.Array  # inputs [B, ...], after mixup
   y: Any  # targets, tree of [B, ...]
-  teacher: Any  # the teacher's outputs; not read where the recipe does not distil
-  share: jax.Array | None = None  # of y in the loss, the rest is y in reverse order; None: all
+  teacher: Any  # the teacher's outputs on x; not read where the recipe does not distil
+  # Weight of y in the loss, a scalar; y in reverse order has the rest. None: no mixup.
+  share: jax.Array | None = None
 
 
 @flax.struct.dataclass
 class TrainState:
-  """What one gradient step carries to the next."""
+  """State that one gradient step passes on to the next."""
 
   variables: Any
-  average: Any  # of the variables; the variables themselves where the recipe does not average
+  average: Any  # moving average of the variables; equal to them where the recipe does not average
   opt_state: Any
   health: Health
 
@@ -35,7 +36,13 @@ class TrainState:
 def init_train_state(
   network: Network, optimizer: optax.GradientTransformation, variables: Any
 ) -> TrainState:
-  """The state before the first step; the average starts at the variables."""
+  """Returns the state before the first step; the average starts at the variables.
+
+  Args:
+    network: says which of the variables train.
+    optimizer: from `make_optimizer`.
+    variables: the network's variables to start from.
+  """
   params, _ = network.split(variables)
   return TrainState(variables, variables, optimizer.init(params), healthy())
 
@@ -43,15 +50,19 @@ def init_train_state(
 def training_loss(task: Task, recipe: Recipe, outputs: Any, batch: Batch) -> jax.Array:
   """(1 - w) L(y, f(x)) + w D(teacher(x), f(x)), mean over the batch.
 
+  With mixup of share s, L(y, f(x)) is s L(y, f(x)) + (1 - s) L(y in reverse order, f(x)) (Zhang et
+  al. 2018, arXiv 1710.09412).
+
   Args:
-    task: L is its loss, labels smoothed as the recipe says, D its imitation.
-    recipe: w is `distillation`.
-    outputs: f(x), of the student.
-    batch: its targets y, mixed in its share, and the teacher's outputs.
+    task: gives L, its loss with labels smoothed as the recipe says, and D, its imitation loss.
+    recipe: gives w, its `distillation`, and the temperature of D.
+    outputs: f(x), the student's outputs, a tree of `[B, ...]`.
+    batch: gives the targets y, the share s, and the teacher's outputs.
   """
   loss_fn = task.training_loss(recipe.label_smoothing)
   loss = loss_fn(outputs, batch.y).mean()
-  if batch.share is not None:  # on several devices, turning round is communication
+  # The batch is reversed only with mixup, because devices must communicate to reverse it.
+  if batch.share is not None:
     turned = jax.tree.map(lambda rows: rows[::-1], batch.y)
     loss = batch.share * loss + (1 - batch.share) * loss_fn(outputs, turned).mean()
   if recipe.distillation == 0:
@@ -68,21 +79,23 @@ def train_step(
   state: TrainState,
   batch: Batch,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """One gradient step on one batch; pure and unbatched over candidates.
+  """Takes one gradient step on one batch.
 
-  Where the loss, its gradient or an updated variable is not finite, the state stays as it was, but
-  for the count of such steps.
+  This is a pure function of one network's state, so that it can be mapped over candidates. Where
+  the loss, its gradient or an updated variable is not finite, the state stays as it was, except for
+  the counts in `health`.
 
   Args:
-    network: its functions, and what trains.
-    task: loss and score.
-    optimizer: acts on the leaves that train.
-    recipe: how the loss is made.
-    state: weights and optimiser state.
-    batch: what to learn from.
+    network: the functions to train, and which of the variables train.
+    task: gives loss and score.
+    optimizer: updates the leaves that train.
+    recipe: defines the loss.
+    state: weights, optimiser state and counts.
+    batch: the examples.
 
   Returns:
-    The next state, and of the batch the scalar `loss` and the task's metric by its name.
+    The next state, and two scalars of the batch: the mean loss under the name "loss", and the mean
+    score under the name of the task's metric.
   """
   params, rest = network.split(state.variables)
 
@@ -102,5 +115,5 @@ def train_step(
 
 
 def _averaged(d: float, old: jax.Array, new: jax.Array) -> jax.Array:
-  """d old + (1 - d) new; of what is counted, the new value."""
+  """d old + (1 - d) new for floating-point arrays; other arrays take the new value."""
   return d * old + (1 - d) * new if jnp.issubdtype(new.dtype, jnp.inexact) else new

@@ -1,4 +1,4 @@
-"""What masks cost, and which of them are allowed."""
+"""Computes what a masked network costs and which masks the budgets and floors allow."""
 
 from gatprune_jax.channels.costs.budgets import Budgets, make_budgets
 from gatprune_jax.channels.costs.constraints import Constraints, make_constraints

@@ -1,4 +1,4 @@
-"""Budgets, the constraints c_k(mask) / c_k(dense) <= d_k, as arrays that go under jit."""
+"""Budgets: the constraints c_k(mask) / c_k(dense) <= d_k, as arrays that can be used under jit."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -13,7 +13,7 @@ from gatprune_jax.channels.costs.resources import RESOURCES, Resource
 from gatprune_jax.channels.graph import ChannelGraph
 from gatprune_jax.errors import InputError
 
-_ROUNDING = 1e-6  # of violations in float32
+_ROUNDING = 1e-6  # rounding error that is tolerated in a float32 violation
 
 
 @functools.partial(
@@ -23,13 +23,15 @@ _ROUNDING = 1e-6  # of violations in float32
 )
 @dataclasses.dataclass(frozen=True)
 class Budgets:
-  """Limits of a network's resources. A pytree, so that it can be an argument under jit.
+  """Limits on a network's resources.
+
+  The class is a registered pytree, so that an instance can be an argument of a jitted function.
 
   Attributes:
-    names: the constrained resources, K of them.
-    limits: largest share of the dense network's cost, float64 `[K]`, in (0, 1].
-    resources: what is limited.
-    dense: the dense network's costs, float64 `[K]`.
+    names: names of the K constrained resources.
+    limits: largest allowed share d_k of the dense network's cost, float64 `[K]`, in (0, 1].
+    resources: cost function of each constrained resource, K of them.
+    dense: the dense network's costs c_k(dense), float64 `[K]`.
   """
 
   names: tuple[str, ...]
@@ -38,32 +40,32 @@ class Budgets:
   dense: np.ndarray
 
   def ratios(self, mask: Any) -> Any:
-    """c_k(mask) / c_k(dense), `[K]`; float32 where JAX traces the mask, else exact float64."""
+    """c_k(mask) / c_k(dense), `[K]`; float32 if JAX is tracing the mask, else exact float64."""
     xp = jnp if isinstance(mask, jax.core.Tracer) else np
     return xp.stack([r.cost(mask) / d for r, d in zip(self.resources, self.dense, strict=True)])
 
   def violations(self, mask: Any) -> Any:
-    """v_k = (c_k(mask) / c_k(dense) - d_k) / d_k, `[K]`; feasible where all are <= 0."""
+    """v_k = (c_k(mask) / c_k(dense) - d_k) / d_k, `[K]`; a mask is feasible if all are <= 0."""
     return (self.ratios(mask) - self.limits) / self.limits
 
   def within_tolerance(self, violations: jax.Array) -> jax.Array:
-    """Whether violations `[..., K]` in float32 are none but by rounding, `[...]`.
+    """Returns whether float32 violations `[..., K]` are at most rounding errors, bool `[...]`.
 
-    A mask that is handed back must be `Constraints.feasible`.
+    A mask that is returned to the user must also pass the exact test `Constraints.feasible`.
     """
     return (violations <= _ROUNDING).all(-1)
 
 
 def make_budgets(graph: ChannelGraph, limits: Mapping[str, float]) -> Budgets:
-  """The budgets of a network; whether any mask is within them is not looked at.
+  """Builds the budgets of a network without checking whether any mask is within the budgets.
 
   Args:
     graph: the network's channels.
     limits: {resource: largest share of the dense network's cost}.
 
   Raises:
-    InputError: an unknown resource, one of which the dense network has nothing, a share outside
-      (0, 1], or no budget at all.
+    InputError: a resource is unknown, the dense network has a cost of 0 in a resource, a share is
+      outside (0, 1], or no budget is given at all.
   """
   if not limits:
     raise InputError(f"no budget given: constrain one or more of {', '.join(sorted(RESOURCES))}")

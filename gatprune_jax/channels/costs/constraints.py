@@ -1,4 +1,4 @@
-"""Which masks of a network are allowed: within every budget, and no group below its floor."""
+"""Decides which masks are allowed: within every budget, and with no group below its floor."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -14,12 +14,15 @@ from gatprune_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Constraints:
-  """What limits the masks of one network. Counts exactly, outside of jit.
+  """The budgets and floors that limit the masks of one network.
+
+  The methods count costs exactly in float64 and therefore run outside of jit.
 
   Attributes:
     graph: the network's channels.
-    budgets: the limits of its resources, K of them; they also go under jit.
-    floors: fewest channels of each group, int64 `[groups]`; within the budgets.
+    budgets: the limits of the network's K resources; the budgets alone can be used under jit.
+    floors: fewest channels that each group keeps, int64 `[groups]`; the mask with every group at
+      its floor is within the budgets.
   """
 
   graph: ChannelGraph
@@ -28,12 +31,12 @@ class Constraints:
 
   @property
   def names(self) -> tuple[str, ...]:
-    """The constrained resources."""
+    """Names of the K constrained resources."""
     return self.budgets.names
 
   @property
   def limits(self) -> np.ndarray:
-    """Largest share of the dense network's cost, float64 `[K]`, in (0, 1]."""
+    """Largest allowed share of the dense network's cost, float64 `[K]`, in (0, 1]."""
     return self.budgets.limits
 
   def ratios(self, mask: np.ndarray) -> np.ndarray:
@@ -41,39 +44,44 @@ class Constraints:
     return self.budgets.ratios(np.asarray(mask))
 
   def costs(self, mask: np.ndarray) -> dict[str, float]:
-    """{resource: share of the dense network's cost} of a concrete mask `[N]`."""
+    """Returns {resource: share of the dense network's cost} of a concrete mask `[N]`."""
     return dict(zip(self.names, self.ratios(mask).tolist(), strict=True))
 
   def feasible(self, mask: np.ndarray) -> bool:
-    """Whether a concrete mask `[N]` is within every budget; floors are not looked at."""
+    """Returns whether a concrete mask `[N]` is within every budget; floors are not checked."""
     return bool((self.ratios(mask) <= self.limits).all())
 
   def smallest_mask(self) -> np.ndarray:
-    """A mask with every group at its floor, bool `[N]`."""
+    """Returns a mask with every group at its floor, bool `[N]`."""
     return smallest_mask(self.graph, self.floors)
 
   def reachable(self) -> dict[str, float]:
-    """{resource: smallest share of the dense network's cost that the floors leave}."""
+    """Returns {resource: smallest share of the dense network's cost that the floors permit}."""
     return self.costs(self.smallest_mask())
 
   def top_up(self, mask: np.ndarray, priority: np.ndarray) -> np.ndarray:
-    """Adds removed channels in order of priority, each one that still fits every budget.
+    """Adds removed channels in order of priority, wherever a channel still fits every budget.
 
-    Costs grow with every channel, so the result is maximal: no further channel fits.
+    Adding a channel never lowers a cost, so the result is maximal: no further channel fits.
 
     Args:
       mask: a feasible mask, bool `[N]`.
-      priority: `[N]`, higher first; ties by id.
+      priority: `[N]`; channels of higher priority are added first, and of channels with equal
+        priority the one with the lower id.
+
+    Returns:
+      The larger mask, bool `[N]`.
     """
     mask = np.array(mask, bool)
     order = np.argsort(-np.asarray(priority), kind="stable")
-    # What does not fit now never will, so that the first of those that fit is always the next one.
+    # A channel that does not fit now cannot fit later, because costs never fall. So each round
+    # drops the channels that do not fit and adds the first of the remaining ones.
     while len(order := order[self._fits_beside(mask)[order]]):
       mask[order[0]] = True
     return mask
 
   def _fits_beside(self, mask: np.ndarray) -> np.ndarray:
-    """Whether each channel is removed, and the mask feasible with it in addition, bool `[N]`."""
+    """Returns whether each channel is removed and could be added within budget, bool `[N]`."""
     costs = np.stack([resource.with_one_more(mask) for resource in self.budgets.resources])
     return ~mask & (costs / self.budgets.dense[:, None] <= self.limits[:, None]).all(0)
 
@@ -84,19 +92,19 @@ def make_constraints(
   keep_floor: float = 0.05,
   allow_empty: bool = False,
 ) -> Constraints:
-  """Checks budgets and floors against what the network can reach.
+  """Builds the constraints and checks that at least one mask satisfies the constraints.
 
   Args:
     graph: the network's channels.
     limits: {resource: largest share of the dense network's cost}.
-    keep_floor: smallest share of each group that is kept, in [0, 1]; at least one channel always
-      is.
-    allow_empty: whether groups with a bypass have a floor of 0 channels instead.
+    keep_floor: smallest share of each group that is kept, in [0, 1]; at least one channel of each
+      group is always kept.
+    allow_empty: whether the floor of every group with a bypass is 0 channels instead.
 
   Raises:
-    InputError: a floor outside [0, 1], an unknown resource, one of which the dense network has
-      nothing, a share outside (0, 1], no budget at all, or one that even the smallest network
-      exceeds (the message says what is reachable).
+    InputError: the floor is outside [0, 1], a resource is unknown, the dense network has a cost of
+      0 in a resource, a share is outside (0, 1], no budget is given at all, or even the smallest
+      network exceeds a budget (the message then gives the smallest reachable share).
   """
   floors = keep_floors(graph, keep_floor, allow_empty)
   constraints = Constraints(graph, make_budgets(graph, limits), floors)

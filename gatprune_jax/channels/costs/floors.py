@@ -1,4 +1,4 @@
-"""The floor under each group: the fewest channels that it keeps."""
+"""Computes each group's floor, its fewest kept channels, and raises masks to the floors."""
 
 import math
 
@@ -12,25 +12,25 @@ from gatprune_jax.errors import InputError
 
 
 def keep_floors(graph: ChannelGraph, fraction: float, allow_empty: bool = False) -> np.ndarray:
-  """The fewest channels each group may keep, max(1, ceil(fraction * width)), int64 `[groups]`.
+  """Returns each group's fewest channels, max(1, ceil(fraction * width)), int64 `[groups]`.
 
   Args:
     graph: the network's channels.
-    fraction: of each group's width, in [0, 1].
-    allow_empty: whether groups with a bypass have a floor of 0 instead.
+    fraction: smallest share of each group's width that is kept, in [0, 1].
+    allow_empty: whether the floor of every group with a bypass is 0 instead.
 
   Raises:
-    InputError: where the fraction is not in [0, 1].
+    InputError: the fraction is not in [0, 1].
   """
   if not 0 <= fraction <= 1:
     raise InputError(f"the keep floor {fraction} is not a share of a group: choose one in [0, 1]")
-  # Rounded, because 0.07 * 100 is 7.000000000000001.
+  # The product is rounded because 0.07 * 100 is 7.000000000000001 in floating point.
   share = lambda group: math.ceil(round(fraction * len(group.channels), 9))
   return np.array([0 if allow_empty and g.has_bypass else max(1, share(g)) for g in graph.groups])
 
 
 def smallest_mask(graph: ChannelGraph, floors: np.ndarray) -> np.ndarray:
-  """A mask with every group at its floor, bool `[N]`."""
+  """Returns a mask with every group at its floor, bool `[N]`."""
   mask = np.zeros(graph.num_channels, bool)
   for group, floor in zip(graph.groups, floors, strict=True):
     mask[group.channels[:floor]] = True
@@ -40,16 +40,19 @@ def smallest_mask(graph: ChannelGraph, floors: np.ndarray) -> np.ndarray:
 def raise_to_floors(
   mask: jax.Array, priority: jax.Array, group_of: jax.Array, starts: jax.Array, floors: jax.Array
 ) -> jax.Array:
-  """Keeps the channels of highest priority in each group that fell below its floor.
+  """Adds the removed channels of highest priority to each group that is below its floor.
 
-  A group at or above its floor stays as it is.
+  A group at or above its floor stays unchanged.
 
   Args:
-    mask: bool `[N]`.
+    mask: bool `[N]`, 1 = keep.
     priority: `[N]`, finite.
     group_of: group of each channel `[N]`.
-    starts: see `rank_in_group`.
+    starts: number of channels in all groups before each group `[groups]`.
     floors: fewest channels of each group `[groups]`.
+
+  Returns:
+    The mask with every group at or above its floor, bool `[N]`.
   """
   kept_first = priority + jnp.where(mask, 1.0 + jnp.ptp(priority), 0.0)
   return mask | (rank_in_group(kept_first, group_of, starts) < floors[group_of])

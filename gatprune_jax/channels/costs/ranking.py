@@ -1,4 +1,4 @@
-"""The positions of channels in an order of priority: among all, and among those of their group."""
+"""Ranks channels by priority, among all channels or among the channels of their group."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ from gatprune_jax.channels.graph import ChannelGraph
 
 
 def ranks(priority: np.ndarray) -> np.ndarray:
-  """Position of each channel among all, 0 for the highest priority, int64 `[N]`; ties by id."""
+  """Returns each channel's rank among all, 0 for the highest priority, int64 `[N]`; ties by id."""
   return np.argsort(np.argsort(-np.asarray(priority, np.float64), kind="stable"))
 
 
 def rank_in_group(priority: jax.Array, group_of: jax.Array, starts: jax.Array) -> jax.Array:
-  """Position of each channel among its group, 0 for the highest priority, int32 `[N]`.
+  """Returns each channel's rank in its group, 0 for the highest priority, int32 `[N]`.
 
   Args:
-    priority: `[N]`; ties go to the lower channel id.
+    priority: `[N]`; of channels with equal priority, the one with the lower id ranks first.
     group_of: group of each channel `[N]`.
     starts: number of channels in all groups before each group `[groups]`.
   """
@@ -26,6 +26,6 @@ def rank_in_group(priority: jax.Array, group_of: jax.Array, starts: jax.Array) -
 
 
 def group_starts(graph: ChannelGraph) -> np.ndarray:
-  """Number of channels in all groups before each group, int64 `[groups]`."""
+  """Returns the number of channels in all groups before each group, int64 `[groups]`."""
   widths = [len(group.channels) for group in graph.groups]
   return np.concatenate([[0], np.cumsum(widths)[:-1]]).astype(np.int64)

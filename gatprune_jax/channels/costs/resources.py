@@ -1,4 +1,7 @@
-"""What a masked network costs: exact sums over layers and variables, differentiable in the mask."""
+"""Costs of a masked network, as sums over layers and variables.
+
+A cost is counted exactly for a concrete mask and is differentiable in a mask that JAX traces.
+"""
 
 from collections.abc import Callable
 import dataclasses
@@ -13,37 +16,39 @@ from gatprune_jax.channels.graph import FROZEN, ChannelGraph, check_mask_shape
 
 
 class Resource(Protocol):
-  """What a network costs as a function of its mask `[N]`, 1 = keep.
+  """The cost of a network as a function of its mask `[N]`, 1 = keep.
 
-  A pytree, so that it can be an argument under jit. The cost never falls where a channel is added:
-  `Constraints.top_up` and the searches for what fits rely on that.
+  A resource is a pytree, so that it can be an argument of a jitted function. Adding a channel to
+  the mask must never lower the cost, because `Constraints.top_up` and the searches for feasible
+  masks rely on that.
 
   Attributes:
-    unit: what is counted, in the plural.
+    unit: name of the counted unit, in the plural.
   """
 
   unit: str
 
   def cost(self, mask: Any) -> Any:
-    """The cost under one mask `[N]`, a scalar in `unit`.
+    """Returns the cost under one mask `[N]`, a scalar in `unit`.
 
-    A mask that JAX is tracing gives a float32 scalar, differentiable in a mask of any entries in
-    [0, 1]; any other mask is counted exactly in float64.
+    If JAX is tracing the mask, the result is a float32 scalar that is differentiable in the mask,
+    whose entries may be any numbers in [0, 1]. For any other mask the cost is counted exactly in
+    float64.
 
     Raises:
-      InputError: where the mask has another shape.
+      InputError: the mask has another shape.
     """
 
   def gradient(self, mask: Any) -> Any:
-    """The derivative of `cost` with respect to every entry of the mask, float32 `[N]`."""
+    """Returns the derivative of `cost` with respect to each entry of the mask, float32 `[N]`."""
 
   def with_one_more(self, mask: np.ndarray) -> np.ndarray:
-    """`cost` of a concrete mask with each channel added to it, exact, float64 `[N]`.
+    """Returns the exact cost of a concrete mask plus channel n, for each n, float64 `[N]`.
 
-    It is the cost of the mask itself where the channel is kept already.
+    For a channel that the mask already keeps, this is the cost of the mask itself.
 
     Raises:
-      InputError: where the mask has another shape.
+      InputError: the mask has another shape.
     """
 
 
@@ -59,10 +64,10 @@ class SumOfProducts:
   Each factor is the number of elements kept on one axis.
 
   Attributes:
-    coefficient: of each term, float64 `[L]`.
+    coefficient: coefficient of each term, float64 `[L]`.
     counts: how often channel n occurs on axis k of term l, float32 `[L, K, N]`.
-    constant: elements of the axis that are never removed, float64 `[L, K]`.
-    unit: what is counted.
+    constant: number of elements of axis k of term l that are never removed, float64 `[L, K]`.
+    unit: name of the counted unit, in the plural.
   """
 
   coefficient: np.ndarray
@@ -71,7 +76,7 @@ class SumOfProducts:
   unit: str
 
   def cost(self, mask: Any) -> Any:
-    """See `Resource.cost`."""
+    """Implements `Resource.cost`."""
     check_mask_shape(mask, self.counts.shape[-1])
     if isinstance(mask, jax.core.Tracer):
       kept = jnp.asarray(self.counts) @ mask.astype(jnp.float32)
@@ -81,11 +86,11 @@ class SumOfProducts:
     return self.coefficient @ (kept + self.constant).prod(-1)
 
   def gradient(self, mask: Any) -> Any:
-    """See `Resource.gradient`."""
+    """Implements `Resource.gradient`."""
     return jax.jit(jax.grad(self.cost))(jnp.asarray(mask, jnp.float32))
 
   def with_one_more(self, mask: np.ndarray) -> np.ndarray:
-    """See `Resource.with_one_more`."""
+    """Implements `Resource.with_one_more`."""
     check_mask_shape(mask, self.counts.shape[-1])
     mask, (counts, kind_of) = np.asarray(mask, bool), self._kinds
     kept = counts @ np.bincount(kind_of, mask, counts.shape[-1]) + self.constant
@@ -94,9 +99,10 @@ class SumOfProducts:
 
   @functools.cached_property
   def _kinds(self) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct `counts` of one channel, float64 `[L, K, G]`, and whose are which, `[N]`.
+    """The G distinct columns of `counts`, float64 `[L, K, G]`, and each channel's column, `[N]`.
 
-    A thousand channels may differ in a dozen ways only, and to try each of them is to try a dozen.
+    Adding either of two channels with equal columns changes the cost equally. A thousand channels
+    may have only a dozen distinct columns, and then a dozen costs give those of all channels.
     """
     numbers: dict[bytes, int] = {}
     columns = np.moveaxis(self.counts, -1, 0)
@@ -108,33 +114,34 @@ class SumOfProducts:
 def sum_of_products(
   num_channels: int, terms: list[tuple[float, list[np.ndarray]]], unit: str
 ) -> SumOfProducts:
-  """The resource sum_l coefficient_l prod_k (elements kept on axis k of term l).
+  """Returns the resource sum_l coefficient_l prod_k (elements kept on axis k of term l).
 
   Args:
-    num_channels: N.
-    terms: of each term, its coefficient and the channel id of every element of each of its axes,
-      such as `Layer.outputs`; elements of id -1 are never removed.
-    unit: what is counted, in the plural.
+    num_channels: number of channels, N.
+    terms: for each term, its coefficient and a list with one array for each axis. The array holds
+      the channel id of every element of the axis, as `Layer.outputs` does, int64 `[size]`. An
+      element of id -1 is never removed.
+    unit: name of the counted unit, in the plural.
   """
   width = max((len(axes) for _, axes in terms), default=0)
   counts = np.zeros((len(terms), width, num_channels + 1), np.float32)
   constant = np.ones((len(terms), width))
   for index, (_, axes) in enumerate(terms):
     for k, ids in enumerate(axes):
-      np.add.at(counts[index, k], ids, 1.0)  # id -1 counts in the last column
+      np.add.at(counts[index, k], ids, 1.0)  # id -1 is counted in the last column
       constant[index, k] = counts[index, k, FROZEN]
   coefficient = np.array([value for value, _ in terms], np.float64)
   return SumOfProducts(coefficient, counts[..., :-1], constant, unit)
 
 
 def _macs(graph: ChannelGraph) -> Resource:
-  """Sum over layers of macs_per_pair * kept on every axis."""
+  """Sum over layers of macs_per_pair * product over axes of the number of kept elements."""
   terms = [(layer.macs_per_pair, list(layer.axes)) for layer in graph.layers]
   return sum_of_products(graph.num_channels, terms, "MACs")
 
 
 def _params(graph: ChannelGraph) -> Resource:
-  """Sum over leaves of the product of their kept axes."""
+  """Sum over parameter arrays of the product over axes of the number of kept elements."""
   terms = []
   for leaf in graph.leaves:
     if leaf.is_parameter:
@@ -150,7 +157,7 @@ def _activation_bytes(graph: ChannelGraph) -> Resource:
   return sum_of_products(graph.num_channels, terms, "bytes")
 
 
-# A new resource is one entry: {name: what the graph's network costs}.
+# A new resource needs one entry: {name: function from a graph to its network's `Resource`}.
 RESOURCES: dict[str, Callable[[ChannelGraph], Resource]] = {
   "macs": _macs,
   "params": _params,
@@ -159,37 +166,47 @@ RESOURCES: dict[str, Callable[[ChannelGraph], Resource]] = {
 
 
 def macs(graph: ChannelGraph, mask: Any) -> Any:
-  """Multiply-adds of one example under a mask `[num_channels]`, 1 = keep.
+  """Counts the multiply-adds of one example under a mask `[num_channels]`, 1 = keep.
 
-  One multiply-add is one MAC. Convolutions and dot products count, at every output position
-  with the whole kernel, padding included; normalisation, pooling and biases do not.
+  One multiply-add is one MAC. Convolutions and dot products are counted with the whole kernel at
+  every output position, including multiplications by padding. Normalisation, pooling and biases
+  are not counted.
 
   Returns:
-    Exact float64, or a float32 scalar where JAX traces the mask.
+    Exact float64, or a float32 scalar if JAX is tracing the mask.
 
   Raises:
-    InputError: where the mask has another shape.
+    InputError: the mask has another shape.
   """
   return _macs(graph).cost(mask)
 
 
 def params(graph: ChannelGraph, mask: Any) -> Any:
-  """Number of parameters under a mask `[num_channels]`, 1 = keep; no batch statistics.
+  """Counts the parameters under a mask `[num_channels]`, 1 = keep, without batch statistics.
 
-  Returns and raises as `macs` does.
+  Returns:
+    Exact float64, or a float32 scalar if JAX is tracing the mask.
+
+  Raises:
+    InputError: the mask has another shape.
   """
   return _params(graph).cost(mask)
 
 
 def activation_bytes(graph: ChannelGraph, mask: Any) -> Any:
-  """Bytes that the layers write for one example under a mask `[num_channels]`, 1 = keep.
+  """Counts the bytes that layers write for one example under a mask `[num_channels]`, 1 = keep.
 
-  The output of every convolution and dot product counts, in its own type, wherever `macs` counts
-  the layer: those inside operations that have no rule too, once for each iteration of a `scan`.
-  The results of element-wise operations, normalisation and pooling do not, nor does the input.
-  So it is what layers write in total, not what is in memory at once. A layer that `compact` leaves
-  out, because all of its inputs are removed, still counts.
+  The outputs of all convolutions and dot products that `macs` counts are added up, each in its own
+  dtype. This includes layers inside operations without a rule for channels, and a layer inside a
+  `scan` is counted once for each iteration. The network's input and the results of element-wise
+  operations, normalisation and pooling are not counted. The count is therefore the total that the
+  layers write, not the memory in use at one time. A layer that `compact` leaves out, because all
+  of its inputs are removed, is still counted.
 
-  Returns and raises as `macs` does.
+  Returns:
+    Exact float64, or a float32 scalar if JAX is tracing the mask.
+
+  Raises:
+    InputError: the mask has another shape.
   """
   return _activation_bytes(graph).cost(mask)

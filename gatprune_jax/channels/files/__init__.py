@@ -1,1 +1,1 @@
-"""Compact networks on disk."""
+"""Saves, loads and exports compact networks."""

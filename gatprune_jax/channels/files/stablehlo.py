@@ -1,4 +1,4 @@
-"""Networks as portable StableHLO, for compilers and runtimes other than JAX."""
+"""Exports networks as portable StableHLO, for compilers and runtimes other than JAX."""
 
 import os
 from typing import Any
@@ -13,20 +13,20 @@ from gatprune_jax.errors import InputError
 def export_stablehlo(
   path: str | os.PathLike, small: Compact, x: Any, batch: int | None = None
 ) -> None:
-  """Writes `x -> small.apply(small.variables, x)` as one StableHLO file, the weights in it.
+  """Writes `x -> small.apply(small.variables, x)` as one StableHLO file, weights included.
 
-  The file is a portable artifact: versioned bytecode with compatibility guarantees, that IREE, XLA
-  and the StableHLO tools read. With a dynamic batch it holds one call that only XLA knows, the
-  `shape_assertion` of the batch size; with a fixed one there is none.
+  The file is a portable artifact: versioned bytecode with compatibility guarantees, which IREE, XLA
+  and the StableHLO tools can read. With a dynamic batch, the program contains one call that only
+  XLA supports, the `shape_assertion` of the batch size. With a fixed batch, the program has none.
 
   Args:
-    path: the file to write, by custom named `*.mlirbc`; it must not exist yet.
+    path: the file to write, by convention named `*.mlirbc`; it must not exist yet.
     small: the network.
     x: an example input.
-    batch: the size of x's first axis in the exported program. None: dynamic.
+    batch: size of x's first axis in the exported program; None for a dynamic size.
 
   Raises:
-    InputError: where the path exists, or the batch is not a positive number.
+    InputError: if the path exists, or the batch is not a positive number.
   """
   if os.path.exists(path):
     raise InputError(f"{os.fspath(path)} exists: choose another path, or remove it first")
@@ -44,6 +44,9 @@ def export_stablehlo(
 
 
 def input_spec(x: Any, size: Any) -> Any:
-  """The input of a program for batches of a size, like x; in the types that JAX computes with."""
-  shapes = jax.eval_shape(lambda x: x, x)  # NumPy's float64 is float32 here, unless JAX keeps it
+  """Returns the shapes and dtypes of a program's input: those of x, with `size` examples.
+
+  The dtypes are those that JAX computes with.
+  """
+  shapes = jax.eval_shape(lambda x: x, x)  # float64 becomes float32, unless x64 is enabled
   return jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), shapes)

@@ -1,8 +1,8 @@
-"""Networks on disk that reload and run without the code of their model.
+"""Saves networks to disk so that they can be loaded and run without the code of their model.
 
-A saved network is a directory: `network.stablehlo` (the function, from `jax.export`, for CPU, GPU
-and TPU, with a symbolic batch size, differentiable once), `variables.npz` (the bytes of the leaves)
-and `manifest.json` (their paths, shapes and types).
+A saved network is a directory of three files. `network.stablehlo` holds the function, exported by
+`jax.export` for CPU, GPU and TPU with a symbolic batch size; it can be differentiated once.
+`variables.npz` holds the bytes of the leaves. `manifest.json` holds their paths, shapes and dtypes.
 """
 
 from collections.abc import Callable
@@ -31,9 +31,9 @@ class Loaded:
   """A network read back from disk.
 
   Attributes:
-    apply: `apply(variables, x)`, any batch size.
-    variables: in the tree that was saved, if it consists of dicts, lists and tuples; else a dict of
-      the leaves by path. PRNG keys are there as their data.
+    apply: `apply(variables, x)`, for any batch size.
+    variables: the variables in the saved tree if that tree consists of dicts, lists and tuples,
+      else a dict from leaf path to array. A PRNG key is stored as its key data.
   """
 
   apply: Callable[..., Any]
@@ -44,13 +44,13 @@ def save(path: str | os.PathLike, small: Compact, x: Any) -> None:
   """Writes a network so that `load` runs it without its model's code.
 
   Args:
-    path: a directory; it must not exist yet, and appears only once it is complete.
+    path: the directory to write; it must not exist yet, and appears only once it is complete.
     small: the network.
     x: an example input; its first axis becomes a symbolic batch size.
 
   Raises:
-    InputError: where the path exists, two variables have one path, or x or the outputs are in
-      containers of other kinds than dicts, lists and tuples.
+    InputError: if the path exists, two variables have the same path, or x or the outputs are in
+      containers other than dicts, lists and tuples.
   """
   path = os.fspath(path)
   if os.path.exists(path):
@@ -69,7 +69,7 @@ def save(path: str | os.PathLike, small: Compact, x: Any) -> None:
     ) from error
 
   leaves, names = jax.tree.leaves(variables), leaf_paths(variables)
-  # Under the name "npz" knows no bfloat16, so every leaf is stored as its bytes.
+  # The npz format has no bfloat16, so every leaf is stored as its raw bytes.
   arrays = [np.frombuffer(np.asarray(leaf).tobytes(), np.uint8) for leaf in leaves]
   manifest = {
     "format": _FORMAT,
@@ -95,10 +95,11 @@ def save(path: str | os.PathLike, small: Compact, x: Any) -> None:
 
 
 def load(path: str | os.PathLike) -> Loaded:
-  """Reads what `save` wrote.
+  """Reads a network that `save` wrote.
 
   Raises:
-    InputError: where the path is not a complete saved network of this format, or needs 64 bits.
+    InputError: if the path is not a complete saved network of this format, or its variables need
+      64-bit dtypes that JAX does not keep.
   """
   path = os.fspath(path)
   manifest = _parsed(path, "manifest.json", lambda file: dict(json.load(file)))
@@ -120,11 +121,11 @@ def load(path: str | os.PathLike) -> Loaded:
 
 
 def _parsed(path: str, name: str, parse: Callable[[BinaryIO], Any]) -> Any:
-  """What `parse` makes of one file of a saved network."""
+  """Returns what `parse` returns for one file of a saved network."""
   try:
     with open(os.path.join(path, name), "rb") as file:
       return parse(file)
-  except Exception as error:  # zip, JSON and FlatBuffers each fail in ways of their own
+  except Exception as error:  # zip, JSON and FlatBuffers raise different exceptions
     raise InputError(
       f"{path} is not a saved network: {name} cannot be read ({type(error).__name__}: {error}); "
       "choose a directory that save wrote, with all of its files whole"
@@ -132,7 +133,7 @@ def _parsed(path: str, name: str, parse: Callable[[BinaryIO], Any]) -> Any:
 
 
 def _leaves(file: BinaryIO, specs: list[dict[str, Any]]) -> list[jax.Array]:
-  """The variables of the manifest, from their bytes."""
+  """Returns the variables in the manifest's order, decoded from their bytes."""
   with np.load(file) as stored:
     return [
       jnp.asarray(np.frombuffer(stored[f"arr_{i}"], jnp.dtype(v["dtype"])).reshape(v["shape"]))
@@ -141,7 +142,11 @@ def _leaves(file: BinaryIO, specs: list[dict[str, Any]]) -> list[jax.Array]:
 
 
 def _as_plain(variables: Any) -> tuple[Any, Callable[[Any], Any]]:
-  """Variables in containers that a file can name, as in `Loaded`, and what undoes it."""
+  """Converts variables to the containers described in `Loaded`.
+
+  Returns:
+    The converted variables, and a function that converts them back.
+  """
   leaves, treedef = jax.tree.flatten(variables)
   keys = {i: jax.random.key_impl(leaf) for i, leaf in enumerate(leaves) if _is_key(leaf)}
   data = [jax.random.key_data(leaf) if i in keys else leaf for i, leaf in enumerate(leaves)]
@@ -167,7 +172,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _is_plain(treedef: Any) -> bool:
-  """Whether a tree consists of dicts, lists, tuples and None."""
+  """Returns whether a tree consists of dicts, lists, tuples and None."""
   node = treedef.node_data()
   known = node is None or node[0] in (dict, list, tuple, type(None))
   return known and all(map(_is_plain, treedef.children()))

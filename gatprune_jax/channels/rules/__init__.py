@@ -1,1 +1,1 @@
-"""How channel labels pass through each operation of a jaxpr."""
+"""Rules for how channel labels pass through each operation of a jaxpr."""

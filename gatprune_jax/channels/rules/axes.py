@@ -1,7 +1,8 @@
-"""Labelled axes: what every rule is written in.
+"""Labels of array axes, the data that every rule takes and returns.
 
-Every axis of every array is either unlabelled (`None`: batch, space) or carries one integer label
-per element. Where a reshape splits an axis of channels, the new axes carry the labels together.
+Every axis of every array is either unlabelled (`None`, for batch and space) or carries one integer
+label for each element. If a reshape splits an axis of channels, the new axes carry the labels
+jointly (`JointAxis`).
 """
 
 from collections.abc import Callable
@@ -14,15 +15,30 @@ from gatprune_jax.channels.rules.classes import LabelClasses
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class JointAxis:
-  """One of several axes whose elements are labelled together.
+  """One of several axes whose elements are labelled jointly.
 
-  Element (i, j, ...) along the axes that are parts of the same labels has label
-  `labels[i, j, ...]`. What is kept is then no box, so arrays hold these axes at their dense size
-  (a removed element holds any value) until a reshape joins them again.
+  Element (i, j, ...) along the axes that share `labels` has the label `labels[i, j, ...]`. The kept
+  elements may not form a rectangle, so arrays hold joint axes at their dense size until a reshape
+  merges the axes again. Until then, a removed element holds an arbitrary value.
+
+  Example: an axis of 6 elements has the labels [0, 1, 2, 3, 4, 5].
+
+    reshape (6,) to (2, 3):  labels = [[0, 1, 2],    axis of size 2: JointAxis(labels, dim=0)
+                                       [3, 4, 5]]    axis of size 3: JointAxis(labels, dim=1)
+    reshape (2, 3) to (6,):  one plain axis again, with labels [0, 1, 2, 3, 4, 5]
+
+  If labels 0, 1 and 5 are kept, the elements (0, 0), (0, 1) and (1, 2) remain, and no smaller
+  rectangle holds exactly these three elements. So the first reshape runs at the dense sizes, and
+  the result of the second reshape is cut to 3 elements. A transpose to (3, 2) between the two
+  reshapes swaps the two axes, and the second reshape then gives the labels [0, 3, 1, 4, 2, 5], as
+  in a channel shuffle. Before an operation that cannot carry joint labels, `couple` replaces the
+  joint labels of the two axes: the axis of size 3 gets the plain labels [0, 1, 2], the axis of size
+  2 becomes unlabelled, and the label pairs (0, 3), (1, 4) and (2, 5) are unified.
 
   Attributes:
-    labels: int64, one dimension per part; the same array object in all of them.
-    dim: which dimension of `labels` this axis is.
+    labels: int64 array with one dimension for each axis that shares the labels; all of these axes
+      hold the same array object.
+    dim: the dimension of `labels` that belongs to this axis.
   """
 
   labels: np.ndarray
@@ -33,14 +49,23 @@ Axis = np.ndarray | JointAxis | None  # int64 [size] labels, a part of joint lab
 Axes = tuple[Axis, ...]  # one entry per axis of an array
 Kept = Callable[[np.ndarray], np.ndarray]  # labels [size] -> bool [size]
 
-# Axes of a kernel that slide over space. Frozen, but nothing a user would want reported.
+# Reasons for freezing an axis, shared by several rules. WINDOW is for the spatial axes of a kernel
+# and for the input axis of a depthwise kernel; the report of frozen axes leaves WINDOW out because
+# no user expects to prune such an axis. ALONE is for a single selected element, which no other
+# element could replace.
 WINDOW = "window of a kernel"
-ALONE = "selected alone"  # one element of an axis, so that nothing could take its place
+ALONE = "selected alone"
 UNLABELLED = "contracted with what has no channels: the input, space, or a result without a rule"
 
 
 def freeze_axes(classes: LabelClasses, axes: Axes, reason: str) -> None:
-  """Freezes every labelled axis of an array."""
+  """Freezes every labelled axis of an array.
+
+  Args:
+    classes: the label classes, in which the labels are frozen.
+    axes: the axes of one array.
+    reason: the text that is reported for the frozen labels.
+  """
   for labels in axes:
     if isinstance(labels, JointAxis):
       labels = labels.labels.ravel()
@@ -49,7 +74,17 @@ def freeze_axes(classes: LabelClasses, axes: Axes, reason: str) -> None:
 
 
 def merge(classes: LabelClasses, first: Axis, second: Axis, reason: str) -> Axis:
-  """Unifies two axes of equal size; a labelled one that meets an unlabelled one is frozen."""
+  """Unifies the labels of two axes of equal size, or freezes labels that only one axis has.
+
+  Args:
+    classes: the label classes, in which the labels are unified or frozen.
+    first: an axis of plain labels `[size]`, or None.
+    second: an axis of plain labels of the same size, or None.
+    reason: the text that is reported if the labels are frozen.
+
+  Returns:
+    The labels of the first axis if both axes are labelled, else None.
+  """
   if first is not None and second is not None:
     classes.unify(first, second)
     return first
@@ -60,14 +95,15 @@ def merge(classes: LabelClasses, first: Axis, second: Axis, reason: str) -> Axis
 
 
 def has_parts(axes: Axes) -> bool:
-  """Whether some axes of an array are labelled together."""
+  """Returns whether some axes of an array have joint labels."""
   return any(isinstance(labels, JointAxis) for labels in axes)
 
 
 def couple(classes: LabelClasses, axes: Axes) -> Axes:
-  """Gives up joint labels: the longest of their axes keeps one label per element.
+  """Replaces joint labels by plain labels on the longest of the joint axes.
 
-  Its element j then stands for the elements (i, j) of all i, which are unified.
+  Element j of the longest axis then stands for the elements (i, j) for all i, whose labels are
+  unified. The other joint axes become unlabelled.
   """
   out = list(axes)
   joints = {id(a.labels): a.labels for a in axes if isinstance(a, JointAxis)}
@@ -83,7 +119,11 @@ def couple(classes: LabelClasses, axes: Axes) -> Axes:
 
 
 def distribute(labels: np.ndarray) -> list[Axis]:
-  """The axes of an array of labels `[...]`; those along which labels repeat are left unlabelled."""
+  """Returns the axes of an array whose elements have the given labels `[...]`.
+
+  An axis along which the labels only repeat is unlabelled. A single remaining axis has plain
+  labels; several remaining axes have joint labels.
+  """
   out: list[Axis] = [None] * labels.ndim
   dims = list(range(labels.ndim))
   for dim in range(labels.ndim):
@@ -98,12 +138,18 @@ def distribute(labels: np.ndarray) -> list[Axis]:
 
 
 def unlabelled(eqn) -> list[Axes]:
-  """The results of an equation that carries no labels."""
+  """Returns unlabelled axes for all results of an equation."""
   return [(None,) * len(out.aval.shape) for out in eqn.outvars]
 
 
 def resized(shape: tuple, axes: Axes, kept: Kept) -> tuple:
-  """The shape of an array once the channels that are not kept are gone."""
+  """Returns the shape of an array after the elements that are not kept have been removed.
+
+  Args:
+    shape: the dense shape, or any sizes with one entry for each axis.
+    axes: the axes of the array; none has joint labels.
+    kept: maps labels `[size]` to bool `[size]`, true for an element that remains.
+  """
   return tuple(
     size if labels is None else int(kept(labels).sum())
     for size, labels in zip(shape, axes, strict=True)

@@ -1,4 +1,4 @@
-"""Equivalence classes of channel labels: a union-find in which a class can be frozen."""
+"""Equivalence classes of channel labels, as a union-find in which a class can be frozen."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ import numpy as np
 class LabelClasses:
   """Union-find over integer labels, vectorised over arrays of labels.
 
-  Two labels are in one class when they must be removed together. A class can be frozen, with
-  the first reason kept: its members must never be removed.
+  Two labels are in one class when they must be removed together. The labels of a frozen class must
+  never be removed; the class stores the first reason that was given for freezing it.
   """
 
   def __init__(self):
@@ -49,7 +49,8 @@ class LabelClasses:
       differ = a != b
       if not differ.any():
         break
-      # A root that meets several others gets the lowest; the next round merges the rest.
+      # One round attaches a root only to the lowest of the roots it is paired with. The next round
+      # merges the other pairs.
       dropped.append(np.maximum(a, b)[differ])
       np.minimum.at(self._parent, dropped[-1], np.minimum(a, b)[differ])
     for root in np.unique(np.concatenate(dropped)).tolist():
@@ -57,12 +58,12 @@ class LabelClasses:
         self._reasons.setdefault(self._root(root), self._reasons.pop(root))
 
   def freeze(self, labels: np.ndarray, reason: str) -> None:
-    """Forbids the removal of these labels' classes; an earlier reason stays."""
+    """Marks the classes of these labels as never removable; an earlier reason stays."""
     for root in np.unique(self.find(labels)):
       self._reasons.setdefault(int(root), reason)
 
   def reason(self, label: int) -> str | None:
-    """Why the label's class is frozen, or None where it is not."""
+    """Returns why the label's class is frozen, or None if the class is not frozen."""
     return self._reasons.get(self._root(label))
 
   def _root(self, label: int) -> int:

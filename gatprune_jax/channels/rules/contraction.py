@@ -1,4 +1,9 @@
-"""Rules of convolutions and dot products, the layers of a network; see `rules`."""
+"""Rules for convolutions and dot products, the layers of a network.
+
+The functions `conv` and `dot` return the labelled axes of a layer's result, given those of its
+operands, and merge or freeze label classes. `conv_params` returns a convolution's parameters for
+the channels that remain. `Contraction` says where the channels of a layer are.
+"""
 
 from typing import NamedTuple
 
@@ -9,11 +14,18 @@ from gatprune_jax.channels.rules.classes import LabelClasses
 
 
 class Contraction(NamedTuple):
-  """Where the channels of a convolution or dot product are.
+  """The axes of a convolution or dot product that hold channels.
 
-  `axis` (of operand `operand`) is contracted, or, where groups come and go whole, passed through;
-  `kernel_in` and `kernel_out` are axes of the operand `kernel`, which holds the weights;
-  `out` is the result's axis of output channels. None where there is no such axis.
+  Attributes:
+    operand: index of the operand that holds the layer's input, 0 or 1.
+    axis: the input's axis of channels, or None. The layer sums over this axis, unless `by_group`
+      is true.
+    kernel: index of the operand that is treated as the weights, 0 or 1.
+    kernel_in: the kernel's axis of input channels, or None.
+    kernel_out: the kernel's axis of output channels, or None.
+    out: the result's axis of output channels, or None.
+    by_group: whether a grouped convolution loses whole groups, as a depthwise one does. The layer
+      then passes its channels through instead of summing over all of them.
   """
 
   operand: int
@@ -26,10 +38,11 @@ class Contraction(NamedTuple):
 
 
 def goes_by_group(eqn) -> bool:
-  """How a grouped convolution is cut, of two ways that leave groups of equal size.
+  """Returns whether a grouped convolution loses whole groups.
 
-  True: whole groups, each with its input and output channels, as in a depthwise convolution.
-  False: the same channels in every group. The way with more decisions is taken.
+  Two ways of cutting leave groups of equal size. True: whole groups are removed, each with its
+  input and output channels, as in a depthwise convolution. False: the same channels are removed
+  from every group. The way that leaves more channels to decide on separately is chosen.
   """
   groups = eqn.params["feature_group_count"]
   dims = eqn.params["dimension_numbers"]
@@ -39,7 +52,7 @@ def goes_by_group(eqn) -> bool:
 
 
 def conv_contraction(eqn) -> Contraction:
-  """Reads a convolution's axes off its dimension numbers."""
+  """Returns the channel axes of a convolution, from its dimension numbers."""
   dims = eqn.params["dimension_numbers"]
   by_group = goes_by_group(eqn)
   return Contraction(
@@ -54,11 +67,21 @@ def conv_contraction(eqn) -> Contraction:
 
 
 def dot_contraction(eqn, inputs: list[Axes], is_weight: tuple[bool, bool]) -> Contraction:
-  """The weights are the operand made of variables only; where neither or both are, the right."""
+  """Returns the channel axes of a dot product.
+
+  The kernel is the operand that is computed from weights alone. If neither or both operands are,
+  the right operand is the kernel.
+
+  Args:
+    eqn: the equation of the dot product.
+    inputs: the labelled axes of both operands.
+    is_weight: for each operand, whether it is computed from variables and constants alone.
+  """
   contract, batch = eqn.params["dimension_numbers"]
   kernel = 0 if is_weight == (True, False) else 1
   other = 1 - kernel
-  # An einsum may contract space together with channels: the pair with labels on both sides.
+  # An einsum may contract space together with channels. Only a pair of contracted axes that are
+  # labelled in both operands holds channels.
   pairs = [
     (a, b)
     for a, b in zip(contract[other], contract[kernel], strict=True)
@@ -86,9 +109,11 @@ def dot_contraction(eqn, inputs: list[Axes], is_weight: tuple[bool, bool]) -> Co
 
 
 def _carried_side(eqn, inputs: list[Axes]) -> int | None:
-  """The operand whose channels a dot product over space (a resized image, say) carries along.
+  """Returns the index of the operand whose channels a dot product over space carries along.
 
-  Its contracted axes are unlabelled, those of the other, which holds weights, are not.
+  An example is the resizing of an image by a product with a matrix of weights. The contracted axes
+  are unlabelled in the image and labelled in the matrix. For any other dot product the result is
+  None.
   """
   contract, batch = eqn.params["dimension_numbers"]
   labelled = [any(inputs[side][k] is not None for k in contract[side]) for side in (0, 1)]
@@ -100,7 +125,7 @@ def _carried_side(eqn, inputs: list[Axes]) -> int | None:
 
 
 def conv(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Unifies the input's channels with the kernel's; groups stay equal in size."""
+  """Unifies the input's channels with the kernel's and keeps all groups equal in size."""
   lhs, rhs = inputs
   dims, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
   features, kernel_in, kernel_out = (
@@ -134,7 +159,7 @@ def conv(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def _groups_as_one(classes: LabelClasses, labels: Axis, groups: int) -> Axis:
-  """Unifies the labels of each group; returns one for each, int64 `[groups]`."""
+  """Unifies the labels within each group and returns one label per group, int64 `[groups]`."""
   if labels is None:
     return None
   columns = labels.reshape(groups, -1).T
@@ -144,7 +169,7 @@ def _groups_as_one(classes: LabelClasses, labels: Axis, groups: int) -> Axis:
 
 
 def conv_params(eqn, inputs, outputs, kept):
-  """Where groups come and go whole, there are as many as are left."""
+  """Returns the parameters with the number of groups that remain, if whole groups are removed."""
   groups = eqn.params["feature_group_count"]
   features = inputs[0][eqn.params["dimension_numbers"].lhs_spec[1]]
   if features is None or not goes_by_group(eqn):
@@ -154,13 +179,13 @@ def conv_params(eqn, inputs, outputs, kept):
 
 
 def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Unifies contracted axes and batch axes; the free ones pass through."""
+  """Unifies contracted axes and batch axes; all other axes keep their labels."""
   contract, batch = eqn.params["dimension_numbers"]
   pairs = list(zip(*contract, strict=True))
   labelled = [(a, b) for a, b in pairs if inputs[0][a] is not None and inputs[1][b] is not None]
   for a, b in pairs:
     merge(classes, inputs[0][a], inputs[1][b], UNLABELLED)
-  if len(labelled) > 1:  # a mask on one of the axes would not remove the other
+  if len(labelled) > 1:  # only one axis is masked, and that would not remove the other channels
     for a, _ in labelled:
       classes.freeze(inputs[0][a], "dot product over several channel axes at once")
   out = [

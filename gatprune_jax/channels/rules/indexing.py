@@ -1,4 +1,10 @@
-"""Rules of operations that select elements of an axis; see `rules`."""
+"""Rules for operations that select elements of an axis.
+
+Each primitive has up to two functions here. `name(classes, eqn, inputs)` returns the labelled axes
+of the results, given those of the operands, and merges or freezes label classes. `name_params(eqn,
+inputs, outputs, kept)` returns the equation's parameters for the channels that remain, or None if
+the equation must be evaluated at its dense shapes. `rules.table` lists both for every primitive.
+"""
 
 import numpy as np
 
@@ -14,7 +20,7 @@ from gatprune_jax.channels.rules.classes import LabelClasses
 
 
 def slice_(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Selects the labels that it selects the elements of."""
+  """Selects labels at the positions at which the slice selects elements."""
   p = eqn.params
   strides = p["strides"] or (1,) * len(inputs[0])
   return [
@@ -28,7 +34,10 @@ def slice_(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def slice_params(eqn, inputs, outputs, kept):
-  """Where a run begins and ends among the kept channels; None, at dense shapes, if strided."""
+  """Returns where the slice begins and ends among the kept channels.
+
+  Returns None, so that the slice runs at dense shapes, if it has a stride on a labelled axis.
+  """
   start, limit = list(eqn.params["start_indices"]), list(eqn.params["limit_indices"])
   for axis, labels in enumerate(outputs[0]):
     if labels is not None:
@@ -40,7 +49,7 @@ def slice_params(eqn, inputs, outputs, kept):
 
 
 def split(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Consecutive runs of an axis."""
+  """Splits the labels of an axis into the same consecutive runs as the elements."""
   axis, ends = eqn.params["axis"], np.cumsum(eqn.params["sizes"])
   labels = inputs[0][axis]
   runs = [None] * len(ends) if labels is None else np.split(labels, ends[:-1])
@@ -48,7 +57,7 @@ def split(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def split_params(eqn, inputs, outputs, kept):
-  """The sizes of the runs."""
+  """Returns the number of kept elements of each run."""
   axis, sizes = eqn.params["axis"], eqn.params["sizes"]
   left = [
     size if axes[axis] is None else int(kept(axes[axis]).sum())
@@ -58,7 +67,7 @@ def split_params(eqn, inputs, outputs, kept):
 
 
 def rev(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Reverses the labels with the elements."""
+  """Reverses the labels together with the elements."""
   reversed_ = eqn.params["dimensions"]
   return [
     tuple(
@@ -69,7 +78,10 @@ def rev(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def dynamic_slice(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """A window at a computed place: axes that are taken whole stay labelled."""
+  """Keeps the labels of axes that are taken whole and freezes the axes that are cut.
+
+  The position of a dynamic slice is known only at run time, so the selected labels are unknown.
+  """
   sizes, shape = eqn.params["slice_sizes"], eqn.invars[0].aval.shape
   cut = tuple(
     labels if size != full else None
@@ -80,16 +92,22 @@ def dynamic_slice(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def dynamic_slice_params(eqn, inputs, outputs, kept):
-  """Whole axes are taken at their new size."""
+  """Returns the slice sizes with the new size of every axis that is taken whole."""
   return {**eqn.params, "slice_sizes": resized(eqn.params["slice_sizes"], outputs[0], kept)}
 
 
 def gather(
   classes: LabelClasses, eqn, inputs: list[Axes], indices: np.ndarray | None
 ) -> list[Axes]:
-  """Selects the labels that it selects the elements of, where the indices are known.
+  """Selects labels at the indices if they are known, and freezes the labels otherwise.
 
-  Indexing with a symbolic batch size is a gather, whatever it is without.
+  If the batch size is symbolic, JAX turns even plain indexing such as `x[:, :3]` into a gather.
+
+  Args:
+    classes: the label classes, which are merged or frozen.
+    eqn: the equation of the gather.
+    inputs: the labelled axes of the operand and of the indices.
+    indices: the value of the indices, or None if it is not known before the program runs.
   """
   dims, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
   shape = eqn.invars[0].aval.shape
@@ -99,7 +117,8 @@ def gather(
     for k in range(len(shape))
     if k not in dims.collapsed_slice_dims and k not in dims.operand_batching_dims
   ]
-  indexed = [k for k in range(len(out)) if k not in dims.offset_dims]  # by the indices' own axes
+  # The result's axes that come from the axes of the array of indices.
+  indexed = [k for k in range(len(out)) if k not in dims.offset_dims]
   freeze_axes(classes, inputs[1], "used as indices of `gather`")
   for k, labels in enumerate(inputs[0]):
     if labels is None:
@@ -111,7 +130,7 @@ def gather(
     if indices is not None and k in dims.start_index_map:
       starts = indices[..., dims.start_index_map.index(k)]
       if (starts < 0).any() or (starts > shape[k] - sizes[k]).any():
-        starts = None  # clipped, or filled with what is no channel
+        starts = None  # such indices are clipped, or give a fill value that is no channel
     if starts is None or k in dims.operand_batching_dims:
       classes.freeze(labels, "selected by `gather`")
     elif k in sliced and (starts == starts.flat[0]).all():
@@ -130,9 +149,14 @@ def gather(
 
 
 def gather_params(eqn, inputs, outputs, kept):
-  """Whole axes are taken at their new size; None, at dense shapes, where elements are selected."""
+  """Returns the slice sizes with the new size of every axis that is taken whole.
+
+  Returns None, so that the gather runs at dense shapes, if it selects elements of an axis that has
+  lost some.
+  """
   shape, sizes = eqn.invars[0].aval.shape, list(eqn.params["slice_sizes"])
-  collapsed = eqn.params["dimension_numbers"].collapsed_slice_dims  # of one element, to be there
+  # A collapsed axis is read at one element, so its slice size must stay 1.
+  collapsed = eqn.params["dimension_numbers"].collapsed_slice_dims
   for k, labels in enumerate(inputs[0]):
     if labels is not None and sizes[k] == shape[k] and k not in collapsed:
       sizes[k] = int(kept(labels).sum())

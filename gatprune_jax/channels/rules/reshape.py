@@ -1,4 +1,10 @@
-"""Reshapes: labels through flattening, splitting and joining of axes; see `rules`."""
+"""Rules for reshapes, which carry labels through flattened, split and merged axes.
+
+`reshape(classes, eqn, inputs)` returns the labelled axes of the result, given those of the operand,
+and merges or freezes label classes. `reshape_params(eqn, inputs, outputs, kept)` returns the
+equation's parameters for the channels that remain, or None if the reshape must be evaluated at its
+dense shapes. `axes.JointAxis` shows an example of a split and a merge.
+"""
 
 import math
 
@@ -39,7 +45,7 @@ def _reshape_blocks(old: tuple, new: tuple) -> list[tuple[list[int], list[int]]]
       ):
         grow_left = sizes < other
       else:
-        grow_left = len(left) <= len(right)  # symbolic sizes do not compare
+        grow_left = len(left) <= len(right)  # symbolic sizes cannot be compared
       if grow_left and i < len(old):
         left.append(i)
         i += 1
@@ -53,7 +59,7 @@ def _reshape_blocks(old: tuple, new: tuple) -> list[tuple[list[int], list[int]]]
 
 
 def reshape(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Carries labels through insertions of 1, flattens with space, splits and joins of channels."""
+  """Carries labels through axes of size 1, flattening with space, and split or merged channels."""
   (axes, old), new = (inputs[0], eqn.invars[0].aval.shape), eqn.params["new_sizes"]
   blocks = None if eqn.params["dimensions"] is not None else _reshape_blocks(old, new)
   if blocks is None:
@@ -77,7 +83,7 @@ def reshape(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def _joined(block: list[Axis]) -> bool:
-  """Whether a block of axes holds joint labels whole or not at all."""
+  """Returns whether a block of axes has no joint labels or all axes of one joint labelling."""
   parts = [axis for axis in block if isinstance(axis, JointAxis)]
   return not parts or (
     all(axis.labels is parts[0].labels for axis in parts) and len(parts) == parts[0].labels.ndim
@@ -85,9 +91,9 @@ def _joined(block: list[Axis]) -> bool:
 
 
 def _labels_of_block(block: list[Axis], sizes: list) -> np.ndarray | None:
-  """One label per element of a run of axes, int64 `[*sizes]`; empty where none is labelled.
+  """Returns one label per element of a run of axes, int64 `[*sizes]`; empty if none is labelled.
 
-  None where an element would have two labels, or a size is not a number.
+  Returns None if an element would have two labels, or if a size is symbolic.
   """
   labelled = [k for k, axis in enumerate(block) if axis is not None]
   if not labelled:
@@ -102,7 +108,7 @@ def _labels_of_block(block: list[Axis], sizes: list) -> np.ndarray | None:
 
 
 def reshape_params(eqn, inputs, outputs, kept):
-  """The new shape; None, at dense shapes, where elements are labelled together."""
+  """Returns the parameters with the new shape; None, for dense shapes, if labels are joint."""
   if has_parts(inputs[0]) or has_parts(outputs[0]):
     return None
   return {**eqn.params, "new_sizes": resized(eqn.params["new_sizes"], outputs[0], kept)}

@@ -1,4 +1,10 @@
-"""Rules of operations that make, move or repeat whole axes; see `rules`."""
+"""Rules for operations that make, move or repeat whole axes.
+
+Each primitive has up to two functions here. `name(classes, eqn, inputs)` returns the labelled axes
+of the results, given those of the operands, and merges or freezes label classes. `name_params(eqn,
+inputs, outputs, kept)` returns the equation's parameters for the channels that remain, or None if
+the equation must be evaluated at its dense shapes. `rules.table` lists both for every primitive.
+"""
 
 import numpy as np
 
@@ -7,7 +13,10 @@ from gatprune_jax.channels.rules.classes import LabelClasses
 
 
 def broadcast_in_dim(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """A new axis has fresh labels: what it meets later decides which elements it keeps."""
+  """Gives every new axis fresh labels, and freezes an axis of size 1 that grows.
+
+  A later operation may unify the fresh labels with channels, which decides which elements remain.
+  """
   shape = eqn.params["shape"]
   source = dict(zip(eqn.params["broadcast_dimensions"], range(len(inputs[0])), strict=True))
   operand_shape = eqn.invars[0].aval.shape
@@ -24,24 +33,27 @@ def broadcast_in_dim(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axe
 
 
 def broadcast_in_dim_params(eqn, inputs, outputs, kept):
-  """The new shape."""
+  """Returns the parameters with the new shape."""
   return {**eqn.params, "shape": resized(eqn.params["shape"], outputs[0], kept)}
 
 
 def transpose(classes, eqn, inputs):
-  """Permutes the axes."""
+  """Permutes the labelled axes."""
   return [tuple(inputs[0][k] for k in eqn.params["permutation"])]
 
 
 def squeeze(classes, eqn, inputs):
-  """Drops axes of one element, which must then always be there."""
+  """Drops axes of size 1 and freezes their labels, because the only element must stay."""
   dropped = eqn.params["dimensions"]
   freeze_axes(classes, tuple(inputs[0][k] for k in dropped), ALONE)
   return [tuple(labels for k, labels in enumerate(inputs[0]) if k not in dropped)]
 
 
 def pad(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Filler elements are channels too: they have fresh labels until something meets them."""
+  """Gives the padding elements fresh labels, which a later operation may unify with channels.
+
+  A labelled axis that is cropped, or dilated between its elements, is frozen.
+  """
   out = []
   for labels, (low, high, interior) in zip(inputs[0], eqn.params["padding_config"], strict=True):
     if labels is None or (low == 0 and high == 0 and interior == 0):
@@ -55,7 +67,7 @@ def pad(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def pad_params(eqn, inputs, outputs, kept):
-  """The filler that is left on each side."""
+  """Returns the parameters with the number of padding elements that remain on each side."""
   config = []
   for labels, (low, high, interior) in zip(outputs[0], eqn.params["padding_config"], strict=True):
     if labels is not None and (low or high):
@@ -66,7 +78,10 @@ def pad_params(eqn, inputs, outputs, kept):
 
 
 def source(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Values made from a shape alone have fresh labels: what they meet decides which are kept."""
+  """Gives fresh labels to values that are made from a shape alone, such as random bits.
+
+  A later operation may unify the fresh labels with channels, which decides which elements remain.
+  """
   return [
     tuple(classes.fresh(n) if isinstance(n, int) else None for n in out.aval.shape)
     for out in eqn.outvars
@@ -74,12 +89,12 @@ def source(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def source_params(eqn, inputs, outputs, kept):
-  """None: the same values are made as in the dense network, and cut."""
+  """Returns None, so that the values are made as in the dense network and cut afterwards."""
   return None
 
 
 def concatenate(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Puts labels one after the other; other axes are unified."""
+  """Concatenates the labels along one axis and unifies those of all other axes."""
   along = eqn.params["dimension"]
   out = []
   for axis in range(len(inputs[0])):
@@ -91,10 +106,10 @@ def concatenate(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
       out.append(merged)
     elif all(labels is None for labels in parts):
       out.append(None)
-    elif not all(isinstance(var.aval.shape[axis], int) for var in eqn.invars):  # a symbolic batch
+    elif not all(isinstance(var.aval.shape[axis], int) for var in eqn.invars):  # symbolic sizes
       freeze_axes(classes, tuple(parts), "`concatenate` along the batch")
       out.append(None)
-    else:  # an unlabelled part (an input image, say) keeps all of its elements
+    else:  # an unlabelled part, such as an input image, keeps all of its elements
       filled = []
       for var, labels in zip(eqn.invars, parts, strict=True):
         if labels is None:

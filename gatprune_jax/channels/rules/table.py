@@ -1,15 +1,16 @@
-"""How each JAX primitive carries channel labels: the table that a new primitive is added to.
+"""The table of rules for how each JAX primitive carries channel labels.
 
-A rule has two halves:
+To support a new primitive, add its rule to `RULES`. A rule has two halves:
 
 * `propagate(classes, eqn, inputs) -> outputs` maps the operands' axes to the results' axes and
-  merges or freezes label classes on the way;
-* `params(eqn, inputs, outputs, kept) -> dict | None` gives the equation's parameters once channels
-  are gone, where `kept(labels)` is a bool array that says which elements of an axis remain. None:
-  the equation is evaluated at its dense shapes and its results are cut.
+  merges or freezes label classes.
+* `params(eqn, inputs, outputs, kept) -> dict | None` returns the equation's parameters after
+  channels have been removed, where `kept(labels)` is a bool array that says which elements of an
+  axis remain. If it returns None, the equation is evaluated at its dense shapes and the results are
+  cut.
 
-A primitive without a rule freezes every label that reaches it: an unknown operation makes a
-network less prunable, never wrong.
+A primitive without a rule freezes every label that reaches it. So an unknown operation leaves fewer
+removable channels in a network, but never makes a pruned network wrong.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,28 +23,29 @@ from gatprune_jax.channels.rules.classes import LabelClasses
 
 
 def unchanged(eqn, inputs, outputs, kept):
-  """The parameters of most equations, whatever is kept."""
+  """Returns the parameters as they are, for equations whose parameters do not depend on sizes."""
   return eqn.params
 
 
 class Rule(NamedTuple):
-  """The two halves of a primitive's rule; see the module's docstring."""
+  """The two halves of a primitive's rule, which the module's docstring describes."""
 
   propagate: Callable[..., list[Axes]]
   params: Callable[[Any, list[Axes], list[Axes], Kept], dict | None] = unchanged
-  # An operand whose value, None where it is not known before running, `propagate` takes as well.
+  # Index of an operand whose value is the fourth argument of `propagate`; the value is None if it
+  # is not known before the program runs.
   value_of: int | None = None
 
 
 def freeze_everything(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """The rule of a primitive without a rule."""
+  """Freezes all labels of the operands, because the primitive has no rule."""
   for axes in inputs:
     freeze_axes(classes, axes, f"used by `{eqn.primitive.name}`, which has no rule for channels")
   return unlabelled(eqn)
 
 
 def _elementwise(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Axis by axis: operands of the full size are unified, size-1 operands are broadcast."""
+  """Unifies, axis by axis, operands of the full size; freezes size-1 axes that are broadcast."""
   shape = eqn.outvars[0].aval.shape
   name = eqn.primitive.name
   operands = [
@@ -54,7 +56,7 @@ def _elementwise(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
     merged, started = None, False
     for operand_shape, axes in operands:
       labels = axes[axis]
-      if operand_shape[axis] != size:  # size 1: one element meets all of the others
+      if operand_shape[axis] != size:  # size 1: the element is broadcast to all others
         if labels is not None:
           classes.freeze(labels, f"broadcast by `{name}` over a whole axis")
       elif started:
@@ -66,7 +68,7 @@ def _elementwise(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def _reduce(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Statistics over channels change when a channel goes, so they freeze the axis."""
+  """Freezes the reduced axes, because removing a channel would change statistics over channels."""
   return [_without_axes(classes, eqn, inputs[0], eqn.params["axes"])]
 
 
@@ -78,16 +80,18 @@ def _without_axes(classes: LabelClasses, eqn, axes: Axes, reduced: Sequence[int]
 
 
 def _collective(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Element by element over a named axis of devices or of a `vmap` around the traced function.
+  """Drops and freezes the reduced axes that a collective operation gives by number.
 
-  The axis of a `vmap` inside it is one of the operands', given by its number, and is reduced.
+  A named axis, of devices or of a `vmap` around the traced function, is no axis of the operands, so
+  the operation is element-wise for channels. The axis of a `vmap` inside the traced function is an
+  axis of the operands, is given by its number, and is reduced.
   """
   reduced = [axis for axis in eqn.params["axes"] if isinstance(axis, int)]
   return [_without_axes(classes, eqn, axes, reduced) for axes in inputs]
 
 
 def _reduce_window(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """An axis keeps its labels where each of its elements is a window of its own."""
+  """Keeps the labels of an axis if each element is its own window; freezes all other axes."""
   names = ("window_dimensions", "window_strides", "padding", "base_dilation")
   out = []
   for labels, *window in zip(inputs[0], *(eqn.params[name] for name in names), strict=True):
@@ -99,12 +103,12 @@ def _reduce_window(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]
 
 
 def _identity(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Every result is its operand."""
+  """Gives every result the axes of its operand."""
   return list(inputs)
 
 
 def _along(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Each result depends on the elements before it on one axis."""
+  """Freezes the axis of a cumulative operation, whose results depend on other elements of it."""
   axis = eqn.params["axis"]
   if inputs[0][axis] is not None:
     classes.freeze(inputs[0][axis], f"`{eqn.primitive.name}` over channels")
@@ -141,7 +145,7 @@ RULES: dict[str, Rule] = {
   **{name: Rule(shape.source, shape.source_params) for name in SOURCES},
   "optimization_barrier": Rule(_identity),
   "device_put": Rule(_identity),
-  "reshard": Rule(_identity),  # random numbers on several devices
+  "reshard": Rule(_identity),  # appears with random numbers on several devices
   "bitcast_convert_type": Rule(_bitcast),
   "broadcast_in_dim": Rule(shape.broadcast_in_dim, shape.broadcast_in_dim_params),
   "reshape": Rule(reshape_rules.reshape, reshape_rules.reshape_params),

@@ -1,1 +1,1 @@
-"""From a function's jaxpr to the graph of its channels."""
+"""Traces a function's jaxpr into the graph of its channels."""

@@ -1,9 +1,10 @@
-"""Which groups may be removed whole, because another path carries the signal past them.
+"""Finds the groups that may be removed whole because another path carries the signal past them.
 
-The signal is whatever depends on the model's input. It is followed from equation to equation as a
-set of *nodes*: sets of label classes that occur on exactly the same axes, and one node for all
-that is not labelled. A layer without inputs computes zero, and a product with zero carries no
-signal, so zeros are followed too; where it is unsure whether something is zero, it is.
+The signal is every value that depends on the model's input. The signal is followed from equation
+to equation as a set of *nodes*. A node holds label classes of one group, or frozen classes, that
+occur in exactly the same arrays, and one extra node holds all values without labels. A layer
+without inputs computes zero, and a product with zero carries no signal, so zeros are followed too.
+A value that might be zero is treated as zero.
 """
 
 from collections.abc import Callable
@@ -20,19 +21,20 @@ from gatprune_jax.channels.tracing.grouping import Partition
 from gatprune_jax.channels.tracing.labelling import Program, Step
 from gatprune_jax.channels.tracing.layers import consumed
 
-_UNLABELLED = -1
+_UNLABELLED = -1  # the node of all values without labels
 _Nodes = frozenset[int]
-# A zero operand makes the result zero, or one that does not depend on the other operands.
+# A zero operand can make the result zero, or constant in the other operands.
 _PRODUCTS = ("mul", "div", "pow", "and", "select_n", "dot_general", "conv_general_dilated")
 _SUMS = ("add", "add_any", "sub")
-_NOT_ZERO_AT_ZERO = ("logistic", "exp", "exp2", "cos", "cosh", "erfc")  # a gate's sigmoid, say
+# Functions with f(0) != 0, such as the sigmoid of a gate.
+_NOT_ZERO_AT_ZERO = ("logistic", "exp", "exp2", "cos", "cosh", "erfc")
 
 
 class _Signal(NamedTuple):
-  """What a value carries."""
+  """Nodes on which a value carries the signal, and nodes on which the value may be zero."""
 
-  alive: _Nodes = frozenset()  # depends on the model's input
-  zero: _Nodes = frozenset()  # may be zero for every input, because channels are gone
+  alive: _Nodes = frozenset()  # nodes that depend on the model's input
+  zero: _Nodes = frozenset()  # nodes that may be zero for every input, because channels are gone
 
 
 def with_bypass(
@@ -44,17 +46,21 @@ def with_bypass(
 ) -> tuple[Group, ...]:
   """Sets `has_bypass` of every group.
 
-  A layer all of whose inputs are removed computes zero and carries nothing, and neither does what
-  is multiplied by that zero. Groups join the set in network order while, with the whole set
-  removed, every output still depends on the model's input; a path that carries for a set carries
-  for each of its subsets.
+  A layer whose inputs are all removed computes zero and carries no signal. A product with that
+  zero carries no signal either. The groups are tried in network order. A group joins the set of
+  groups with a bypass if, with the whole set removed, every output of the model still depends on
+  the model's input wherever it did before. A path that carries the signal past a set of groups
+  also carries the signal past each of its subsets.
 
   Args:
     program: the labelled program.
-    from_input: which of the program's operands are the model's input, not its variables.
-    classes: the label classes, complete.
+    from_input: for each input of the program, whether it is the model's input and not a variable.
+    classes: the label classes, after all merging and freezing.
     channel_of: labels `[size]` -> channel ids `[size]`.
-    groups: in network order.
+    groups: the groups, in network order.
+
+  Returns:
+    The groups with `has_bypass` set.
   """
   group_of = np.full(sum(len(group.channels) for group in groups) + 1, len(groups))
   for index, group in enumerate(groups):
@@ -77,7 +83,7 @@ def with_bypass(
 
 
 class _Numbering:
-  """The nodes of a program: classes in one group (or frozen) that occur on the same axes."""
+  """Nodes of a program: classes of one group, or frozen, that occur in the same arrays."""
 
   def __init__(self, program: Program, classes: LabelClasses, group_of_label: np.ndarray):
     self._root = classes.find(np.arange(len(classes)))
@@ -96,14 +102,17 @@ class _Numbering:
     return self._root[np.concatenate(labels)] if labels else np.empty(0, np.int64)
 
   def of(self, axes: Axes) -> _Nodes:
-    """The nodes of an array, as a set."""
+    """Returns the set of nodes on the axes of an array."""
     key = _identity(axes)
     if key not in self._of:
       self._of[key] = frozenset(np.unique(self._node_of_label[self._roots(axes)]).tolist())
     return self._of[key]
 
   def of_step(self, step: Step) -> tuple[list[_Nodes], list[_Nodes], _Nodes | None]:
-    """The nodes of each operand of a step, of each result, and of the axis that it sums over."""
+    """Returns the nodes of each operand, of each result, and of the axis that a layer sums over.
+
+    The last is None if the step sums over no labelled axis.
+    """
     if id(step) not in self._of_step:
       operands = [self.of(axes) for axes in step.inputs]
       read = consumed(step) if step.contraction is not None else None
@@ -113,7 +122,10 @@ class _Numbering:
 
 
 def _identity(axes: Axes) -> tuple[int, ...]:
-  """The same for axes with the same labels; the program keeps the arrays of labels."""
+  """Returns a key that is equal for axes with the same label arrays.
+
+  Object ids are a safe key, because the program keeps the label arrays alive.
+  """
   return tuple(id(a.labels if isinstance(a, JointAxis) else a) for a in axes if a is not None)
 
 
@@ -127,7 +139,14 @@ def _all_axes(program: Program) -> list[Axes]:
 def _propagate(
   program: Program, inputs: list[_Signal], numbering: _Numbering, gone: _Nodes
 ) -> list[_Signal]:
-  """What each result carries, given what the operands do, once some nodes are gone."""
+  """Returns the signal of each result of a program, given the signals of its inputs.
+
+  Args:
+    program: the labelled program.
+    inputs: the signal of each input.
+    numbering: the nodes of the program.
+    gone: the nodes that are removed.
+  """
   signals: dict[Any, _Signal] = dict(zip(program.jaxpr.invars, inputs, strict=True))
   nothing = _Signal()
   look_up = lambda v: nothing if isinstance(v, jex_core.Literal) else signals.get(v, nothing)
@@ -144,7 +163,7 @@ def _propagate(
 def _through(
   step: Step, operands: list[_Signal], numbering: _Numbering, gone: _Nodes
 ) -> list[_Signal]:
-  """What the results of one equation carry."""
+  """Returns the signals of the results of one equation."""
   known, results, read = numbering.of_step(step)
   is_product = step.eqn.primitive.name in _PRODUCTS
   out = []
@@ -163,15 +182,17 @@ def _alive(
   read: _Nodes | None,
   gone: _Nodes,
 ) -> _Nodes:
-  """Which nodes of a result depend on the input, if no operand is zero."""
+  """Returns the nodes of a result that depend on the model's input if no operand is zero."""
   arriving: _Nodes = frozenset().union(*(operand.alive for operand in operands))
-  if read is not None and not arriving & read:  # a layer whose inputs are gone, or do not depend
+  # All inputs of a layer are gone, or none depends on the model's input.
+  if read is not None and not arriving & read:
     return frozenset()
   if not nodes:
     return frozenset([_UNLABELLED] if arriving else [])
   if read is not None or (step.contraction is not None and _UNLABELLED in arriving):
-    return nodes - gone  # a layer mixes its inputs
-  # Element by element; what is new on the axis comes from operands without labels.
+    return nodes - gone  # each output of a layer depends on all of its inputs
+  # The operation works element by element. A node that no operand has comes from an unlabelled
+  # operand, and so is alive if that operand is alive.
   new = nodes - known if _UNLABELLED in arriving else frozenset()
   return (arriving & nodes | new) - gone
 
@@ -184,19 +205,24 @@ def _zero(
   read: _Nodes | None,
   gone: _Nodes,
 ) -> _Nodes:
-  """Which nodes of a result may be zero, if none is alive or it is a product."""
+  """Returns the nodes of a result that may be zero.
+
+  For a product, the caller uses all of these nodes. For any other operation, the caller uses only
+  those that carry no signal.
+  """
   name = step.eqn.primitive.name
   nodes = nodes or frozenset([_UNLABELLED])
   if name in _NOT_ZERO_AT_ZERO:
     return frozenset()
   by_operand = []
   for operand, own in zip(operands, known, strict=True):
-    if read is not None and read <= gone | operand.zero:  # all that a layer sums over
+    if read is not None and read <= gone | operand.zero:  # every summand of the layer is zero
       by_operand.append(nodes)
-    elif operand.zero - (read or frozenset()):  # a zero on another axis may be broadcast
+    elif operand.zero - (read or frozenset()):
+      # A zero on another axis may be broadcast over the nodes that the operand does not have.
       by_operand.append(operand.zero & nodes | nodes - own)
     else:
       by_operand.append(frozenset())
-  if name in _SUMS:  # a bias ends it
+  if name in _SUMS:  # a sum is zero only if all terms are zero, so a bias ends the zero
     return nodes.intersection(*by_operand) - gone
   return frozenset().union(*by_operand) - gone

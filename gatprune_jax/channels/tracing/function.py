@@ -1,4 +1,4 @@
-"""Tracing a user's function, with errors that say what is wrong with it."""
+"""Traces a user's function, with errors that say what is wrong with the function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +19,19 @@ _VALUE_NEEDED = (
 
 
 def trace_pure(apply_fn: Callable, variables: Any, x: Any) -> jex_core.ClosedJaxpr:
-  """The jaxpr of `apply_fn(variables, x)`, made twice to see that it is a function.
+  """Returns the jaxpr of `apply_fn(variables, x)` and checks that apply_fn is pure.
+
+  The function is traced twice, because one that depends on Python side effects can trace to two
+  different programs.
+
+  Args:
+    apply_fn: the function.
+    variables: pytree of arrays, or of `jax.ShapeDtypeStruct`.
+    x: example input, an array or pytree of arrays.
 
   Raises:
-    InputError: where apply_fn fails, takes its arguments in the other order, computes with array
-      values in Python, or does something else when called again.
+    InputError: if apply_fn fails, takes its arguments in the other order, computes with array
+      values in Python, or traces to a different program the second time.
   """
   try:
     first = jax.make_jaxpr(lambda *args: apply_fn(*args))(variables, x)
@@ -51,7 +59,7 @@ def trace_pure(apply_fn: Callable, variables: Any, x: Any) -> jex_core.ClosedJax
 
 
 def check_finite(variables: Any) -> None:
-  """Raises InputError, naming the first such leaf, where variables hold NaN or infinity."""
+  """Raises InputError if a variable holds NaN or infinity, naming the first such variable."""
   for path, array in zip(leaf_paths(variables), jax.tree.leaves(variables), strict=True):
     if isinstance(array, (np.ndarray, jax.Array)) and jnp.issubdtype(array.dtype, jnp.inexact):
       bad = int((~np.isfinite(np.asarray(array))).sum())
@@ -70,7 +78,7 @@ def _runs(fn: Callable, *args: Any) -> bool:
 
 
 def _same_programs(first: Any, second: Any) -> bool:
-  """Whether two jaxprs compute the same, as far as can be seen without running them."""
+  """Returns whether two jaxprs look the same, as far as can be seen without running them."""
   if first is second:
     return True
   consts = [getattr(closed, "consts", ()) for closed in (first, second)]
@@ -108,7 +116,11 @@ def _same_values(a: Any, b: Any) -> bool:
 
 
 def _same_params(a: Any, b: Any) -> bool:
-  """Compares numbers, names and bodies; functions, new in every trace, count as equal."""
+  """Returns whether two parameters of an equation are equal.
+
+  Numbers, strings, dtypes and nested jaxprs are compared. All other values count as equal: a
+  function, for example, is a new object in every trace.
+  """
   if hasattr(a, "eqns") or hasattr(a, "jaxpr"):
     return _same_programs(a, b)
   if isinstance(a, (tuple, list)):

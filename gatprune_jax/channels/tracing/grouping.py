@@ -1,4 +1,4 @@
-"""Collects the channels that live equally often on the same axes."""
+"""Groups the channels of a network: a group's channels lie equally often on the same axes."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ from gatprune_jax.channels.graph import FROZEN, Group, Layer, Leaf
 
 
 class Partition:
-  """Elements in classes that only ever split.
+  """Partition of elements into classes, which can be split but not merged.
 
   Args:
-    classes: int64 `[size]`, each element's class to begin with, not negative.
+    classes: int64 `[size]`, each element's initial class, not negative.
 
   Attributes:
     of: int64 `[size]`, each element's class.
@@ -22,7 +22,7 @@ class Partition:
     self._next = classes.max(initial=0) + 1
 
   def split(self, found: np.ndarray) -> None:
-    """Splits every class by how often its elements are among those found."""
+    """Splits every class by how often each of its elements occurs in `found`."""
     elements, times = np.unique(found, return_counts=True)
     if elements.size:
       keys = self.of[elements] * (times.max() + 1) + times
@@ -34,7 +34,13 @@ class Partition:
 def group_channels(
   num_channels: int, layers: tuple[Layer, ...], leaves: tuple[Leaf, ...]
 ) -> tuple[Group, ...]:
-  """The groups of a network's channels, in network order, without a bypass."""
+  """Returns the groups of a network's channels in network order, all with `has_bypass` False.
+
+  Args:
+    num_channels: number of channels.
+    layers: the layers, in network order.
+    leaves: the variables' arrays, whose axes hold the channel ids.
+  """
   alike = Partition(np.zeros(num_channels, np.int64))
   for *_, channels in _axes(leaves):
     alike.split(channels)
@@ -59,7 +65,7 @@ def group_channels(
 
 
 def _axes(leaves: tuple[Leaf, ...]) -> Iterator[tuple[str, int, np.ndarray]]:
-  """Every axis of every variable, with the channels on it."""
+  """Yields the path, the axis and the channel ids of every axis of every variable."""
   for leaf in leaves:
     for axis, ids in enumerate(leaf.axes):
       yield leaf.path, axis, ids[ids != FROZEN]

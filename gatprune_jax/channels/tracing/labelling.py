@@ -1,4 +1,4 @@
-"""Propagates channel labels through a jaxpr, entering the calls it contains."""
+"""Propagates channel labels through a jaxpr and through the bodies of the calls inside it."""
 
 from collections.abc import Callable
 import functools
@@ -17,7 +17,7 @@ from gatprune_jax.channels.rules.contraction import (
   dot_contraction,
 )
 
-# Calls whose body is entered, and the parameter that holds the body.
+# Calls whose bodies are labelled too -> the equation parameter that holds the body.
 CALLS = {
   "jit": "jaxpr",
   "pjit": "jaxpr",
@@ -28,9 +28,10 @@ CALLS = {
   "remat2": "jaxpr",
   "custom_jvp_call": "call_jaxpr",
 }
-# Rules that accept axes that are labelled together.
+# Primitives whose rules accept axes that are labelled together.
 _CARRY_PARTS = ("reshape", "transpose")
-# Operations after which a variable is still the same weights, for naming layers.
+# Primitives whose result is the same weights as their operand. A layer whose kernel passed only
+# through these primitives is still named after the variable.
 _SAME_WEIGHTS = ("convert_element_type", "transpose", "copy", "stop_gradient")
 
 
@@ -38,8 +39,8 @@ class Source(NamedTuple):
   """Where a value comes from."""
 
   is_weight: bool  # computed from variables and constants alone
-  leaf: int | None = None  # it is this variable leaf, up to dtype and transposition
-  # Its value, where literals and captured constants alone determine it.
+  leaf: int | None = None  # index of the variable it equals, up to dtype and transposition
+  # Returns the value if literals and captured constants alone determine it, else None.
   value: Callable[[], np.ndarray | None] = lambda: None
 
 
@@ -47,12 +48,14 @@ class Step(NamedTuple):
   """One equation with the labels of its operands and results."""
 
   eqn: Any
-  arriving: list[Axes]  # the operands as they were made
-  inputs: list[Axes]  # as this equation takes them: joint labels coupled, unless it can carry them
+  arriving: list[Axes]  # axes of the operands as earlier equations returned them
+  # Axes of the operands as this equation's rule takes them. Joint labels are coupled, which leaves
+  # one labelled axis, unless the rule accepts joint labels.
+  inputs: list[Axes]
   outputs: list[Axes]
   contraction: Contraction | None  # for convolutions and dot products
-  leaf: int | None  # the variable leaf that is the contraction's kernel
-  body: "Program | None"  # for calls that are entered
+  leaf: int | None  # index of the variable that is the contraction's kernel
+  body: "Program | None"  # the labelled body of a call, for primitives in CALLS
   is_weight: bool = False  # computed from variables and constants alone
 
 
@@ -67,7 +70,7 @@ class Program(NamedTuple):
   out_sources: list[Source]
 
   def contractions(self) -> list[Step]:
-    """Every convolution and dot product, in the order of execution, calls entered."""
+    """Returns all convolutions and dot products in execution order, those inside calls too."""
     found = []
     for step in self.steps:
       if step.body is not None:
@@ -83,9 +86,15 @@ def label(
   inputs: list[Axes],
   sources: list[Source],
 ) -> Program:
-  """Labels every value of a jaxpr, given its inputs' axes.
+  """Labels every value of a jaxpr, given the axes of its inputs.
 
   Captured constants are treated like variables: each axis gets fresh labels.
+
+  Args:
+    closed: the jaxpr.
+    classes: the label classes; labels are added, tied and frozen in place.
+    inputs: for each input, the labels of its axes.
+    sources: for each input, where that input comes from.
   """
   jaxpr, consts = getattr(closed, "jaxpr", closed), list(getattr(closed, "consts", []))
   axes: dict[Any, Axes] = {}
@@ -161,7 +170,10 @@ def _concrete(const: Any) -> np.ndarray | None:
 
 
 def _computed(eqn, sources: list[Source]) -> np.ndarray | None:
-  """The value of an equation's result, where those of its operands are known."""
+  """Returns the value of an equation's result, or None if an operand's value is unknown.
+
+  The value is also None if a size is symbolic.
+  """
   values = [source.value() for source in sources]
   sizes = [size for var in (*eqn.invars, *eqn.outvars) for size in var.aval.shape]
   is_symbolic = eqn.primitive.name == "dim_as_value" or not all(isinstance(n, int) for n in sizes)

@@ -1,4 +1,4 @@
-"""Reads the layers of a network, with their channels and costs, off its labelled program."""
+"""Reads the layers of a network, with their channels and costs, from its labelled program."""
 
 from collections.abc import Callable, Iterator
 import math
@@ -16,21 +16,25 @@ _CONTRACTIONS = ("conv_general_dilated", "dot_general")
 
 
 class _Hidden(NamedTuple):
-  """A convolution or dot product inside an operation without a rule: costs, but no channels."""
+  """Convolution or dot product inside an operation without a rule. It has costs but no channels."""
 
   eqn: Any
-  times: int  # how often it is evaluated
-  step: Step  # the operation it is inside
+  times: int  # evaluations per run of the program
+  step: Step  # the operation that contains it
 
 
 def produced(step: Step) -> np.ndarray | None:
-  """Labels of a layer's output channels, or None where it has none."""
+  """Returns the labels of a layer's output channels, or None if it has no output channels."""
   out = step.contraction.out
   return None if out is None else step.outputs[0][out]
 
 
 def consumed(step: Step) -> np.ndarray | None:
-  """Labels of the channels a layer sums over, or None; not those it passes through in groups."""
+  """Returns the labels of the channels that a layer sums over, or None.
+
+  A convolution that is cut by whole groups, such as a depthwise one, passes its input channels
+  through, so the result is None.
+  """
   where = step.contraction
   if where.axis is None or where.by_group:
     return None
@@ -38,7 +42,7 @@ def consumed(step: Step) -> np.ndarray | None:
 
 
 def batched(step: Step) -> list[np.ndarray]:
-  """Labels of the channels on each batch axis of a dot product."""
+  """Returns the labels of every labelled batch axis of a dot product; no other layer has one."""
   if step.eqn.primitive.name != "dot_general":
     return []
   _, batch = step.eqn.params["dimension_numbers"]
@@ -52,17 +56,17 @@ def read_layers(
   leaves: tuple[Leaf, ...],
   leaf_axes: list[Axes],
 ) -> tuple[Layer, ...]:
-  """Every convolution and dot product in the order of execution.
+  """Returns all convolutions and dot products in execution order.
 
-  Those in the body of a `scan` count once per iteration, of a `cond` in its costliest branch, of a
-  `while`, whose length is unknown, once.
+  A layer in the body of a `scan` counts once per iteration. Of a `cond`, the layers of the
+  costliest branch count. A layer in a `while`, whose number of iterations is unknown, counts once.
 
   Args:
     program: the labelled program.
     channel_of: labels `[size]` -> channel ids `[size]`.
-    batch: examples in the program's input.
+    batch: number of examples in the program's input.
     leaves: the variables' arrays.
-    leaf_axes: the labels of their axes.
+    leaf_axes: the labels of every axis of every variable.
   """
   return tuple(
     _hidden_layer(index, item, batch)
@@ -99,7 +103,7 @@ def _hidden(eqn, times: int, step: Step) -> list[_Hidden]:
 
 
 def _multiply_adds(eqn) -> int:
-  """Of the whole batch, at every output position with the whole kernel."""
+  """Returns the multiply-adds for the whole batch, with the whole kernel at every position."""
   outputs = math.prod(eqn.outvars[0].aval.shape)
   if eqn.primitive.name == "conv_general_dilated":
     kernel = eqn.invars[1].aval.shape
@@ -109,13 +113,16 @@ def _multiply_adds(eqn) -> int:
 
 
 def _output_bytes(eqn) -> int:
-  """Of the whole batch."""
+  """Returns the bytes of an equation's result for the whole batch."""
   aval = eqn.outvars[0].aval
   return math.prod(aval.shape) * aval.dtype.itemsize
 
 
 def _examples(step: Step, batch: int) -> int:
-  """How many examples share an operation's cost; a product of weights alone is of each of them."""
+  """Returns the number of examples over which an operation's cost is divided.
+
+  A product of weights alone costs the same for any batch, so its whole cost counts per example.
+  """
   return 1 if step.is_weight else batch
 
 
@@ -151,7 +158,8 @@ def _layer(
   else:
     kind, n_in = "dense", 1 if where.kernel_in is None else kernel_shape[where.kernel_in]
   n_out = out_shape[where.out] if where.out is not None else 1
-  # Where groups share their inputs' indices, the kernel's axis has each class of channels once.
+  # In a grouped convolution whose groups all lose the same channels, the input's axis repeats each
+  # channel in every group, and the kernel's axis holds each channel once.
   read = None if where.by_group else consumed(step)
   if read is not None and where.kernel_in is not None:
     read = step.inputs[where.kernel][where.kernel_in]
@@ -159,7 +167,8 @@ def _layer(
   batch_axes = tuple(channel_of(labels) for labels in batched(step))
   num_outputs = batch * n_out * math.prod(len(ids) for ids in batch_axes)
   kernel_axes = (None, None)
-  if step.leaf is not None:  # the kernel may have been transposed on its way
+  if step.leaf is not None:
+    # The kernel may be a transposed variable, so its axes are found by their label arrays.
     axes = [id(labels) for labels in leaf_axes[step.leaf]]
     kernel_axes = tuple(
       None if k is None else axes.index(id(step.inputs[where.kernel][k]))

@@ -1,4 +1,4 @@
-"""Which of a model's variables are parameters: trained, and counted by `params`."""
+"""Decides which of a model's variables are parameters: trained, and counted by `params`."""
 
 from typing import Any
 
@@ -9,10 +9,11 @@ import jax.numpy as jnp
 
 
 def parameter_flags(variables: Any) -> list[bool]:
-  """One flag per leaf.
+  """Returns one flag per leaf that is true if the leaf is a parameter.
 
-  Of Linen variables the "params" collection; of an NNX state its `nnx.Param`s; of any other tree
-  every array of floating-point numbers.
+  In Linen variables, the leaves of the "params" collection are parameters. In an NNX state, the
+  floating-point arrays of its `nnx.Param`s are parameters. In any other tree, every floating-point
+  array is a parameter.
   """
   if isinstance(variables, (dict, FrozenDict)) and "params" in variables:
     collections = {

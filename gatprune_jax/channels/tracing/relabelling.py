@@ -1,4 +1,4 @@
-"""Lays a graph's channels over the jaxpr of any function of the same variables."""
+"""Labels the jaxpr of any function of a graph's variables with the graph's channels."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,10 +23,11 @@ class Binding(NamedTuple):
   out_treedef: Any
 
   def refuse_split_outputs(self) -> None:
-    """For programs whose channels are cut.
+    """Checks that channels can be cut from every output of the program.
 
     Raises:
-      InputError: where an output has channels on several axes, so that what is left is no array.
+      InputError: if an output has its channels split over several axes, so that the elements left
+        after a cut form no array.
     """
     for axes in self.program.outputs:
       for part in axes:
@@ -42,23 +43,24 @@ class Relabelled(NamedTuple):
 
   program: Program
   classes: LabelClasses
-  ties: dict[int, int]  # {channel: a lower one that this program ties it to}
+  ties: dict[int, int]  # {channel: the lower channel that this program ties it to}
   frozen: dict[int, str]  # {channel: why it cannot be removed from this program}
 
 
 def relabel(
   closed: jex_core.ClosedJaxpr, leaf_ids: list[tuple[np.ndarray, ...]], num_channels: int
 ) -> Relabelled:
-  """Labels a program, all elements of one channel alike.
+  """Labels a program so that all elements of one channel have the same label.
 
   Args:
-    closed: takes the variables' leaves first.
-    leaf_ids: channel ids of every axis of every leaf; FROZEN where there is none.
-    num_channels: N.
+    closed: the program, whose first inputs are the variables' leaves.
+    leaf_ids: channel ids of every axis of every leaf; FROZEN for an element without a channel.
+    num_channels: number of channels.
   """
   classes = LabelClasses()
   channels = classes.fresh(num_channels)
-  never = classes.fresh(1)  # the one label of everything frozen: id -1 indexes it
+  # The label of all frozen elements. It is the last entry of `seeds`, so FROZEN = -1 indexes it.
+  never = classes.fresh(1)
   classes.freeze(never, "frozen in the graph")
   seeds = np.append(channels, never)
   rest = closed.in_avals[len(leaf_ids) :]
@@ -75,7 +77,7 @@ def relabel(
 
 
 def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
-  """Labels `fn(*args)` with the graph's channels; args are avals, at the dense shapes.
+  """Labels the program of `fn(*args)`, at the dense shapes, with the graph's channels.
 
   Args:
     graph: the channels.
@@ -83,8 +85,8 @@ def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
     args: arrays or `jax.ShapeDtypeStruct`s; the first is the variables.
 
   Raises:
-    InputError: where the variables are not the graph's, or where fn ties channels together, or
-      uses them in a way, that the traced function did not.
+    InputError: if the variables are not the graph's, or if fn ties channels together, or makes
+      them impossible to remove, where the traced function did not.
   """
   graph.check_variables(args[0])
   closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*args)

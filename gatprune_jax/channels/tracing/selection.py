@@ -1,4 +1,4 @@
-"""What the user forbids or allows to prune, by patterns over the variables' paths."""
+"""Applies the user's choice of what may be pruned, given as patterns over variable paths."""
 
 from collections.abc import Sequence
 import difflib
@@ -14,19 +14,19 @@ from gatprune_jax.errors import InputError
 
 
 def matching(paths: Sequence[str], patterns: str | Sequence[str], argument: str) -> list[int]:
-  """Indices of the paths that match a pattern.
+  """Returns the indices of the paths that match at least one pattern.
 
-  A pattern is a run of whole components of the path, with `*`, `?` and `[]` as in a shell:
-  "stem", "stage1_*/conv1" and "params/head/kernel" are patterns of "params/stage1_0/conv1/kernel"
-  and the like.
+  A pattern is a run of whole components of the path, with `*`, `?` and `[]` as in a shell, except
+  that `*` also matches "/". For example, "stem" matches "params/stem/kernel", and "stage1_*/conv1"
+  matches "params/stage1_0/conv1/kernel".
 
   Args:
-    paths: components joined by "/".
-    patterns: one or several.
-    argument: what to call them in an error.
+    paths: variable paths, whose components are joined by "/".
+    patterns: one pattern or several patterns.
+    argument: name of the caller's argument that holds the patterns, for errors.
 
   Raises:
-    InputError: naming every pattern that matches nothing.
+    InputError: if a pattern matches nothing; the error names every such pattern.
   """
   patterns = [patterns] if isinstance(patterns, str) else patterns
   if not isinstance(patterns, Sequence) or not all(isinstance(p, str) for p in patterns):
@@ -62,20 +62,35 @@ def apply_selection(
   freeze: str | Sequence[str],
   only: str | Sequence[str],
 ) -> None:
-  """Freezes what may not be pruned; see `trace` for the three arguments."""
+  """Freezes the classes that may not be pruned.
+
+  Args:
+    classes: the label classes, which are frozen in place.
+    steps: the layers of the program, in execution order.
+    paths: the variables' paths.
+    leaf_axes: the labels of every axis of every variable.
+    keep: patterns; see `trace`.
+    freeze: patterns; see `trace`.
+    only: patterns; see `trace`.
+
+  Raises:
+    InputError: if a pattern matches nothing, or a pattern of `only` matches no kernel that produces
+      channels.
+  """
   for index in matching(paths, freeze, "freeze"):
     freeze_axes(classes, leaf_axes[index], "named by freeze")
 
-  outputs: dict[int, list[np.ndarray]] = {}  # of a kernel that several layers share: of each
+  # Index of a kernel -> labels of the outputs of each layer that uses the kernel.
+  outputs: dict[int, list[np.ndarray]] = {}
   for step in steps:
     if step.leaf is not None and (labels := produced(step)) is not None:
       outputs.setdefault(step.leaf, []).append(labels)
   for index in matching(paths, keep, "keep"):
-    # What a kernel produces; all of any other variable.
+    # For a kernel, its layers' outputs are frozen; for any other variable, all of its axes are.
     freeze_axes(classes, tuple(outputs.get(index, leaf_axes[index])), "named by keep")
 
   allowed = []
-  matching(paths, only, "only")  # tells of all patterns that match nothing
+  matching(paths, only, "only")  # raises one error that names all patterns without a match
   for pattern in [only] if isinstance(only, str) else only:
     chosen = matching(paths, pattern, "only")
     if not (produces := [labels for index in chosen for labels in outputs.get(index, [])]):
@@ -86,7 +101,7 @@ def apply_selection(
     allowed += produces
   if allowed:
     roots = np.unique(classes.find(np.concatenate(allowed)))
-    # Layers whose kernel is no variable produce channels too.
+    # A layer whose kernel is not a variable produces channels too.
     made = tuple(labels for step in steps if (labels := produced(step)) is not None)
     for axes in (*leaf_axes, made):
       for labels in axes:

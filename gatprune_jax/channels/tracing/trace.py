@@ -1,4 +1,4 @@
-"""Finds the channels of a network from its jaxpr alone: nothing is declared, no model is edited."""
+"""Finds the channels of a network from its jaxpr alone, without declarations or model edits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,29 +35,32 @@ def trace(
 ) -> ChannelGraph:
   """Finds the removable channels of `apply_fn(variables, x) -> outputs`.
 
-  Every axis of every variable starts with one label per element. Walking the jaxpr, each
-  operation merges the labels that must go together; a convolution or dot product merges its
-  contracted axes and is recorded as a layer. What meets the model's input or output, or an
-  operation without a rule, is frozen. A class of labels that is not frozen, is produced by a
-  layer, read by a layer and on a variable is one channel: what lies on constants that apply_fn
-  captured alone stays whole.
+  Every axis of every variable starts with one label per element. The jaxpr is then walked in
+  execution order. Each operation merges the labels of elements that must be removed together. A
+  convolution or dot product merges the labels of its contracted axes and is recorded as a layer.
+  Labels that meet the model's input, the model's output or an operation without a rule are frozen,
+  which means that their elements are never removed. A class of labels is one channel if it is not
+  frozen, a layer produces it, a layer reads it, and it lies on a variable. A class that lies only
+  on constants that apply_fn captured is never removed.
 
-  `keep`, `freeze` and `only` are patterns, one or several, of variable paths: runs of whole
-  components such as "stem" or "stage1_*/conv1/kernel", with `*`, `?` and `[]` as in a shell.
+  `keep`, `freeze` and `only` each take one pattern or several patterns over variable paths. A
+  pattern is a run of whole path components such as "stem" or "stage1_*/conv1/kernel", with `*`,
+  `?` and `[]` as in a shell; see `matching`.
 
   Args:
     apply_fn: a pure function, in eval mode.
     variables: pytree of arrays, or of `jax.ShapeDtypeStruct`.
     x: example input, an array or pytree of arrays whose first axis is the batch.
-    keep: never prune the channels that these layers produce. They may lose inputs.
-    freeze: never cut these variables on any axis.
-    only: prune exactly the channels that these layers produce, and no others.
+    keep: layers whose output channels are never pruned. These layers may still lose inputs. A
+      variable that is not a layer's kernel is never cut on any axis.
+    freeze: variables that are never cut on any axis.
+    only: layers whose output channels may be pruned; no other channel is pruned. Empty: no limit.
 
   Returns:
-    The graph. MACs are counted for one example of x.
+    The graph. Its MACs are counted for one example of x.
 
   Raises:
-    InputError: where the variables hold no arrays or values that are not finite, integers are
+    InputError: if the variables hold no arrays or hold values that are not finite, integers are
       used as weights, x has no batch axis or no example, apply_fn is not a pure function of
       (variables, x), a pattern matches nothing, or no channel can be removed.
   """
@@ -94,7 +97,7 @@ def trace(
 
 
 def _check_inputs(paths: list[str], arrays: list[Any], x: Any) -> int:
-  """Checks the arguments of `trace`; returns the batch size of x."""
+  """Checks the arguments of `trace` and returns the batch size of x."""
   if not arrays:
     raise InputError("the variables hold no arrays: pass what the model's init returned")
   for path, array in zip(paths, arrays, strict=True):
@@ -123,8 +126,56 @@ def _number_channels(
 ) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
   """Numbers the classes that are channels in the order in which layers produce them.
 
-  An operation that looks at labels that were tied only later sees others than when all elements of
-  a channel have one label, as in `bind`. What cannot be removed then is frozen here too.
+  A class is a channel if it is not frozen, a layer produces it, a layer reads it, and it lies on a
+  variable. Labels of all other classes get the channel id FROZEN, which is -1.
+
+  Example: `relu(relu(x @ stem) @ mid) @ head` with the variables head [2, 1], mid [3, 2] and
+  stem [1, 3] has these labels, in the order of `jax.tree.leaves`, which sorts by name:
+
+      variable   labels of axis 0 (inputs)   labels of axis 1 (outputs)
+      head       0 1                         2
+      mid        3 4 5                       6 7
+      stem       8                           9 10 11
+
+  The walk over the jaxpr has merged them into the classes {0, 6}, {1, 7}, {3, 9}, {4, 10} and
+  {5, 11}. It has frozen {2}, which is the model's output, and {8}, which is contracted with the
+  unlabelled input x. The stem runs first and produces labels 9, 10 and 11, so the classes
+  {3, 9}, {4, 10} and {5, 11} become channels 0, 1 and 2. Then mid produces labels 6 and 7, so
+  {0, 6} and {1, 7} become channels 3 and 4, although they hold the lowest labels. The head
+  produces only the frozen label 2. For the labels 0 to 11, `channel_of` returns
+  [3, 4, -1, 0, 1, 2, 3, 4, -1, 0, 1, 2], and the number of channels is 5.
+
+  One numbering is not always enough, because some rules compare labels and not classes. In the
+  walk over the jaxpr, two labels of one class are different numbers, and two labels that a later
+  operation ties are still in different classes. `bind` later labels the same program with one
+  label for each channel, so such a rule can then decide differently. Each round therefore walks
+  the program in the same way (`relabel`), ties and freezes what that walk ties and freezes, and
+  numbers the remaining channels again.
+
+  Example: with the variables gain [2, 1], head [2, 1], mid [4, 2] and stem [1, 4], let
+
+      h = x @ stem                                          # labels 13 14 15 16
+      y = (h.reshape(-1, 2, 2) * gain).reshape(-1, 4)
+      out = relu((h + jnp.roll(h, 2, axis=1) + y) @ mid) @ head
+
+  In the walk over the jaxpr the reshape gives the elements four different labels, and the product
+  ties {13, 14} and {15, 16} to the two rows of gain. The sum ties 13 to 15 and 14 to 16. The first
+  round numbers all of these labels channel 0 and the outputs of mid channels 1 and 2. In its
+  `relabel`, the four elements have one label, so the reshape puts labels on its last axis only.
+  The product then combines an unlabelled axis with gain's rows, which freezes channel 0. The
+  second round numbers the outputs of mid channels 0 and 1, finds nothing new and returns.
+
+  Args:
+    closed: the program.
+    classes: the label classes after the walk; more of them are tied and frozen here.
+    steps: the layers of the program, in execution order.
+    leaf_axes: the labels of every axis of every variable.
+
+  Returns:
+    A function from labels `[size]` to channel ids `[size]`, and the number of channels.
+
+  Raises:
+    InputError: if no class is a channel.
   """
   while True:
     ids = _channel_classes(classes, steps, leaf_axes)
@@ -147,14 +198,17 @@ def _number_channels(
 
 
 def _channel_classes(classes: LabelClasses, steps: list[Step], leaf_axes: list[Axes]) -> list[int]:
-  """The roots of the classes that are channels; the others are frozen, and the reason told."""
+  """Returns the roots of the classes that are channels, in the order in which layers produce them.
+
+  A class that a layer produces and that is not a channel is frozen, with the reason.
+  """
   on_variables = [classes.find(labels) for axes in leaf_axes for labels in axes]
   can_be_cut = set(np.concatenate([*on_variables, np.empty(0, np.int64)]).tolist())
   read: set[int] = set()
   for step in steps:
     if (labels := consumed(step)) is not None:
       read.update(classes.find(labels).tolist())
-  ids: dict[int, None] = {}  # a set in order
+  ids: dict[int, None] = {}  # used as an ordered set
   for step in steps:
     if (labels := produced(step)) is None:
       continue
@@ -173,7 +227,10 @@ def _channel_classes(classes: LabelClasses, steps: list[Step], leaf_axes: list[A
 def _frozen(
   classes: LabelClasses, leaves: tuple[Leaf, ...], leaf_axes: list[Axes]
 ) -> dict[str, str]:
-  """Says of every variable which of its axes are frozen and why; kernel windows left out."""
+  """Returns, for each variable path, which axes hold frozen elements and why.
+
+  Axes of size 1, and axes that are frozen only as the window of a kernel, are left out.
+  """
   frozen = {}
   for leaf, axes in zip(leaves, leaf_axes, strict=True):
     said = []

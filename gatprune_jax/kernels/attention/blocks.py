@@ -1,9 +1,10 @@
 """The edges of the channel graph as bipartite blocks of few and bounded shapes.
 
-Every edge between S senders and R receivers is also an edge between some part of the senders and
-some part of the receivers, and attention adds up over a receiver's blocks. So wide layers are cut
-into tiles, tiles of one shape are stacked, and long stacks are worked off in slices: how many
-programs there are to compile, and how large they are, does not depend on the network.
+A complete bipartite set of edges can be cut into smaller ones, because each edge joins one part of
+the senders to one part of the receivers, and the sums of attention add up over all blocks of a
+receiver. Therefore sets of wide layers are cut into tiles, tiles of equal shape are stacked, and
+long stacks are processed slice by slice. The number and the size of the programs to compile for
+tiles then do not depend on the network. Only sets that are evaluated by sorting are not cut.
 """
 
 from collections.abc import Sequence
@@ -14,33 +15,35 @@ import numpy as np
 from gatprune_jax.kernels.attention.edges import NOWHERE, Bipartite, cut
 
 TILE = 128  # the longest side of a block whose edges are evaluated one by one
-_FEATURES = 16  # numbers a head holds of a node, where it holds one of an edge
+_FEATURES = 16  # numbers that a head stores for a node; for an edge, a head stores one number
 
 
 class Tiling(NamedTuple):
-  """How sets of edges are cut and stacked for a kind of processor."""
+  """Settings by which sets of edges are cut and stacked for a kind of processor."""
 
-  shortest: int  # the least power of two that a side is padded to
-  at_once: int  # edges in a slice; a node counts as _FEATURES of them
-  sorts_from: int  # sets without norms sort where both sides are longer
+  shortest: int  # the smallest power of two that a side is padded to
+  at_once: int  # the largest number of edges in a slice; a node counts as _FEATURES edges
+  sorts_from: int  # sets without norms are sorted if both sides are longer than this
 
 
-# On CPU, padding costs, several heads' logits of a slice stay in the cache, and sets of up to two
-# tiles a side are about as fast edge by edge, without programs of their own. Accelerators want few
-# and large operations: one shape of tiles, and sorting only where edges are very many.
+# On CPU, padding costs time, so sides as short as 16 are allowed. A slice is so small that the
+# logits of several heads stay in the cache. Sets with up to two tiles on a side are evaluated edge
+# by edge, which is about as fast as sorting and needs no further program to compile. Accelerators
+# are fastest with few and large operations, so they use a single shape of tiles, and they sort only
+# sets with very many edges.
 _CPU = Tiling(16, 2**18, 2 * TILE)
 _ACCELERATOR = Tiling(TILE, 2**24, 8 * TILE)
 
 
 def tiling_for(backend: str) -> Tiling:
-  """The tiling for a backend as `jax.default_backend()` names it."""
+  """Returns the tiling for a backend, which is named as by `jax.default_backend()`."""
   return _CPU if backend == "cpu" else _ACCELERATOR
 
 
 class Block(NamedTuple):
-  """M slices of K complete bipartite sets of one shape.
+  """M slices of K complete bipartite sets, all with S senders and R receivers.
 
-  Ids at or above the number of nodes fill up the shape; their edges do not exist.
+  Ids at or above the number of nodes are padding, and edges of padding do not exist.
   """
 
   senders: np.ndarray  # [M, K, S] int32 node ids, distinct within a set
@@ -50,19 +53,25 @@ class Block(NamedTuple):
 
 
 def sorts(num_senders: int, num_receivers: int, has_norms: bool) -> bool:
-  """Whether a set of edges is evaluated by sorting its senders, not edge by edge.
+  """Returns whether a set of edges is evaluated by sorting its senders, not edge by edge.
 
-  Sorting needs edges that differ in nothing but their ends. `stack_blocks` leaves sets longer than
-  a tile where it pays, and cuts all others.
+  Sorting requires that the edges of a set differ only in sender and receiver, so that there are no
+  norms. `stack_blocks` leaves a set longer than a tile only where sorting is faster, and cuts all
+  other sets into tiles, so every block with two sides longer than a tile is sorted.
+
+  Args:
+    num_senders: S of the set.
+    num_receivers: R of the set.
+    has_norms: whether each edge has a norm of its own.
   """
   return not has_norms and min(num_senders, num_receivers) > TILE
 
 
 def stack_blocks(sets: Sequence[Bipartite], tiling: Tiling) -> tuple[Block, ...]:
-  """Cuts sets of edges into tiles where they do not sort, pads them, and stacks equal shapes.
+  """Cuts sets of edges into tiles unless they are to be sorted, pads them, and stacks equal shapes.
 
-  Sides become powers of two from the shortest on, so that there are few shapes of tiles (at most
-  sixteen), besides those between one node and many.
+  Sides are padded to powers of two, at least `tiling.shortest`, so that tiles have few shapes (at
+  most sixteen). Sets between one node and many have two further shapes.
   """
   stacks: dict[tuple, list[Bipartite]] = {}
   for edges in sets:
@@ -79,7 +88,7 @@ def _pieces(edges: Bipartite, tiling: Tiling) -> list[Bipartite]:
 
 
 def _padded(edges: Bipartite, tiling: Tiling) -> Bipartite:
-  """One shape for every star's piece; sides that are powers of two for all others."""
+  """Pads a piece: sets between one node and many to one length, other sides to powers of two."""
   num_senders, num_receivers = len(edges.senders), len(edges.receivers)
   side = lambda size: max(tiling.shortest, 1 << (size - 1).bit_length())
   if num_senders == 1:
@@ -97,7 +106,11 @@ def _padded(edges: Bipartite, tiling: Tiling) -> Bipartite:
 
 
 def _sliced(stack: list[Bipartite], tiling: Tiling) -> Block:
-  """Stacks sets of one shape into slices of so many edges at most, the last filled up."""
+  """Stacks sets of one shape into slices of limited size, and pads the last slice.
+
+  A slice holds at most `tiling.at_once` edges, or a single set. A node counts as _FEATURES edges,
+  and the edges of sets that are sorted do not count.
+  """
   senders, receivers, _, norms = stack[0]
   work = _FEATURES * (len(senders) + len(receivers))
   if not sorts(len(senders), len(receivers), norms is not None):

@@ -1,4 +1,8 @@
-"""The backward kernels of attention on tiles: sums over columns, then over each node."""
+"""The two backward kernels of attention on tiles.
+
+The first kernel sums gradients over each column of tiles, and the second kernel sums over all
+columns that contain a node. The symbols are explained in the docstring of the module `softmax`.
+"""
 
 from collections.abc import Sequence
 
@@ -30,22 +34,25 @@ def sum_columns(
   offset: jax.Array,
   tiles: Tiles,
 ) -> list[jax.Array]:
-  """Gradients summed over each column's edges.
+  """Computes gradients summed over each column's edges.
 
   Args:
     send: s, `[H, n]`.
     receive: t, `[H, n]`.
     x: `[H, n, D]`.
-    edge: what features of an edge add to logits, `[E, H]`; a is that of norms, the first.
-    shared: c, what a column's edges add to logits, `[J, H]`.
-    log_total: of `merge_rows`, `[H, n]` at least.
-    d_mean: Y, the cotangent of means, `[H, n, D]`.
+    edge: the weight of each edge feature in the logit, `[E, H]`; the first is a, for the norms.
+    shared: c, the term that the flags of a column's edges add to the logits, `[J, H]` for J
+      columns.
+    log_total: the logarithm of the sum of exp(l) in units of ln 2, from `merge_rows`, `[H, N]` for
+      N >= n.
+    d_mean: Y, the cotangent of the means, `[H, n, D]`.
     offset: Y . mean, `[H, n]`.
     tiles: the edges.
 
   Returns:
-    With p of sum one over a receiver's edges, and du = p g (Y . x - offset): the sums of du and p Y
-    in places, `[H, J, SIDE]` and `[H, J, SIDE, D]`, and of du f, `[H, J]`.
+    With p summing to one over all edges of a receiver, g = LeakyReLU'(u) and
+    du = p g (Y . x - offset): the sums of du and of p Y for every place of every column,
+    `[H, J, SIDE]` and `[H, J, SIDE, D]`, and the sums of du f for every column, `[H, J]`.
   """
   pair = number_and_features(x, (len(tiles.senders.ids), SIDE))
   ends = [*tiles.senders[:2], tiles.receivers.ids, tiles.transposed]
@@ -57,6 +64,7 @@ def _column_kernel(
   senders, lines, receivers, norms, edge, shared, send, receive, x, log_total, d_mean, offset,
   d_send, d_x, d_weight,
 ):  # fmt: skip
+  """Computes the gradients of one column of tiles for one head; see `sum_columns`."""
   h, column = pl.program_id(0), pl.program_id(1)
   num_nodes = x.shape[1]
   first, number, first_tile, step = (lines[column, i] for i in range(4))
@@ -85,15 +93,15 @@ def _column_kernel(
 def add_columns(
   own: Sequence[jax.Array], columns: Sequence[jax.Array], senders: Ends
 ) -> list[jax.Array]:
-  """The sums over each node's places in columns, added to its own values.
+  """Adds the sums over each node's places in columns to the values of the node itself.
 
   Args:
-    own: `[H, n]` and `[H, n, D]`.
-    columns: the same in places, `[H, J, SIDE]` and `[H, J, SIDE, D]`.
-    senders: the columns' places.
+    own: the values of each node, `[H, n]` and `[H, n, D]`.
+    columns: the two arrays to sum, for every place, `[H, J, SIDE]` and `[H, J, SIDE, D]`.
+    senders: the places of nodes in columns.
 
   Returns:
-    `[H, N]` and `[H, N, D]`, for N >= n nodes, filled up.
+    The two sums, `[H, N]` and `[H, N, D]`, where nodes are padded to N >= n.
   """
   return call_kernel(
     _add_kernel,
@@ -104,6 +112,7 @@ def add_columns(
 
 
 def _add_kernel(slots, chunks, own, own_x, part, part_x, output, output_x):
+  """Computes the sums of one block of nodes for one head; see `add_columns`."""
   h, block = pl.program_id(0), pl.program_id(1)
   here = block_nodes(block, own.shape[1])
 

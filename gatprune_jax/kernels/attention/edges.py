@@ -1,33 +1,33 @@
-"""The edges of a graph as complete bipartite sets, whatever they are computed on."""
+"""The edges of a graph as complete bipartite sets, independent of the processor."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-# What an edge knows: the standardised log norm of the kernel between two channels, then flags.
+# Features of an edge: the standardised log norm of the kernel between two channels, then flags.
 EDGE_FEATURES = ("log_norm", "forward", "backward", "dense", "layer", "self")
 FLAGS = EDGE_FEATURES[1:]
 SELF = EDGE_FEATURES.index("self")
 
-NOWHERE = np.iinfo(np.int32).max  # an id that no node has
+NOWHERE = np.iinfo(np.int32).max  # id of padding; no node has this id
 
 
 class Bipartite(NamedTuple):
-  """A complete bipartite set of edges: every sender to every receiver."""
+  """A complete bipartite set of edges: one edge from every sender to every receiver."""
 
   senders: np.ndarray  # [S] node ids, distinct
   receivers: np.ndarray  # [R] node ids, distinct
-  flags: np.ndarray  # [len(FLAGS)], the features that all edges share
-  norms: np.ndarray | None  # [S, R], the feature that edges have of their own; None: it is zero
+  flags: np.ndarray  # [len(FLAGS)], the features that all edges of the set share
+  norms: np.ndarray | None  # [S, R], the log_norm feature of each edge; None means all zero
 
 
 def flags(**values: bool) -> np.ndarray:
-  """The named flags of an edge, `[len(FLAGS)]`; those not named are off."""
+  """Returns the flags of an edge, `[len(FLAGS)]` float32; flags not given are off (zero)."""
   return np.array([values.get(name, False) for name in FLAGS], np.float32)
 
 
 def cut(edges: Bipartite, longest: int) -> list[Bipartite]:
-  """A set of edges as sets whose sides are so long at most."""
+  """Cuts a set of edges into sets with at most `longest` senders and `longest` receivers each."""
   starts = [
     (slice(i, i + longest), slice(j, j + longest))
     for i in range(0, len(edges.senders), longest)

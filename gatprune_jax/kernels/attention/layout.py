@@ -1,4 +1,4 @@
-"""How a graph's edges are laid out for the processor, and attention on either layout."""
+"""The choice between two memory layouts of a graph's edges, and attention on either layout."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,15 @@ Layout = tuple[Block, ...] | Tiles
 
 
 def lay_out(sets: Sequence[Bipartite], num_nodes: int) -> Layout:
-  """Tiles where their kernels run, else stacked blocks; on the host, once for a graph.
+  """Lays edges out as tiles where the GPU kernels for tiles run, and as stacked blocks elsewhere.
 
-  Pass the result to a compiled function as an argument: XLA evaluates what depends on constants
-  alone, index arrays above all, for seconds.
+  The function runs on the host and is called once for each graph. Pass the result to a compiled
+  function as an argument, not as a constant: XLA evaluates expressions that depend on constants
+  alone at compile time, which takes seconds, mostly for index arrays.
+
+  Args:
+    sets: the edges.
+    num_nodes: the number of nodes n; node ids are 0 to n - 1.
   """
   if tile_programs.run_here():
     return tile_sets(sets, num_nodes)
@@ -28,18 +33,20 @@ def lay_out(sets: Sequence[Bipartite], num_nodes: int) -> Layout:
 def attend(
   send: jax.Array, receive: jax.Array, x: jax.Array, edge: jax.Array, edges: Layout
 ) -> jax.Array:
-  """The mean of x over the edges of each node, one to itself included, weighted by softmax.
+  """Computes the softmax-weighted mean of x over the edges that each node receives.
+
+  The edges of a node include one edge from the node to itself.
 
   Args:
-    send: what a node adds to the logits of the edges that it sends, `[H, n]`.
-    receive: what a node adds to the logits of the edges that it receives, `[H, n]`.
-    x: what is averaged, `[H, n, D]`.
-    edge: what each feature of an edge adds to the logit, `[E, H]`, in the order of
-      `EDGE_FEATURES`.
-    edges: from `lay_out`; not differentiated.
+    send: the term that each node adds to the logits of the edges that it sends, `[H, n]`, for H
+      heads and n nodes.
+    receive: the term that each node adds to the logits of the edges that it receives, `[H, n]`.
+    x: the values to average, `[H, n, D]`.
+    edge: the weight of each edge feature in the logit, `[E, H]`, in the order of `EDGE_FEATURES`.
+    edges: the result of `lay_out`. Edges are not differentiated.
 
   Returns:
-    `[H, n, D]`.
+    The means, `[H, n, D]`.
   """
   on_layout = attend_tiles if isinstance(edges, Tiles) else attend_blocks
   return on_layout(send, receive, x, edge, edges)

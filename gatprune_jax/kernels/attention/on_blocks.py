@@ -1,8 +1,9 @@
-"""Graph attention on blocks, slice by slice, with its gradient by hand.
+"""Graph attention on blocks, slice by slice, with a hand-written gradient.
 
-A slice's ends are gathered when it is its turn, and what it finds is added to the nodes at once, so
-that nothing of an edge's size, nor an end's features, outlives it. The gradient computes a slice's
-weights again. Its equations are in `attention`.
+The features of a slice's nodes are gathered just before the slice is evaluated, and the results are
+added to the nodes at once. Gathered features and computed arrays with one entry for each edge
+therefore exist for one slice at a time. The gradient computes the softmax weights of each slice
+again. The equations and symbols are those in the docstring of the module `softmax`.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,23 +30,24 @@ from gatprune_jax.kernels.attention.softmax import (
 def attend_blocks(
   send: jax.Array, receive: jax.Array, x: jax.Array, edge: jax.Array, blocks: Sequence[Block]
 ) -> jax.Array:
-  """The means y over the edges of each node, with one from each node to itself.
+  """Computes the means y over the edges of each node, one edge from the node to itself included.
 
   Args:
     send: s, `[H, n]`.
     receive: t, `[H, n]`.
-    x: `[H, n, D]`.
-    edge: what a feature of an edge adds to the logit, `[E, H]`: a, then that of each flag.
-    blocks: the edges. Not differentiated: the gradient by norms is left out.
+    x: the values to average, `[H, n, D]`.
+    edge: the weight of each edge feature in the logit, `[E, H]`: a, the weight of the norms, then
+      the weight of each flag.
+    blocks: the edges. They are not differentiated, so there is no gradient of the norms.
 
   Returns:
-    `[H, n, D]`.
+    The means, `[H, n, D]`.
   """
   return _attend(send, receive, x, edge, blocks)[0]
 
 
 def _attend(send, receive, x, edge, blocks):
-  """The means, and the logarithm of the sum of exponentials, `[H, n]`."""
+  """Computes the means `[H, n, D]` and L, the logarithm of the sum of exponentials, `[H, n]`."""
   own = own_logits(send, receive, edge[SELF])
   sums = (own, jnp.ones_like(own), x)
   for block in blocks:
@@ -79,9 +81,9 @@ attend_blocks.defvjp(_forward, _backward)
 
 
 def _add_sums(x, edge, sums, slice_):
-  """The nodes' largest logit, total `[H, n]` and message `[H, n, D]` so far, with a slice's.
+  """Adds one slice's sums to the largest logits, totals `[H, n]` and messages `[H, n, D]` so far.
 
-  Sums so far are scaled down where a larger logit comes, see `row_kernels.sum_rows`.
+  Where the slice has a larger logit, the sums so far are scaled down, as in `row_kernels.sum_rows`.
   """
   block, sent, received = slice_
   largest, total, message = sums
@@ -100,7 +102,7 @@ def _add_sums(x, edge, sums, slice_):
 
 
 def _add_gradients(x, edge, d_mean, gradients, slice_):
-  """Gradients by s, t, x and edge so far, and those of a slice."""
+  """Adds one slice's gradients to the gradients with respect to s, t, x and edge so far."""
   block, sent, received, log_total, offset = slice_
   ends = sent, received, _take(x, block.senders, 0.0)
   receivers = Receivers(log_total, _take(d_mean, block.receivers, 0.0), offset)
@@ -120,16 +122,17 @@ def _add_gradients(x, edge, d_mean, gradients, slice_):
 
 
 def _over_slices(fn: Callable[[Any, Any], Any], carry: Any, slices: Any) -> Any:
-  """`carry = fn(carry, slice)` for every slice, the leading axis of `slices`."""
+  """Computes `carry = fn(carry, slice)` for each slice along the leading axis of `slices`."""
   if len(jax.tree.leaves(slices)[0]) == 1:
     return fn(carry, jax.tree.map(lambda a: a[0], slices))
   return jax.lax.scan(lambda carry, one: (fn(carry, one), ()), carry, slices)[0]
 
 
 def _scores(send, receive, edge, block: Block) -> tuple[jax.Array, jax.Array]:
-  """s and t of a block's ends, `[M, K, H, S]` and `[M, K, H, R]`.
+  """Gathers s of a block's senders `[M, K, H, S]` and t of its receivers `[M, K, H, R]`.
 
-  Gathered for all slices together: in a slice, XLA would gather them again for every edge.
+  The terms of the flags are included in t. Scores are gathered for all slices together, because
+  within the evaluation of a slice XLA would gather them again for every edge.
   """
   shared = jnp.asarray(block.flags) @ edge[1:]
   received = _take(receive, block.receivers, 0.0) + shared[..., None]
@@ -141,13 +144,13 @@ def _sorts(block: Block) -> bool:
 
 
 def _take(values: jax.Array, ids: jax.Array, fill: float) -> jax.Array:
-  """`[H, n, ...]` at ids `[..., S]`: `[..., H, S, ...]`, filled where there is no such node."""
+  """Takes values `[H, n, ...]` at ids `[..., S]`: `[..., H, S, ...]`, `fill` at ids of padding."""
   taken = values.at[:, ids].get(mode="fill", fill_value=fill)
   return jnp.moveaxis(taken, 0, ids.ndim - 1)
 
 
 def _add(values: jax.Array, ids: jax.Array, more: jax.Array) -> jax.Array:
-  """`[H, n, ...]` and at ids `[K, S]` what `[K, H, S, ...]` adds."""
+  """Adds `more` `[K, H, S, ...]` at ids `[K, S]` to `values` `[H, n, ...]`; ignores padding."""
   return values.at[:, ids].add(_heads_first(more), mode="drop")
 
 

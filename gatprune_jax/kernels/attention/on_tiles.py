@@ -1,11 +1,13 @@
-"""Graph attention on tiles: four kernels and their gradient by hand, nothing of an edge's size.
+"""Graph attention on tiles, with four GPU kernels and a hand-written gradient.
 
-The equations are in `attention`. With g = LeakyReLU'(u), the gradient by t is also
+No computed array with one entry for each edge is written to memory. The equations and symbols are
+those in the docstring of the module `softmax`. With g = LeakyReLU'(u), the gradient with respect to
+t is also
 
   dt_r = Y_r . (sum_s p_sr g_sr x_s) - (Y_r . y_r) (sum_s p_sr g_sr)
 
-These sums are over a row of tiles, as y is, and are taken in the forward pass. The other gradients
-are sums over a column, where weights are computed again from L.
+Both sums over s run over a row of tiles, as y does, and are computed in the forward pass. The other
+gradients are sums over a column of tiles, for which the weights p are computed again from L.
 """
 
 import jax
@@ -18,15 +20,29 @@ from gatprune_jax.kernels.attention.softmax import Receivers, gradient_by_own_ed
 from gatprune_jax.kernels.attention.tile_programs import LOG2_E
 from gatprune_jax.kernels.attention.tiles import Tiles
 
-_LEAST = 16  # features in a matrix unit's product
-_OWN = flags(self=True)
+_LEAST = 16  # the fewest features that a GPU's matrix units multiply at once
+_OWN = flags(self=True)  # flags of the edge from a node to itself
 
 
 @jax.custom_vjp
 def attend_tiles(
   send: jax.Array, receive: jax.Array, x: jax.Array, edge: jax.Array, tiles: Tiles
 ) -> jax.Array:
-  """`on_blocks.attend_blocks`, the means y `[H, n, D]`, with tiles for blocks."""
+  """Computes the means y over the edges of each node, one edge from the node to itself included.
+
+  The result equals that of `on_blocks.attend_blocks` on the same edges.
+
+  Args:
+    send: s, `[H, n]`.
+    receive: t, `[H, n]`.
+    x: the values to average, `[H, n, D]`.
+    edge: the weight of each edge feature in the logit, `[E, H]`: a, the weight of the norms, then
+      the weight of each flag.
+    tiles: the edges. They are not differentiated.
+
+  Returns:
+    The means, `[H, n, D]`.
+  """
   _, mean = _attend(send, receive, _widened(x), edge, tiles, sloped=False)
   return _cut(mean, x)
 
@@ -62,12 +78,12 @@ def _attend(send, receive, x, edge, tiles, sloped):
 
 
 def _widened(x: jax.Array) -> jax.Array:
-  """With features that are a power of two, as a kernel's arrays must be, and enough of them."""
+  """Pads the features with zeros to a power of two, as kernels require, and to at least _LEAST."""
   features = x.shape[-1]
   width = max(_LEAST, 1 << (features - 1).bit_length())
   return jnp.pad(x, [*(x.ndim - 1) * [(0, 0)], (0, width - features)])
 
 
 def _cut(wide: jax.Array, x: jax.Array) -> jax.Array:
-  """As many nodes and features as x has, `[H, n, D]`."""
+  """Cuts a kernel's result to the nodes and features of x, `[H, n, D]`."""
   return wide[:, : x.shape[1], : x.shape[2]]

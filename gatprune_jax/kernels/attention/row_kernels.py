@@ -1,4 +1,8 @@
-"""The forward kernels of attention on tiles: sums over rows of tiles, then over each node."""
+"""The two forward kernels of attention on tiles.
+
+The first kernel sums over each row of tiles, and the second kernel sums over all rows that contain
+a node. The symbols are explained in the docstring of the module `softmax`.
+"""
 
 from collections.abc import Sequence
 
@@ -31,24 +35,25 @@ def sum_rows(
   tiles: Tiles,
   sloped: bool,
 ) -> list[jax.Array]:
-  """Sums over each row's edges, relative to the largest logit among them.
+  """Computes sums over each row's edges, relative to the largest logit of each receiver in the row.
 
-  Senders are gone through tile by tile, and sums so far are scaled down where a larger logit comes
-  (Milakov & Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
+  The kernel goes through the senders tile by tile. Where a tile has a larger logit than all tiles
+  before, the sums so far are scaled down (Milakov & Gimelshein 2018, arXiv 1805.02867; Dao et al.
+  2022, arXiv 2205.14135).
 
   Args:
     send: s, `[H, n]`.
     receive: t, `[H, n]`.
-    x: `[H, n, D]`, D a power of two from 16 on.
-    edge: what features of an edge add to logits, `[E, H]`; a is that of norms, the first.
-    shared: c, what a row's edges add to logits, `[I, H]`.
+    x: `[H, n, D]`, where D is a power of two and at least 16.
+    edge: the weight of each edge feature in the logit, `[E, H]`; the first is a, for the norms.
+    shared: c, the term that the flags of a row's edges add to the logits, `[I, H]` for I rows.
     tiles: the edges.
-    sloped: whether the last two sums are needed.
+    sloped: whether the sums with g are computed; only the gradient needs these two sums.
 
   Returns:
     With u = s + t + c + a f, logits l = LeakyReLU(u), g = LeakyReLU'(u) and p = exp(l - largest):
-    the largest l, and the sums of p, p x, p g and p g x, in places, `[H, I, SIDE]` or
-    `[H, I, SIDE, D]`.
+    the largest l in units of ln 2, and the sums of p and p x, and of p g and p g x if `sloped`, for
+    every place of every row, `[H, I, SIDE]` or `[H, I, SIDE, D]`.
   """
   pair = number_and_features(x, (len(tiles.receivers.ids), SIDE))
   return call_kernel(
@@ -60,6 +65,7 @@ def sum_rows(
 
 
 def _row_kernel(receivers, lines, senders, norms, edge, shared, send, receive, x, *outputs):
+  """Computes the sums of one row of tiles for one head; see `sum_rows`."""
   h, row = pl.program_id(0), pl.program_id(1)
   num_nodes = x.shape[1]
   first, number, first_tile, step = (lines[row, i] for i in range(4))
@@ -98,19 +104,20 @@ def merge_rows(
   rows: Sequence[jax.Array],
   receivers: Ends,
 ) -> list[jax.Array]:
-  """Means over all edges of each node, with one from each node to itself.
+  """Computes means over all edges of each node, one edge from the node to itself included.
 
   Args:
     send: s, `[H, n]`.
     receive: t, `[H, n]`.
     x: `[H, n, D]`.
-    edge: what features of an edge add to logits, `[E, H]`.
-    rows: what `sum_rows` returns.
-    receivers: the rows' places.
+    edge: the weight of each edge feature in the logit, `[E, H]`.
+    rows: the result of `sum_rows`.
+    receivers: the places of nodes in rows.
 
   Returns:
-    The logarithm of the sum of exp(l), in units of ln 2, and with weights p of sum one those sums
-    of p x, p g and p g x that rows have; `[H, N]` or `[H, N, D]` for N >= n nodes, filled up.
+    The logarithm of the sum of exp(l), in units of ln 2, and the sum of p x, with weights p that
+    sum to one; then the sums of p g and of p g x, if `rows` has the sums with g. The shapes are
+    `[H, N]` or `[H, N, D]`, where nodes are padded to N >= n.
   """
   pair = number_and_features(x, (len(receivers.slots),))
   return call_kernel(
@@ -122,6 +129,7 @@ def merge_rows(
 
 
 def _merge_kernel(slots, chunks, send, receive, x, edge, largest, *refs):
+  """Computes the means of one block of nodes for one head; see `merge_rows`."""
   h, block = pl.program_id(0), pl.program_id(1)
   parts, outputs = refs[: len(refs) // 2], refs[len(refs) // 2 :]
   here = block_nodes(block, x.shape[1])

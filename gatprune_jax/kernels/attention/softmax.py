@@ -1,20 +1,21 @@
 """Softmax attention over complete bipartite sets of edges, in two forms, with their gradients.
 
-With scores s of the senders, t of the receivers (what all edges share included), and perhaps a
-norm f of each edge weighed by a:
+Each sender s has a score s_s, and each receiver r a score t_r, which includes the terms that all
+edges of the set share. Edges may also have norms f, whose weight in the logit is a:
 
   u_sr = s_s + t_r + a f_sr,  l_sr = LeakyReLU(u_sr)
 
-A set may hold only some of a receiver's edges, so each form gives sums relative to the largest
-logit of the set. Their gradient starts from what is known once all sets are summed: with L the
-logarithm of the sum of exp(l) over all edges of a receiver, y the mean of x with weights
-p = exp(l - L), and Y the cotangent of y,
+A set may hold only some of a receiver's edges, so both forms return sums relative to the largest
+logit of the set, and the caller combines the sums of all sets. The gradient is computed after all
+sets are summed. With L the logarithm of the sum of exp(l) over all edges of a receiver, y the mean
+of x with weights p = exp(l - L), and Y the cotangent of y,
 
   du_sr = p_sr LeakyReLU'(u_sr) (Y_r . x_s - Y_r . y_r)
   ds_s = sum_r du_sr    dt_r = sum_s du_sr    dx_s = sum_r p_sr Y_r    da = sum_sr du_sr f_sr
 
-Arrays have axes of sets and of heads before the others: `[K, H, S]`. Results are invariant to
-the largest logits, which need no gradient.
+Arrays have an axis of K sets and an axis of H heads before all other axes: `[K, H, S]`. The
+combined results do not depend on which largest logits the sums are relative to, so no gradient is
+computed through the largest logits.
 """
 
 from typing import NamedTuple
@@ -22,19 +23,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-SLOPE = 0.01  # of LeakyReLU below zero
+SLOPE = 0.01  # slope of LeakyReLU below zero
 
 
 class Sums(NamedTuple):
-  """Softmax-weighted sums over some of each receiver's edges, not yet normalised."""
+  """Softmax-weighted sums over the edges of one set for each receiver, not yet normalised."""
 
-  largest: jax.Array  # [..., R] m, the largest logit; very low where there are no edges
+  largest: jax.Array  # [..., R] m, the largest logit; very low for a receiver without edges
   total: jax.Array  # [..., R] sum of exp(l - m)
-  message: jax.Array  # [..., D, R] sum of exp(l - m) x_s: receivers last, as products leave them
+  # [..., D, R] sum of exp(l - m) x_s. The matrix product leaves the receivers as the last axis.
+  message: jax.Array
 
 
 class Receivers(NamedTuple):
-  """What a gradient needs to know of receivers."""
+  """The values of each receiver, over all sets, from which the gradient of one set is computed."""
 
   log_total: jax.Array  # [..., R] L; infinite for a receiver that does not exist
   d_mean: jax.Array  # [..., R, D] Y
@@ -42,26 +44,26 @@ class Receivers(NamedTuple):
 
 
 def slope(logits: jax.Array) -> jax.Array:
-  """LeakyReLU'(u), of u or of LeakyReLU(u), which have the same sign."""
+  """LeakyReLU'(u), given either u or LeakyReLU(u), which have the same sign."""
   return jnp.where(logits < 0, SLOPE, 1.0)
 
 
 def by_edge(
   sent: jax.Array, received: jax.Array, x: jax.Array, weight: jax.Array, norms: jax.Array | None
 ) -> Sums:
-  """Every logit, then a matrix product: O(S R D).
+  """Computes the sums of a set from all its logits and a matrix product, in time O(S R D).
 
   Args:
     sent: s, `[K, H, S]`; -inf for a sender that does not exist.
     received: t, `[K, H, R]`.
     x: `[K, H, S, D]`.
     weight: a, `[H]`.
-    norms: f, `[K, S, R]`, or None for zero.
+    norms: f, `[K, S, R]`; None means that all norms are zero.
   """
   logits = _logits(sent, received, weight, norms)
   largest = _finite(logits.max(-2))
   weights = jnp.exp(logits - largest[..., None, :])
-  # XLA's CPU products are fast in this order of axes.
+  # On CPU, XLA computes the matrix product fast in this order of axes.
   message = jnp.einsum("...ds,...sr->...dr", x.swapaxes(-1, -2), weights)
   return Sums(largest, weights.sum(-2), message)
 
@@ -74,7 +76,19 @@ def by_edge_gradient(
   norms: jax.Array | None,
   receivers: Receivers,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """ds, dt, dx and da `[H]`, given the arguments of `by_edge` and its receivers `[K, H, ...]`."""
+  """Computes the gradients of one set edge by edge.
+
+  Args:
+    sent: s, `[K, H, S]`, as in `by_edge`.
+    received: t, `[K, H, R]`.
+    x: `[K, H, S, D]`.
+    weight: a, `[H]`.
+    norms: f, `[K, S, R]`; None means that all norms are zero.
+    receivers: L and Y . y `[K, H, R]` and Y `[K, H, R, D]` of the set's receivers.
+
+  Returns:
+    ds `[K, H, S]`, dt `[K, H, R]`, dx `[K, H, S, D]` and da `[H]`.
+  """
   log_total, d_mean, offset = receivers
   logits = _logits(sent, received, weight, norms)
   weights = jnp.exp(logits - log_total[..., None, :])
@@ -89,17 +103,19 @@ def by_edge_gradient(
 
 
 def by_sorting(sent: jax.Array, received: jax.Array, x: jax.Array) -> Sums:
-  """The same without norms, exactly, in time O((S + R) (log S + D)).
+  """Computes the sums of a set without norms, exactly, in time O((S + R) (log S + D)).
 
-  LeakyReLU is linear on either side of zero, where exp(s + t) is a product. With senders in
-  ascending order of s, and the largest m, those of s + t >= 0 are a suffix:
+  LeakyReLU is linear on either side of zero, so on either side exp(LeakyReLU(s + t)) is the product
+  of a factor of s and a factor of t. With senders in ascending order of s, the senders with
+  s + t >= 0 are a suffix, whose sum is read from cumulative sums. With m the largest s,
 
     l_r = LeakyReLU(m + t_r)
     sum_s exp(l_sr - l_r) x_s =
       sum_{s + t_r >= 0} exp(s - m) x_s
       + exp(-(1 - SLOPE) max(m + t_r, 0)) sum_{s + t_r < 0} exp(SLOPE (s - m)) x_s
 
-  No exponent is positive, and no sum is a difference of sums.
+  No exponent is positive, so that nothing overflows, and no sum is computed as the difference of
+  two sums, so that no digits cancel.
 
   Args:
     sent: s, `[K, H, S]`; -inf for a sender that does not exist.
@@ -112,7 +128,17 @@ def by_sorting(sent: jax.Array, received: jax.Array, x: jax.Array) -> Sums:
 def by_sorting_gradient(
   sent: jax.Array, received: jax.Array, x: jax.Array, receivers: Receivers
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """ds, dt and dx, given the arguments of `by_sorting` and its receivers `[K, H, ...]`."""
+  """Computes the gradients of one set without norms by differentiating `by_sorting`.
+
+  Args:
+    sent: s, `[K, H, S]`, as in `by_sorting`.
+    received: t, `[K, H, R]`.
+    x: `[K, H, S, D]`.
+    receivers: L and Y . y `[K, H, R]` and Y `[K, H, R, D]` of the set's receivers.
+
+  Returns:
+    ds `[K, H, S]`, dt `[K, H, R]` and dx `[K, H, S, D]`.
+  """
 
   def shares(*ends):
     largest, total, message = by_sorting(*ends)
@@ -126,7 +152,13 @@ def by_sorting_gradient(
 def gradient_by_own_edges(
   logits: jax.Array, x: jax.Array, receivers: Receivers
 ) -> tuple[jax.Array, jax.Array]:
-  """du `[H, n]` and dx `[H, n, D]` of edges from each node to itself, given l `[H, n]`."""
+  """Computes du `[H, n]` and dx `[H, n, D]` of the edges from each node to itself.
+
+  Args:
+    logits: l of these edges, `[H, n]`.
+    x: `[H, n, D]`.
+    receivers: L and Y . y `[H, n]` and Y `[H, n, D]` of all nodes.
+  """
   log_total, d_mean, offset = receivers
   weights = jnp.exp(logits - log_total)
   pull = (d_mean * x).sum(-1) - offset
@@ -134,7 +166,13 @@ def gradient_by_own_edges(
 
 
 def own_logits(send: jax.Array, receive: jax.Array, own: jax.Array) -> jax.Array:
-  """l of edges from each node to itself, `[H, n]`; `[H]` is what their flag adds."""
+  """Computes the logits l of the edges from each node to itself, `[H, n]`.
+
+  Args:
+    send: s, `[H, n]`.
+    receive: t, `[H, n]`.
+    own: the term that the flag "self" adds to the logits, `[H]`.
+  """
   return jax.nn.leaky_relu(send + receive + own[:, None], SLOPE)
 
 
@@ -163,5 +201,5 @@ def _sorted_head(sent, received, x):  # [S], [R], [S, D]
 
 
 def _finite(largest: jax.Array) -> jax.Array:
-  """Minus infinity, the maximum over no edges, as the least finite number."""
+  """Replaces minus infinity, the maximum over no edges, by the lowest finite number."""
   return jnp.maximum(largest, jnp.finfo(largest.dtype).min)

@@ -1,9 +1,10 @@
-"""The edges of the channel graph as square tiles, for kernels that take them one by one.
+"""The edges of the channel graph as square tiles, for kernels that process tiles one by one.
 
-A set of edges is a grid of tiles: rows of receivers, columns of senders. In the forward pass a
-program works through one row, in the backward pass through one column, and leaves sums in the
-places of its nodes; then each node's places are gathered. Nothing is added to by two programs, so
-that sums are the same in every run.
+A set of edges is a grid of tiles, with rows of receivers and columns of senders. One program of a
+kernel goes through one row in the forward pass, and through one column in the backward pass. The
+program writes the sums for each of its nodes to the node's place in the row or column. A node has
+one place for each row or column that contains the node, and a second kernel sums over these places.
+No two programs add to the same memory, so that sums are equal in every run.
 """
 
 from collections.abc import Sequence
@@ -13,41 +14,56 @@ import numpy as np
 
 from gatprune_jax.kernels.attention.edges import NOWHERE, Bipartite, cut
 
-SIDE = 32  # senders, and receivers, of a tile
+SIDE = 32  # the number of senders, and the number of receivers, of a tile
 NODES_AT_ONCE = 8  # nodes whose places one program gathers
-PLACES_AT_ONCE = 16  # of each node
-_LONGEST = 512  # of a grid's sides: programs are even, and many
+PLACES_AT_ONCE = 16  # places of each node that one program gathers at once
+# The longest side of a grid, in nodes. Larger sets are cut, so that there are many programs, all of
+# about equal length.
+_LONGEST = 512
 
 
 class Ends(NamedTuple):
-  """Rows of receivers, or columns of senders: L lines of SIDE places, each of a node or nobody."""
+  """All rows of receivers, or all columns of senders: L lines of SIDE places for nodes."""
 
-  ids: np.ndarray  # [L, SIDE] int32, nodes in places; n and above are nobody
-  # [L, 4] int32: a line's first line across, how many, the first tile, the step to the next tile
+  ids: np.ndarray  # [L, SIDE] int32, the node in each place; ids of n and above are padding
+  # [L, 4] int32. A row crosses columns, and a column crosses rows; each crossing is a tile. The
+  # numbers are the first line that is crossed, how many lines are crossed, the index of the first
+  # tile in `Tiles.norms`, and the step from the index of one tile to the index of the next tile.
   lines: np.ndarray
-  flags: np.ndarray  # [L, len(FLAGS)] float32, of a line's edges
-  # [N, K] int32, places of nodes in flat order, L * SIDE and above being none; N and K are the
-  # numbers of nodes, and of places at most, filled up to multiples of what is gathered at once.
+  flags: np.ndarray  # [L, len(FLAGS)] float32, the flags of a line's edges
+  # [N, K] int32, the places of each node as indices into the flattened lines; an index of L * SIDE
+  # or above is padding. N is the number of nodes, padded to a multiple of NODES_AT_ONCE. K is the
+  # largest number of places of a node, padded to a multiple of PLACES_AT_ONCE.
   slots: np.ndarray
-  chunks: np.ndarray  # [N / NODES_AT_ONCE] int32, of PLACES_AT_ONCE, that hold all there are
+  # [N / NODES_AT_ONCE] int32: for each block of nodes, how many chunks of PLACES_AT_ONCE entries of
+  # `slots` hold all places of the block.
+  chunks: np.ndarray
 
 
 class Tiles(NamedTuple):
-  """Complete bipartite sets as grids of tiles; tile 0 has no norms, for all sets without any."""
+  """Complete bipartite sets as grids of tiles.
+
+  All tiles of sets without norms use tile 0, whose norms are zero.
+  """
 
   receivers: Ends
   senders: Ends
   norms: np.ndarray  # [P, SIDE, SIDE] float32, receivers first
-  transposed: np.ndarray  # the same, senders first: columns read them in this order
+  transposed: np.ndarray  # [P, SIDE, SIDE], norms with senders first, for the column kernel
 
 
 def tile_sets(sets: Sequence[Bipartite], num_nodes: int) -> Tiles:
-  """Cuts sets of edges between n nodes into grids of tiles."""
+  """Cuts sets of edges into grids of tiles.
+
+  Args:
+    sets: the edges.
+    num_nodes: the number of nodes n; node ids are 0 to n - 1.
+  """
   receivers, senders, rows, columns, row_flags, column_flags = [], [], [], [], [], []
   norms = [np.zeros((SIDE, SIDE), np.float32)]
   grids = [grid for edges in sets for grid in cut(edges, _LONGEST)]
   longest_side = lambda grid: max(len(grid.senders), len(grid.receivers))
-  for grid in sorted(grids, key=longest_side, reverse=True):  # long programs start first
+  for grid in sorted(grids, key=longest_side, reverse=True):  # the longest programs start first
     received, sent = _in_lines(grid.receivers), _in_lines(grid.senders)
     height, width = len(received), len(sent)
     tile, down, across = (0, 0, 0) if grid.norms is None else (len(norms), width, 1)
@@ -85,13 +101,13 @@ def _ends(ids: list, lines: list, flags: list, num_nodes: int) -> Ends:
 
 
 def _in_lines(ids: np.ndarray) -> np.ndarray:
-  """`[n]` to `[ceil(n / SIDE), SIDE]`."""
+  """Pads ids `[n]` and cuts them into lines, int32 `[ceil(n / SIDE), SIDE]`."""
   filled = np.pad(ids, (0, -len(ids) % SIDE), constant_values=NOWHERE)
   return filled.reshape(-1, SIDE).astype(np.int32)
 
 
 def _in_tiles(norms: np.ndarray, height: int, width: int) -> np.ndarray:
-  """`[R, S]` to `[height * width, SIDE, SIDE]`."""
+  """Pads norms `[R, S]` and cuts them into tiles, `[height * width, SIDE, SIDE]`."""
   missing = height * SIDE - len(norms), width * SIDE - len(norms.T)
   whole = np.pad(norms.astype(np.float32), [(0, number) for number in missing])
   parts = whole.reshape(height, SIDE, width, SIDE).transpose(0, 2, 1, 3)

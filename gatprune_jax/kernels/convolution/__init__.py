@@ -1,4 +1,4 @@
-"""Forms of a convolution: all compute `conv_general_dilated`, each fast where another is slow."""
+"""Several implementations of `conv_general_dilated`, each fast where the others are slow."""
 
 from gatprune_jax.kernels.convolution.as_matrix import matrix_convolution
 from gatprune_jax.kernels.convolution.blockwise import block_convolution

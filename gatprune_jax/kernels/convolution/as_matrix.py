@@ -1,4 +1,7 @@
-"""Convolutions over few positions as matrix products: on CPU, XLA's spend their time on borders."""
+"""Convolutions over few positions as matrix products.
+
+On CPU, XLA's convolutions over few positions spend their time on the borders of the input.
+"""
 
 import jax
 
@@ -13,25 +16,24 @@ from gatprune_jax.kernels.convolution.window import (
 def matrix_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
   """Computes `conv_general_dilated(lhs, rhs, **params)` as one matrix product.
 
-  A matrix takes all input positions p to all output positions q. It holds more zeros the more
-  positions there are, but nothing is padded or gathered:
+  The matrix M, from `window_matrix`, maps all input positions p to all output positions q:
 
     out[b, q, o] = sum_{p, i} in[b, p, i] M[p, i, q, o]
 
-  with M from `window_matrix`.
+  The share of zeros in M grows with the number of positions, but nothing is padded or gathered.
 
-  Grouped convolutions and dilated inputs are left to XLA.
+  Grouped convolutions and convolutions of dilated inputs are computed by XLA.
 
   Args:
-    lhs: input, laid out as `dimension_numbers` says.
-    rhs: kernel.
+    lhs: input, in the layout that `dimension_numbers` describes.
+    rhs: kernel, in the layout that `dimension_numbers` describes.
     **params: parameters of the primitive `conv_general_dilated`.
   """
   return canonical_layout(_multiply, lhs, rhs, params)
 
 
 def _multiply(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
-  """C(x, w) by the matrix M."""
+  """Computes a convolution by M: `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`."""
   sizes = x.shape[1:-1], positions(window, x, w)
   matrix = window_matrix(window, w, *([range(size) for size in axes] for axes in sizes))
   num_axes = w.ndim - 2

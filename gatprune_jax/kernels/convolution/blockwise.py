@@ -1,7 +1,8 @@
-"""Convolutions whose outputs are computed in blocks of neighbours, each as so many more channels.
+"""Convolutions that compute a block of neighbouring outputs as additional output channels.
 
-XLA's convolution on CPU is a matrix product with as many rows as there are output channels. It is
-slow at few, and multiplies by the zeros of a dilated input.
+XLA's convolution on CPU is a matrix product with as many rows as there are output channels. The
+product is slow if there are few output channels, and it also multiplies by the zeros of a dilated
+input. A block of n outputs gives n times as many channels, and needs no zeros of a dilated input.
 """
 
 import math
@@ -16,35 +17,41 @@ from gatprune_jax.kernels.convolution.window import (
   window_matrix,
 )
 
-# Output channels of a block, and its length, at most. Trials of one to eight outputs chose them, on
-# a core of 16 float32 lanes: three registers of channels.
+# The most output channels and the most outputs of a block. Trials of one to eight outputs chose
+# these values, on a core with 16 float32 lanes, where 48 channels fill three registers.
 _CHANNELS = 48
 _LONGEST = 8
 
 
 def block_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
-  """Computes `conv_general_dilated(lhs, rhs, **params)` in blocks, see `convolve_blocks`.
+  """Computes `conv_general_dilated(lhs, rhs, **params)` in blocks; see `convolve_blocks`.
 
-  Grouped convolutions and dilated inputs are left to XLA.
+  Grouped convolutions and convolutions of dilated inputs are computed by XLA.
 
   Args:
-    lhs: input, laid out as `dimension_numbers` says.
-    rhs: kernel.
+    lhs: input, in the layout that `dimension_numbers` describes.
+    rhs: kernel, in the layout that `dimension_numbers` describes.
     **params: parameters of the primitive `conv_general_dilated`.
   """
   return canonical_layout(convolve_blocks, lhs, rhs, params)
 
 
 def convolve_blocks(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
-  """C(x, w): `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`.
+  """Computes a convolution in blocks: `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`.
 
-  Along one axis, with stride s, dilations l of the input and d of the kernel, padding c below and
-  blocks of n outputs, l a divisor of s n, output j of block m is
+  Along one axis, let s be the stride, l and d the dilations of the input and of the kernel, c the
+  padding before the first input, and n the number of outputs in a block, where l divides s n. Then
+  output j of block m is
 
     out[b, n m + j, o] = sum_{u, i} x[b, s n / l m + u, i] M[u, i, j, o]
 
-  with M from `window_matrix`: a convolution with stride s n / l, of an input that is not dilated,
-  to n O channels. M has zeros where an output does not read what its block reads.
+  with M from `window_matrix`. This is a convolution with stride s n / l, of an input that is not
+  dilated, to n O channels. M is zero where an output does not read an input that its block reads.
+
+  Args:
+    window: s, l, d and c of every axis.
+    x: input `[B, p..., I]`.
+    w: kernel `[k..., I, O]`.
   """
   sizes = positions(window, x, w)
   block = _block(window, w, sizes)
@@ -53,7 +60,7 @@ def convolve_blocks(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
   reads, strides, padding = [], [], []
   for axis, (stride, (low, _), dilation, d) in enumerate(zip(*window[:4], strict=True)):
     reach = stride * (block[axis] - 1) + d * (w.shape[axis] - 1)
-    first, last = -(low // dilation), (reach - low) // dilation  # that the first block reads
+    first, last = -(low // dilation), (reach - low) // dilation  # inputs that the first block reads
     step = stride * block[axis] // dilation
     num_blocks = -(-sizes[axis] // block[axis])
     reads.append(range(first, last + 1))
@@ -69,7 +76,7 @@ def convolve_blocks(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def _block(window: Window, w: jax.Array, sizes: tuple[int, ...]) -> tuple[int, ...]:
-  """How many outputs of each axis are computed at once, of so many."""
+  """Returns how many outputs of each axis form a block, given the number of outputs `sizes`."""
   ones = (1,) * len(sizes)
   if any(dilation > 1 for dilation in window.lhs_dilation):
     return window.lhs_dilation if window.strides == ones else ones
@@ -77,12 +84,12 @@ def _block(window: Window, w: jax.Array, sizes: tuple[int, ...]) -> tuple[int, .
   overlap = bool(sizes) and w.shape[-3] > window.strides[-1]
   if longest < 2 or not overlap or window.rhs_dilation[-1] > 1:
     return ones
-  # Along the last axis, where a block's outputs lie as they do in the result.
+  # Blocks extend along the last axis, where their outputs already have the order of the result.
   return (*ones[1:], 1 << longest.bit_length() - 1)
 
 
 def _neighbours(out: jax.Array, block: tuple[int, ...], sizes: tuple[int, ...]) -> jax.Array:
-  """Outputs in blocks, `[B, m..., (j... O)]`, beside each other, `[B, q..., O]`."""
+  """Rearranges outputs from blocks `[B, m..., (j... O)]` to positions `[B, q..., O]`."""
   batch, *num_blocks, channels = out.shape
   num_axes, channels = len(block), channels // math.prod(block)
   out = out.reshape(batch, *num_blocks, *block, channels)

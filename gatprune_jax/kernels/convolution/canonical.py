@@ -1,7 +1,8 @@
 """Convolutions in the form that XLA's CPU backend runs fast in loops and under vmap.
 
-It is slow at a convolution vmapped over its inputs and weights, which becomes a grouped one, and at
-a gradient inside a loop, whose layout no fast kernel takes.
+XLA's CPU backend is slow in two cases. A convolution under vmap over both inputs and weights
+becomes a grouped convolution, for which the backend is slow. A gradient of a convolution inside a
+loop has a layout that no fast kernel of the backend takes.
 """
 
 from collections.abc import Callable
@@ -16,31 +17,38 @@ from gatprune_jax.kernels.convolution.blockwise import convolve_blocks
 from gatprune_jax.kernels.convolution.kernel_gradient import kernel_gradient
 from gatprune_jax.kernels.convolution.window import Window, canonical_layout
 
-_MOST_PLACES = 49  # of a kernel, each a slice to compile
+# `kernel_gradient` compiles a slice for every position of the kernel. For a kernel with more
+# positions than this number, the gradient is a convolution instead.
+_MOST_PLACES = 49
 
 
 def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
   """Computes `conv_general_dilated(lhs, rhs, **params)`, fast on CPU in loops and under vmap.
 
-  Every convolution, those of the gradients too, is a forward one over operands laid out as
-  `[B, p..., I]` and `[k..., I, O]`, to which they are transposed. With g = dL/dout, stride s,
-  dilations l of the input and d of the kernel, and C a convolution with
+  All convolutions, including the ones of the gradients, are forward convolutions, with operands
+  transposed to the layouts `[B, p..., I]` and `[k..., I, O]`. With g = dL/dout, stride s, dilations
+  l of the input and d of the kernel, and C a convolution with
 
     out = C(x, w; stride s, dilations l, d)
 
-  the gradients are (batch and channels exchanged where marked by T)
+  the gradients are as follows, where T exchanges input and output channels of w, or batch and
+  channels of the other arrays:
 
     dL/dx = C(g, flip(w)^T; stride l, dilations s, d)
-    dL/dw = C(x^T, g^T; stride d, dilations l, s)^T, in two dimensions by `kernel_gradient`
+    dL/dw = C(x^T, g^T; stride d, dilations l, s)^T
 
-  vmap folds into the batch where the inputs differ only, into the output channels where the weights
-  do, and runs one convolution after the other where both do. Each is computed by
-  `convolve_blocks`. Reverse-mode gradients of any order; no forward mode. Grouped convolutions and
-  dilated inputs are left to XLA.
+  In two dimensions `kernel_gradient` computes dL/dw, unless the kernel has many positions or the
+  input is dilated.
+
+  Where only the inputs differ, vmap folds its axis into the batch. Where only the weights differ,
+  vmap folds its axis into the output channels. Where both differ, the convolutions run one after
+  another. Every convolution is computed by `convolve_blocks`. Reverse-mode gradients of any order
+  are supported, but not forward mode. Grouped convolutions and convolutions of dilated inputs are
+  computed by XLA.
 
   Args:
-    lhs: input, laid out as `dimension_numbers` says.
-    rhs: kernel.
+    lhs: input, in the layout that `dimension_numbers` describes.
+    rhs: kernel, in the layout that `dimension_numbers` describes.
     **params: parameters of the primitive `conv_general_dilated`.
   """
   return canonical_layout(_convolve, lhs, rhs, params)
@@ -48,7 +56,7 @@ def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
-  """C(x, w): `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`."""
+  """Computes the convolution C: `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`."""
   return _batchable(window)(x, w)
 
 
@@ -60,7 +68,7 @@ def _backward(window: Window, operands, g: jax.Array):
   x, w = operands
   x_padding, w_padding = [], []
   for axis, (stride, (low, _), dilation, d) in enumerate(zip(*window[:4], strict=True)):
-    reach = d * (w.shape[axis] - 1)  # of the window beyond its first position
+    reach = d * (w.shape[axis] - 1)  # how far the window extends beyond its first position
     x_size, g_size = _dilated(x.shape[1 + axis], dilation), _dilated(g.shape[1 + axis], stride)
     x_padding.append((reach - low, x_size - g_size + low))
     w_padding.append((low, g_size + reach - x_size - low))
@@ -71,7 +79,7 @@ def _backward(window: Window, operands, g: jax.Array):
     strides=window.rhs_dilation, padding=tuple(w_padding), rhs_dilation=window.strides
   )
   space = range(w.ndim - 2)
-  # g may be of a wider type than the operands: `preferred_element_type`.
+  # Because of `preferred_element_type`, g may have a wider type than the operands.
   dx = _convolve(to_x, g, jnp.flip(w, space).swapaxes(-1, -2).astype(g.dtype))
   size = w.shape[:-2]
   if window.lhs_dilation == (1, 1) and math.prod(size) <= _MOST_PLACES:
@@ -89,7 +97,7 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _batchable(window: Window) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """C of one window with its rule for vmap, which holds under further vmaps."""
+  """Returns the convolution C with a fixed window and a rule for vmap, which may be nested."""
   one = custom_vmap(functools.partial(convolve_blocks, window))
 
   @one.def_vmap
@@ -107,4 +115,5 @@ def _batchable(window: Window) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def _dilated(size: int, dilation: int) -> int:
+  """Returns the size of an axis after dilation."""
   return max(0, dilation * (size - 1) + 1)

@@ -1,4 +1,4 @@
-"""Which form of a convolution the backend runs fast."""
+"""The choice of the implementation of a convolution that is fastest on the backend."""
 
 from collections.abc import Callable
 import math
@@ -11,19 +11,23 @@ from gatprune_jax.kernels.convolution.canonical import canonical_convolution
 from gatprune_jax.kernels.convolution.merged import merged_convolution
 
 _FEW_POSITIONS = 16
-_LARGEST_MATRIX = 2**24  # elements, generously counted; a wide network has hundreds of such layers
+# Largest matrix, in elements. `scoring_convolution` counts too many elements, because the count
+# includes the kernel's window. The limit exists because a wide network has hundreds of layers with
+# a matrix.
+_LARGEST_MATRIX = 2**24
 _LANES = 64  # channels that fill the matrix units of an accelerator
 
 
 def candidate_convolution() -> Callable[..., jax.Array]:
-  """The convolution for candidates with weights of their own."""
+  """Returns the convolution for candidate networks that each have their own weights."""
   return canonical_convolution if jax.default_backend() == "cpu" else merged_convolution
 
 
 def candidate_width(width: int) -> int:
-  """How many channels of a kind candidates compute of which the widest keeps so many.
+  """Returns how many channels each candidate computes where the widest candidate keeps `width`.
 
-  Accelerators are fastest at powers of two up to 64, and at multiples of 64.
+  Candidates compute equally many channels, so that one program runs all of them side by side.
+  Accelerators are fastest with powers of two up to 64, and with multiples of 64.
   """
   if jax.default_backend() == "cpu" or width == 0:
     return width
@@ -31,9 +35,10 @@ def candidate_width(width: int) -> int:
 
 
 def scoring_convolution() -> Callable | None:
-  """The convolution for many masks on shared weights; None means XLA's.
+  """Returns the convolution for many masks on shared weights; None stands for XLA's convolution.
 
-  On CPU, images of few positions go through one matrix, where it is small, others in blocks.
+  On CPU, inputs of few positions are convolved as one matrix product if the matrix is small. All
+  other inputs are convolved in blocks.
   """
 
   def convolution(lhs, rhs, **params):

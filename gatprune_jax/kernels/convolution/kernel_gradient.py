@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# On CPU a part of the images stays in the cache. Every block is compiled, since a loop over them is
-# slower; more of them were no faster with 64 images of CIFAR's size.
+# The batch is processed in four blocks of images, because on CPU the data of one block stays in the
+# cache. Each block is compiled separately, because a loop over the blocks is slower. More blocks
+# were no faster with 64 images of CIFAR's size.
 _BLOCKS = 4
 
 
@@ -19,29 +20,30 @@ def kernel_gradient(
   dilations: tuple[int, int],
   precision: Any,
 ) -> jax.Array:
-  """dL/dw of a two-dimensional convolution whose input is not dilated, `[H, W, I, O]`.
+  """Computes dL/dw `[H, W, I, O]` of a two-dimensional convolution whose input is not dilated.
 
   With x padded, strides s, t and dilations d, e,
 
     dL/dw[a, b, i, o] = sum_{n, u, v} x[n, s u + d a, t v + e b, i] g[n, u, v, o]
 
-  for all a, b at once is one product: of x at all H W places beside each other, `[n u v, H W I]`,
-  and g. Where s is 1, it is faster to move g instead of x from row to row, g zero outside of its
-  positions:
+  For all a and b at once, the sum is one matrix product. The first factor holds x at all H W
+  positions of the kernel beside each other, `[n u v, H W I]`, and the second factor is g. Where s
+  is 1, it is faster to shift g instead of x from row to row, with g zero outside of its positions:
 
     dL/dw[a, b, i, o] = sum_{n, u, v} x[n, u, t v + e b, i] g[n, u - d a, v, o]
 
-  Both sides, `[n u v, W I]` and `[n u v, H O]`, are wide then; in a convolution of x with g one
-  has I rows. It is summed over blocks of images.
+  Then both factors, `[n u v, W I]` and `[n u v, H O]`, are wide, and wide factors are multiplied
+  fast. If the gradient were a convolution of x with g, one factor would have only I rows. The
+  gradient is summed over blocks of images.
 
   Args:
     x: input `[N, h, w, I]`.
-    g: dL/dout `[N, h', w', O]`, of x's type.
-    size: of the kernel, H and W.
+    g: dL/dout `[N, h', w', O]`, of the same type as x.
+    size: H and W of the kernel.
     strides: s and t.
-    padding: of x, `((low, high), (low, high))`; negative where it is cropped.
-    dilations: of the kernel, d and e.
-    precision: of the product.
+    padding: padding of x, `((low, high), (low, high))`; negative where x is cropped.
+    dilations: d and e of the kernel.
+    precision: precision of the matrix product.
   """
   if g.size == 0:
     return jnp.zeros((*size, x.shape[-1], g.shape[-1]), g.dtype)
@@ -65,7 +67,7 @@ def kernel_gradient(
     else:
       rows = [read(x, 1, a) for a in range(height)]
     beside = jnp.concatenate([read(row, 2, b) for row in rows for b in range(width)], axis=-1)
-    # One matrix each: a product over three axes is slower on CPU.
+    # Both factors are reshaped to matrices, because a product over three axes is slower on CPU.
     beside, above = (side.reshape(-1, side.shape[-1]) for side in (beside, above))
     return jnp.matmul(beside.T, above, precision=precision)
 

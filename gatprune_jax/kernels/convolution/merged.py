@@ -1,8 +1,8 @@
-"""Convolutions of candidates with weights of their own, in the form that accelerators run fast.
+"""Convolutions of candidates with their own weights, in the form that accelerators run fast.
 
-vmap over inputs and kernels makes a grouped convolution, one group a candidate. vmap of its kernel
-gradient makes one whose window is as large as the images, which cuDNN evaluates by Fourier
-transforms, slowly.
+vmap over inputs and kernels makes a grouped convolution with one group for each candidate. vmap of
+the kernel gradient of one candidate makes a convolution whose window is as large as the images.
+cuDNN evaluates such a convolution by Fourier transforms, which is slow.
 """
 
 from collections.abc import Callable
@@ -14,24 +14,26 @@ import jax.numpy as jnp
 
 from gatprune_jax.kernels.convolution.window import Window, canonical_layout, convolve
 
-_WIDTH = 64  # channels of a group
+_WIDTH = 64  # most input or output channels of a set of merged candidates
 
 
 def merged_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
-  """Computes `conv_general_dilated(lhs, rhs, **params)`, kernel gradients fast under vmap.
+  """Computes `conv_general_dilated(lhs, rhs, **params)` with kernel gradients fast under vmap.
 
-  Candidates are merged until the wider side has 64 channels: m of them, side by side, have one
-  kernel gradient of m I inputs and m O outputs,
+  Candidates are merged into sets until the wider side of a set's kernel has 64 channels. In a set,
+  m candidates side by side have one kernel gradient with m I inputs and m O outputs,
 
     dL/dW[k, (c, i), (d, o)] = sum_p x_c[p + k, i] g_d[p, o]
 
-  of which the blocks c = d are theirs. Nothing of one candidate enters another's, not even NaN.
+  The blocks with c = d are the gradients of the candidates, and the other blocks are discarded.
+  Therefore no values of one candidate, not even NaN, enter the gradient of another candidate.
 
-  First derivatives in reverse mode only. Grouped convolutions and dilated inputs are left to XLA.
+  Only first derivatives in reverse mode are supported. Grouped convolutions and convolutions of
+  dilated inputs are computed by XLA.
 
   Args:
-    lhs: input, laid out as `dimension_numbers` says.
-    rhs: kernel.
+    lhs: input, in the layout that `dimension_numbers` describes.
+    rhs: kernel, in the layout that `dimension_numbers` describes.
     **params: parameters of the primitive `conv_general_dilated`.
   """
   return canonical_layout(_convolve, lhs, rhs, params)
@@ -54,10 +56,11 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _gradients(window: Window) -> Callable[..., tuple[jax.Array, jax.Array]]:
-  """`(x, w, g) -> (dL/dx, dL/dw)`, with its rule for vmap.
+  """Returns the function `(x, w, g) -> (dL/dx, dL/dw)` with a rule for vmap.
 
-  The rule differentiates a grouped convolution, by which XLA knows its gradients; vmap of the
-  gradients of one candidate makes other convolutions, with windows as large as the images.
+  The rule differentiates a grouped convolution, so that XLA recognises the results as gradients of
+  a convolution. vmap of the gradients of one candidate would make other convolutions instead, with
+  windows as large as the images.
   """
 
   @custom_vmap
@@ -79,7 +82,16 @@ def _gradients(window: Window) -> Callable[..., tuple[jax.Array, jax.Array]]:
 
 
 def _of_same_images(window: Window, x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
-  """dL/dw `[C, k..., I, O]` of candidates that see the same x: one convolution to C O channels."""
+  """Computes dL/dw `[C, k..., I, O]` of C candidates that share x.
+
+  The gradient is the kernel gradient of one convolution to C O channels.
+
+  Args:
+    window: window of the convolution.
+    x: shared input `[B, p..., I]`.
+    w: kernels `[C, k..., I, O]`, of which only shape and dtype are used.
+    g: dL/dout `[C, B, q..., O]`.
+  """
   *size, num_in, num_out = w.shape[1:]
   zeros = jnp.zeros((*size, num_in, len(w) * num_out), w.dtype)
   (dw,) = jax.vjp(lambda w: convolve(window, x, w), zeros)[1](_merge(g, len(w))[0])
@@ -87,7 +99,14 @@ def _of_same_images(window: Window, x: jax.Array, w: jax.Array, g: jax.Array) ->
 
 
 def _of_sets(window: Window, x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
-  """dL/dw `[C, k..., I, O]` of candidates merged into sets."""
+  """Computes dL/dw `[C, k..., I, O]` of C candidates merged into sets.
+
+  Args:
+    window: window of the convolution.
+    x: inputs `[C, B, p..., I]`.
+    w: kernels `[C, k..., I, O]`, of which only shape and dtype are used.
+    g: dL/dout `[C, B, q..., O]`.
+  """
   *size, num_in, num_out = w.shape[1:]
   merged = max(1, min(len(w), _WIDTH // max(num_in, num_out)))
   x, g = _merge(x, merged), _merge(g, merged)
@@ -99,7 +118,7 @@ def _of_sets(window: Window, x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Ar
 
 
 def _merge(operand: jax.Array, merged: int) -> jax.Array:
-  """`[C, B, p..., I]` -> `[sets, B, p..., m I]`, the last set filled up with zeros."""
+  """Merges `[C, B, p..., I]` to `[sets, B, p..., m I]`; zeros fill up the last set."""
   num_sets = -(-len(operand) // merged)
   missing = num_sets * merged - len(operand)
   operand = jnp.pad(operand, ((0, missing), *[(0, 0)] * (operand.ndim - 1)))

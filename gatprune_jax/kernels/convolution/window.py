@@ -1,4 +1,4 @@
-"""What a convolution does, apart from the layout of its operands."""
+"""The parameters of a convolution, and functions for operands in one canonical layout."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,10 @@ import numpy as np
 
 
 class Window(NamedTuple):
-  """How a window moves over `[B, p..., I]`; the parameters of `conv_general_dilated`."""
+  """Parameters of `conv_general_dilated`, except those of layout and groups.
+
+  They describe how the window of a kernel moves over an input `[B, p..., I]`.
+  """
 
   strides: tuple[int, ...]
   padding: tuple[tuple[int, int], ...]
@@ -25,15 +28,16 @@ def canonical_layout(
   rhs: jax.Array,
   params: Mapping[str, Any],
 ) -> jax.Array:
-  """`conv_general_dilated(lhs, rhs, **params)` as `fn(window, x, w)`, whatever the layout.
+  """Computes `conv_general_dilated(lhs, rhs, **params)` by `fn(window, x, w)`, in any layout.
 
-  Grouped convolutions and those of dilated inputs are left to XLA.
+  Grouped convolutions and convolutions of dilated inputs are computed by XLA, without `fn`.
 
   Args:
-    fn: takes x `[B, p..., I]` and w `[k..., I, O]` to `[B, q..., O]`.
-    lhs: input, laid out as `dimension_numbers` says.
-    rhs: kernel.
-    params: of the primitive `conv_general_dilated`.
+    fn: computes the convolution of x `[B, p..., I]` and w `[k..., I, O]`, with the result
+      `[B, q..., O]`.
+    lhs: input, in the layout that `dimension_numbers` describes.
+    rhs: kernel, in the layout that `dimension_numbers` describes.
+    params: parameters of the primitive `conv_general_dilated`.
   """
   groups = params["feature_group_count"], params["batch_group_count"]
   if groups != (1, 1) or any(dilation != 1 for dilation in params["lhs_dilation"]):
@@ -56,10 +60,15 @@ def canonical_layout(
 
 
 def convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
-  """XLA's convolution: `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`.
+  """Computes a convolution by XLA: `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`.
 
-  Inputs are cropped first: where padding is negative, XLA's CPU backend may read what lies beyond
-  them (https://github.com/openxla/xla/issues/48713).
+  Where padding is negative, x is cropped before the convolution, because XLA's CPU backend may read
+  memory beyond x (https://github.com/openxla/xla/issues/48713).
+
+  Args:
+    window: parameters of the convolution.
+    x: input `[B, p..., I]`.
+    w: kernel `[k..., I, O]`.
   """
   num_axes = x.ndim - 2
   if any(edge < 0 for edges in window.padding for edge in edges):
@@ -77,7 +86,7 @@ def convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def _cropped(window: Window, x: jax.Array) -> tuple[jax.Array, Window]:
-  """x dilated and cropped, and the window over it, whose padding is not negative."""
+  """Returns x dilated and cropped, and a window for this x without negative padding."""
   edges = [
     (min(0, low), min(0, high), dilation - 1)
     for (low, high), dilation in zip(window.padding, window.lhs_dilation, strict=True)
@@ -88,7 +97,13 @@ def _cropped(window: Window, x: jax.Array) -> tuple[jax.Array, Window]:
 
 
 def positions(window: Window, x: jax.Array, w: jax.Array) -> tuple[int, ...]:
-  """How many positions q the result has on each axis."""
+  """Returns how many positions q the result has on each axis.
+
+  Args:
+    window: parameters of the convolution.
+    x: input `[B, p..., I]`.
+    w: kernel `[k..., I, O]`.
+  """
   return tuple(
     max(0, (dilation * (size - 1) + low + high - d * (width - 1)) // stride + 1)
     for size, width, stride, (low, high), dilation, d in zip(
@@ -100,25 +115,27 @@ def positions(window: Window, x: jax.Array, w: jax.Array) -> tuple[int, ...]:
 def window_matrix(
   window: Window, w: jax.Array, inputs: Sequence[range], outputs: Sequence[range]
 ) -> jax.Array:
-  """The matrix by which outputs at some positions read inputs at some positions.
+  """Returns the matrix that maps inputs at given positions to outputs at given positions.
 
-  Along one axis, with stride s, dilations l of the input and d of the kernel, padding c below,
+  Along one axis, with stride s, dilations l of the input and d of the kernel, and padding c before
+  the first input,
 
     M[p, i, q, o] = sum_k S[k, p, q] w[k, i, o],  S[k, p, q] = 1 where l p = s q + d k - c
 
   Args:
     window: s, l, d and c of every axis.
     w: kernel `[k..., I, O]`.
-    inputs: p of every axis.
-    outputs: q of every axis.
+    inputs: input positions p of every axis.
+    outputs: output positions q of every axis.
 
   Returns:
-    `[p..., I, q..., O]`.
+    M, `[p..., I, q..., O]`.
   """
   matrix = w
   for axis, (stride, (low, _), dilation, d) in enumerate(zip(*window[:4], strict=True)):
     k, p, q = np.ix_(range(w.shape[axis]), inputs[axis], outputs[axis])
     reads = jnp.asarray(dilation * p == stride * q + d * k - low, w.dtype)
-    matrix = jnp.tensordot(matrix, reads, ((0,), (0,)))  # the offset goes, [..., p, q] come
-  # From [I, O, p, q, p, q, ...].
+    # The product removes the axis of k, and appends axes of p and q at the end.
+    matrix = jnp.tensordot(matrix, reads, ((0,), (0,)))
+  # Before this transposition the axes are [I, O, p, q, p, q, ...].
   return matrix.transpose(*range(2, matrix.ndim, 2), 0, *range(3, matrix.ndim, 2), 1)

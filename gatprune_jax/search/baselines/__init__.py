@@ -1,1 +1,1 @@
-"""Searches that the agent is compared with."""
+"""Baselines: the other searches, with which the agent is compared."""

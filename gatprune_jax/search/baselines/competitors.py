@@ -1,4 +1,4 @@
-"""What the agent is compared with: searches that may score as many masks as it did."""
+"""Table of the baseline searches, each of which may score as many masks as the agent did."""
 
 from collections.abc import Callable
 import functools

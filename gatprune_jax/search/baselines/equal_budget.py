@@ -1,9 +1,10 @@
-"""Searches without a learner, to be given as many scored masks as the agent.
+"""Random and evolutionary searches without a learner, at the agent's number of scored masks.
 
-Each keeps a *genome* per mask. A genome proposes the order in which channels are kept; `allocate`
-brings the order to the budgets, so that every mask is feasible and maximal, as for the classical
-pruners. Ratios are scaled to the budget by the same step: the prefix of the order that fits keeps
-the first `t * ratio` of each group, for the largest t.
+Each search keeps a *genome* per mask: either the mask's bits, or a keep ratio per group. A genome
+gives the order in which channels are kept, and `allocate` keeps as many channels of the order as
+fit the budgets. Therefore every mask is feasible and maximal, as for the classical pruners. The
+same step scales ratios to the budgets: the longest prefix of the order that fits keeps the first
+`t * ratio` of each group, for the largest possible t.
 """
 
 from collections.abc import Callable, Collection
@@ -19,53 +20,55 @@ from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
 
-_DRAWS = 1000  # for one new mask
+_DRAWS = 1000  # attempts at drawing one new mask
 
 Genome = np.ndarray  # bits, bool [N], or ratios [groups]
 ScoreMasks = Callable[[np.ndarray], np.ndarray]  # masks [B, N] -> scores [B], higher is better
 
 
 class Terms(NamedTuple):
-  """What every search starts from."""
+  """Inputs that all of these searches share."""
 
   constraints: Constraints
-  best: Classical  # the best classical pruner: its order ranks channels, its mask starts the bits
-  score: float  # of its mask
+  best: Classical  # best classical pruner; its order ranks channels, its mask starts "evolve_bits"
+  score: float  # score of the best classical pruner's mask
 
 
 class Strategy(NamedTuple):
-  """One way to search; see the functions below."""
+  """One way to search, given by three of the functions below."""
 
-  parents: Callable[[Terms], list[Genome]]  # before anything is scored, each of the best mask
-  # Of a parent's genome; None where there are no parents yet.
+  # Returns the genomes to start from; the mask of each is the best classical mask.
+  parents: Callable[[Terms], list[Genome]]
+  # Returns a new genome, made from the genome of a parent; None if there is no parent yet.
   child: Callable[[np.random.Generator, Terms, Genome | None], Genome]
-  order: Callable[[np.random.Generator, Terms, Genome], np.ndarray]  # -> [N], 0 is kept first
+  # Returns the order [N] in which a genome keeps channels, 0 first.
+  order: Callable[[np.random.Generator, Terms, Genome], np.ndarray]
 
 
 class Scored(NamedTuple):
-  """Every mask that a search scored, best first."""
+  """All masks that a search scored, best first."""
 
   masks: np.ndarray  # [M, N] bool
   scores: np.ndarray  # [M]
 
 
 def _no_parents(terms: Terms) -> list[Genome]:
-  """The best classical mask has no ratios."""
+  """Returns no genomes, because the best classical mask is not given by ratios."""
   return []
 
 
 def _best_classical_bits(terms: Terms) -> list[Genome]:
-  """The best classical mask."""
+  """Returns the bits of the best classical mask as the only genome."""
   return [terms.best.mask]
 
 
 def _draw_ratios(rng: np.random.Generator, terms: Terms, parent: Genome | None) -> Genome:
-  """A keep ratio for each group, log-uniform in [0.1, 1]: only their proportions matter."""
+  """Draws a keep ratio for each group, log-uniform in [0.1, 1]; only their proportions matter."""
   return 0.1 ** rng.random(len(terms.constraints.graph.groups))
 
 
 def _change_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome | None) -> Genome:
-  """Every ratio times a log-normal factor, a third of the groups at a time on average."""
+  """Multiplies each ratio, with probability 1/3, by a log-normal factor."""
   if ratios is None:
     return _draw_ratios(rng, terms, None)
   chosen = rng.random(len(ratios)) < 1 / 3
@@ -73,12 +76,12 @@ def _change_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome | None
 
 
 def _order_of_ratios(rng: np.random.Generator, terms: Terms, ratios: Genome) -> np.ndarray:
-  """The ratios of each group, filled in the best classical order."""
+  """Orders channels by their groups' ratios, and within a group by the best classical order."""
   return order_by_ratios(terms.constraints.graph, terms.best.order, ratios)
 
 
 def _change_bits(rng: np.random.Generator, terms: Terms, mask: Genome) -> Genome:
-  """As many kept channels leave as removed ones enter: one pair, and more with probability 1/2."""
+  """Exchanges kept for removed channels: one pair, and each further pair with probability 1/2."""
   kept, removed = np.flatnonzero(mask), np.flatnonzero(~mask)
   pairs = min(rng.geometric(0.5), len(kept), len(removed))
   child = mask.copy()
@@ -88,16 +91,19 @@ def _change_bits(rng: np.random.Generator, terms: Terms, mask: Genome) -> Genome
 
 
 def _order_of_bits(rng: np.random.Generator, terms: Terms, mask: Genome) -> np.ndarray:
-  """Kept channels first, both halves in random order: what leaves or fills up is drawn."""
+  """Orders kept channels before removed ones, each in random order.
+
+  Therefore the channels that `allocate` removes or adds to meet the budgets are drawn at random.
+  """
   return ranks(mask + rng.random(len(mask)))
 
 
 STRATEGIES: dict[str, Strategy] = {
-  # Independent draws of ratios per group.
+  # Draws ratios per group, independently for each mask.
   "random_ratios": Strategy(_no_parents, _draw_ratios, _order_of_ratios),
-  # Evolution of ratios per group.
+  # Evolves ratios per group.
   "evolve_ratios": Strategy(_no_parents, _change_ratios, _order_of_ratios),
-  # Evolution of the bits themselves, from the best classical mask.
+  # Evolves the bits themselves, starting from the best classical mask.
   "evolve_bits": Strategy(_best_classical_bits, _change_bits, _order_of_bits),
 }
 
@@ -114,22 +120,22 @@ def search_without_learning(
 ) -> Scored:
   """Scores `num_masks` distinct masks, a generation at a time.
 
-  The children of each generation have parents drawn from the best masks of all before it. A
-  mask that was scored before, or that is the best classical one, is drawn again; where a thousand
-  draws give no new one, there are hardly more within reach, and the search ends.
+  The parents of each generation are drawn from the best masks of all earlier generations. If a
+  drawn mask was scored before, or is the best classical mask, another mask is drawn. If a thousand
+  draws give no new mask, the strategy can hardly reach any more, and the search ends.
 
   Args:
     strategy: a key of `STRATEGIES`.
     terms: the network's constraints, and the best classical pruner.
-    score: called with `[generation, N]` masks each time, the last time with what is left.
-    num_masks: how many to score.
-    generation: masks scored together.
-    parents: of how many of the best masks children are made.
-    seed: of everything random.
+    score: called with masks `[generation, N]` each time; the last call may have fewer masks.
+    num_masks: number of masks to score.
+    generation: number of masks scored together.
+    parents: number of the best masks from which parents are drawn.
+    seed: seed of all random numbers.
     known: bytes of further masks that were scored before.
 
   Raises:
-    InputError: an unknown strategy.
+    InputError: if the strategy is unknown.
   """
   if strategy not in STRATEGIES:
     raise InputError(f"search {strategy!r} is unknown: choose from {', '.join(STRATEGIES)}")
@@ -146,7 +152,7 @@ def search_without_learning(
       mask = allocate(terms.constraints, order(rng, terms, genome))
       if mask.tobytes() not in seen:
         seen.add(mask.tobytes())
-        # Bits are inherited as they were repaired, ratios as they were drawn.
+        # Children inherit bits as `allocate` repaired them, but ratios as they were drawn.
         return (mask if genome.dtype == bool else genome), mask
     return None
 
@@ -172,18 +178,19 @@ def search_equal_budget(
 ) -> SearchResult:
   """Searches without a learner, scoring as many masks as an agent did.
 
-  It scores fewer where there are no more within its reach. The classical masks count too.
-  Generations have the agent's number of samples, and a quarter as many parents.
+  The search scores fewer masks if the strategy reaches no more new ones. Classical masks count as
+  scored masks too. A generation has as many masks as the agent has samples per update, and a
+  quarter as many parents.
 
   Args:
-    strategy: see `STRATEGIES`.
-    problem: what to prune.
+    strategy: a key of `STRATEGIES`.
+    problem: the network to prune, with its constraints and data.
     config: the agent's settings.
     evaluations: the agent's `SearchResult.evaluations`.
-    seed: of everything random.
+    seed: seed of all random numbers.
 
   Raises:
-    InputError: an unknown strategy, or fewer evaluations than there are classical masks.
+    InputError: if the strategy is unknown, or there are fewer evaluations than classical masks.
   """
   start = time.monotonic()
   scorer = Scorer(problem, config)

@@ -1,9 +1,10 @@
 """A learner with one continuous action per group, as in AMC (He et al. 2018, arXiv 1802.03494).
 
 An action is a keep ratio for each group; within a group the channels of largest L1 norm are kept.
-Ratios are brought to the budgets as those of the searches without a learner are, so every mask is
-feasible. AMC learns by DDPG; here a Gaussian policy over log-ratios is trained by the agent's own
-PPO, one probability ratio per group. Against the agent it shows what a bit per channel adds.
+Ratios are scaled to the budgets as in the searches without a learner (`equal_budget`), so every
+mask is feasible. AMC learns by DDPG; here a Gaussian policy over log-ratios is trained by the
+agent's own PPO, with one probability ratio per group. The comparison with the agent shows what is
+gained by deciding one bit per channel.
 """
 
 import dataclasses
@@ -38,23 +39,25 @@ from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
 
 _CRITERION = "l1"
-_FIRST_DEVIATION = 0.5  # of log-ratios: a factor of 1.6
-_LEAST_DEVIATION = 0.1  # a policy that has settled still tries masks nearby
-_PATIENCE = 20  # updates without a new mask after which the policy has settled
+_FIRST_DEVIATION = 0.5  # of log-ratios, which is a factor of 1.6 in the ratios
+_LEAST_DEVIATION = 0.1  # so that a policy that has settled still tries masks nearby
+_PATIENCE = 20  # updates in a row without a new mask, after which the search ends
 
 
 class RatioPolicy(nn.Module):
-  """Mean and log standard deviation of each group's log-ratio; zero means at first.
+  """Network for the mean and log standard deviation of each group's log-ratio.
+
+  All means are zero at first.
 
   Attributes:
-    width: of the hidden layer.
+    width: width of the hidden layer.
   """
 
   width: int
 
   @nn.compact
   def __call__(self, groups: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Maps group features `[G, F]` to `[G]` and `[G]`."""
+    """Maps group features `[G, F]` to means `[G]` and log standard deviations `[G]`."""
     hidden = nn.tanh(nn.Dense(self.width, name="hidden")(groups))
     head = nn.Dense(1, kernel_init=nn.initializers.zeros, name="head")(hidden)[:, 0]
     embedding = self.param("embedding", nn.initializers.zeros, (len(groups),))
@@ -64,7 +67,7 @@ class RatioPolicy(nn.Module):
 
 
 def ratio_actor(policy: RatioPolicy) -> Actor:
-  """Actions are log-ratios `[G]`, one per group; inputs are the groups' features `[G, F]`."""
+  """Returns an actor with log-ratios `[G]` as actions and group features `[G, F]` as inputs."""
 
   def distribution(params: Any, groups: jax.Array, actions: jax.Array) -> Distribution:
     mean, log_std = policy.apply(params, groups)
@@ -82,7 +85,7 @@ def ratio_actor(policy: RatioPolicy) -> Actor:
 
 @flax.struct.dataclass
 class RatioState:
-  """What one update carries to the next; the masks so far are in the scorer."""
+  """State of the search between two updates; the scorer holds the masks scored so far."""
 
   learner: LearnerState
   stale: int  # updates in a row that proposed no new mask
@@ -92,19 +95,19 @@ class RatioState:
 def search_ratios(
   problem: PruningProblem, config: SearchConfig, evaluations: int, seed: int
 ) -> SearchResult:
-  """Learns ratios until as many distinct masks are scored as an agent did.
+  """Learns ratios until as many distinct masks are scored as an agent scored.
 
-  It ends earlier where the policy has settled and proposes nothing new.
+  The search ends earlier if the policy has settled and proposes no new masks.
 
   Args:
-    problem: what to prune; its saliency includes "l1".
+    problem: the network to prune, with its constraints and data; its saliency includes "l1".
     config: the agent's settings.
     evaluations: the agent's `SearchResult.evaluations`.
-    seed: of everything random.
+    seed: seed of all random numbers.
 
   Raises:
-    InputError: where the task has no L1 norms.
-    Diverged: where scores are not finite, again and again.
+    InputError: if the problem's saliency has no L1 norms.
+    Diverged: if updates keep giving NaN or infinity after roll-backs, or no update is finite.
   """
   if _CRITERION not in problem.saliency:
     raise InputError(
@@ -121,8 +124,9 @@ def search_ratios(
   ).channels
   groups = jnp.asarray(np.stack([channels[group.channels].mean(0) for group in graph.groups]))
 
-  # There is no critic of ratios. Of a Gaussian, whose deviation moves too, a divergence of 0.1 is
-  # soon reached, so that no update stops at one.
+  # The critic is a function of bits, so it is switched off for ratios. The standard deviation of
+  # the Gaussian is learned too, so the KL divergence soon reaches 0.1. Therefore no update is
+  # stopped by a limit on it.
   without = dataclasses.replace(
     config,
     critic=dataclasses.replace(config.critic, window=0),
@@ -143,7 +147,9 @@ def search_ratios(
     actions, behaviour, masks = propose(state, number)
     new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in scorer.known}
     left = evaluations - len(scorer.known)
-    if len(new) > left:  # The last masks are scored, and there is nothing to learn them for.
+    # If there are more new masks than evaluations left, the search ends with these evaluations, so
+    # there is no reason to update the policy.
+    if len(new) > left:
       scorer(np.stack(list(new.values())[:left]))
       return state.replace(health=state.health.replace(finite=state.health.finite + 1)), jnp.zeros(
         ()
