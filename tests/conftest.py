@@ -1,12 +1,17 @@
-"""Settings of every test, and the networks that several of them share."""
+"""Settings for all tests, and the small networks that several tests share."""
 
 import os
 
-# Before jax is imported, and for the processes that tests start. Tests compile the same programs
-# again and again; on disk, a compiled program is found by a hash of its text.
+from tests.compiler import quickly
+
+# These variables must be set before jax is imported, and the processes that tests start inherit
+# them. Tests compile the same programs again and again; the cache on disk finds a compiled program
+# by a hash of its text.
 os.environ["JAX_PLATFORMS"] = os.environ.get("GATPRUNE_PLATFORM", "cpu")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.abspath(".pytest_cache/jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+if os.environ["JAX_PLATFORMS"] == "cpu":
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quickly()}"
 
 from flax import linen as nn
 import jax
@@ -27,7 +32,7 @@ def pytest_collection_modifyitems(items):
 
 
 def perturbed(variables, seed=0):
-  """Variables away from their initial values, variances positive: no two channels alike."""
+  """Returns variables with noise added: no two channels are alike, and variances stay positive."""
   rng = np.random.default_rng(seed)
 
   def move(path, leaf):
@@ -38,7 +43,7 @@ def perturbed(variables, seed=0):
 
 
 class TwoLayers(nn.Module):
-  """The least network with a hidden group in front of another: quick to compile."""
+  """The smallest network in which one hidden group feeds another, so that it compiles quickly."""
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -49,7 +54,7 @@ class TwoLayers(nn.Module):
 
 
 class Example:
-  """A small network with weights, images and labels."""
+  """A small network with variables, random images and random labels."""
 
   def __init__(self, module, shape=(8, 8, 2), num_classes=5, num_images=12):
     self.module = module

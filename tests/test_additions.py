@@ -1,4 +1,7 @@
-"""What the table "to add X, touch Y" promises: one of everything, added and used in a search."""
+"""Extensions of every kind can be registered from outside the package and used in a search.
+
+This is what the documentation's table "to add X, touch Y" promises.
+"""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""The house: which room may import which, and that no two modules need each other."""
+"""Tests of the package's layers: which subpackage may import which, and that no cycles exist."""
 
 import ast
 import graphlib
@@ -8,8 +8,8 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# A room imports from lines above its own. `__init__` is the door of the whole
-# house, and experiments are its users.
+# A room is a subpackage or a top-level module of `gatprune_jax`. A room may import only from rooms
+# in lines above its own line. `__init__` is the package itself, which the experiments import.
 ROOMS = (
   ("errors",),
   ("runtime", "kernels"),
@@ -25,7 +25,7 @@ LEAVES = {"models": {"errors"}, "data": {"errors", "runtime"}, "kernels": set()}
 
 
 def modules(*folders):
-  """{dotted name: path} of all modules in these folders."""
+  """Returns {dotted name: path} of all modules in the folders."""
   found = {}
   for folder in folders:
     for place, _, names in os.walk(os.path.join(ROOT, folder)):
@@ -41,7 +41,7 @@ ALL = modules("gatprune_jax", "experiments")
 
 
 def imports(path):
-  """Modules of this project that a module imports when it is imported itself."""
+  """Returns the modules of this project that a module imports at its top level."""
   found = set()
   with open(path) as file:
     tree = ast.parse(file.read())
@@ -56,7 +56,7 @@ def imports(path):
 
 
 def room(module):
-  """The room of a module of the library; of the package itself, `__init__`."""
+  """Returns the room of a module of the library; for the package itself, "__init__"."""
   return (module.split(".") + ["__init__"])[1]
 
 
@@ -77,10 +77,11 @@ def test_arrows_go_down(name):
 
 
 def test_no_cycles():
-  # Within a package, its `__init__` is what others see; who is inside imports the modules.
+  # Modules outside a package import from its `__init__`. Modules inside the package import from
+  # each other directly, because importing from `__init__` would be a cycle.
   graph = {}
   for name, path in ALL.items():
     graph[name] = {other for other in imports(path) if not name.startswith(f"{other}.")}
     inside = [other for other in imports(path) if name.startswith(f"{other}.")]
     assert inside == [], f"{name} imports the door of its own room: {inside}"
-  graphlib.TopologicalSorter(graph).prepare()  # raises where there is a cycle
+  graphlib.TopologicalSorter(graph).prepare()  # raises if there is a cycle

@@ -1,4 +1,4 @@
-"""The README's programs that use the front door run as they are written."""
+"""Tests that the programs in the README's section "Prune your network" run as written."""
 
 import re
 
@@ -7,7 +7,7 @@ import numpy as np
 import gatprune_jax as gp
 from tests.pruning.examples import SEARCH, LinenNet, inputs, linen
 
-# What a reader would leave at its defaults takes less time here.
+# The test replaces default settings by short ones, so that the programs take less time.
 SHORTER = [
   ('budgets={"macs": 0.5})', 'budgets={"macs": 0.5}, search=SEARCH, finetune=FINETUNE)'),
   ("constraints, data)", "constraints, data, config=SEARCH)"),
@@ -19,7 +19,7 @@ SHORTER = [
 
 
 def programs():
-  """The blocks of Python between the front door's heading and the next one."""
+  """Returns the blocks of Python in the README's section "Prune your network"."""
   with open("README.md") as file:
     section = file.read().split("## Prune your network\n")[1].split("\n## ")[0]
   return re.findall("```python\n(.*?)```", section, re.DOTALL)
@@ -44,6 +44,6 @@ def test_the_front_door_and_its_parts_run(tmp_path, monkeypatch):
   assert names["found"].masks.shape[1] == 11
   assert len(names["before"]) == len(names["after"]) == len(names["found"].masks)
   assert np.isfinite([*names["scores"], *names["accuracies"]]).all()
-  # Of the task, which needs a network with boxes, the definition runs.
+  # Only the definition of the task runs, because its use needs a network that returns boxes.
   exec(task.rpartition("gp.prune")[0], names)
   assert names["task"].loss({"box": np.ones((2, 3))}, {"box": np.zeros((2, 3))}).tolist() == [3, 3]

@@ -19,7 +19,8 @@ from gatprune_jax.data import Split
 from gatprune_jax.networks import CLASSIFICATION
 from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.search import PruningProblem, Scorer
-from gatprune_jax.search.loop import compile_update, prepare
+from gatprune_jax.search.loop import compile_update
+from gatprune_jax.search.preparation import prepare
 
 _UPDATES = 3  # measured updates, after a first one, which compiles
 _CONFIRMATION = 16  # images of the confirmation split, on which one more mask is scored

@@ -1,1 +1,4 @@
-"""One of everything that can be added, each from outside the package; see `test_additions`."""
+"""One module for each kind of extension, registered from outside the package.
+
+`tests/test_additions.py` registers all of them and uses them in a search.
+"""

@@ -1,4 +1,4 @@
-"""A competitor: coins decide which channels go, as long as the budgets ask for it."""
+"""A search method added from outside: it allocates every budget in random channel orders."""
 
 import numpy as np
 

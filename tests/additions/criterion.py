@@ -1,4 +1,4 @@
-"""A criterion: a channel is worth more, the fewer MACs it costs."""
+"""A criterion added from outside: the fewer MACs a channel costs, the higher its score."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""A data set: noisy images, bright on the left or on the right."""
+"""A data set added from outside: noisy images that are bright on the left or on the right."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""An encoder: every node adds up what its neighbours say."""
+"""An encoder added from outside: every node adds up its neighbours' messages."""
 
 from flax import linen as nn
 import jax

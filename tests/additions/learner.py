@@ -1,4 +1,4 @@
-"""A learner: REINFORCE with the batch's mean as its baseline."""
+"""A learner added from outside: REINFORCE with the batch's mean utility as its baseline."""
 
 import jax
 import optax

@@ -1,4 +1,4 @@
-"""A network: two convolutions and a dense layer."""
+"""A network added from outside: two convolutions and a dense layer."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""A resource: how many channels all layers write."""
+"""A resource added from outside: the number of output channels of all layers together."""
 
 from gatprune_jax.channels.costs import RESOURCES, sum_of_products
 

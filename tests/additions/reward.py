@@ -1,4 +1,4 @@
-"""A reward: how far a score is above the median of the past."""
+"""A reward added from outside: how far a score lies above the median of the past scores."""
 
 import jax.numpy as jnp
 
@@ -8,7 +8,7 @@ NAME = "above median"
 
 
 def above_median(scores, past):
-  return scores - jnp.nan_to_num(jnp.nanmedian(past))  # unused places hold NaN
+  return scores - jnp.nan_to_num(jnp.nanmedian(past))  # unused entries hold NaN
 
 
 def add(setitem):

@@ -1,4 +1,4 @@
-"""A schedule: the first half of the groups in one step, the others in a second."""
+"""A schedule added from outside: it decides the first half of the groups, then the second half."""
 
 import numpy as np
 

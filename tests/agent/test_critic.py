@@ -1,4 +1,4 @@
-"""The critic against NumPy and enumeration."""
+"""Tests of the critic against NumPy and against enumeration."""
 
 import itertools
 
@@ -24,7 +24,15 @@ def data(rng, rows=30, channels=8):
 
 
 def ridge_by_normal_equations(masks, rewards, features, prior, ridge):
-  """The same posterior mean, in the primal and in float64."""
+  """Returns the posterior mean of the weights `[N]`, in the primal form and in float64.
+
+  Args:
+    masks: `[W, N]` bool.
+    rewards: `[W]`.
+    features: `[N, D]`.
+    prior: prior variance of weights along the features.
+    ridge: the ridge penalty.
+  """
   z, y = masks - masks.mean(0), (rewards - rewards.mean()) / rewards.std()
   covariance = np.eye(masks.shape[1]) + prior * features @ features.T
   return np.linalg.solve(z.T @ z + ridge * np.linalg.inv(covariance), z.T @ y) * rewards.std()
@@ -39,7 +47,8 @@ def test_weights_by_normal_equations_and_the_ridge_by_leaving_rows_out(prior):
     jnp.asarray(masks), jnp.asarray(rewards, jnp.float32), jnp.ones(30, bool),
     jnp.asarray(features, jnp.float32), prior,
   )  # fmt: skip
-  # The leave-one-out error by its definition: refit without each row (means stay).
+  # The leave-one-out error is computed by its definition: each row is left out and the rest is
+  # refitted. The means of the whole batch are kept.
   z, y = masks - masks.mean(0), (rewards - rewards.mean()) / rewards.std()
   kernel = z @ (np.eye(8) + prior * features @ features.T) @ z.T
 
@@ -94,9 +103,18 @@ def test_noise_is_not_explained():
 
 
 def gradient(utility, bits, probabilities, surrogate, alpha):
-  """The estimate of d E[U] / d logits from a batch, on the scale of U."""
+  """Returns the estimate of d E[U] / d logits `[N]` from a batch, on the scale of U.
+
+  Args:
+    utility: U, `[B]`.
+    bits: the samples, `[B, N]`.
+    probabilities: probability that each bit is 1, `[B, N]`.
+    surrogate: the surrogate of the utility.
+    alpha: weight of the residual.
+  """
   advantage = counterfactual_advantages(utility, bits, probabilities, surrogate, alpha)
-  # The function divides by a root mean square that depends on the batch: undo it.
+  # `counterfactual_advantages` divides by a root mean square that depends on the batch. The factor
+  # `scale` undoes that division.
   num = len(utility)
   residual = utility - surrogate(bits)
   residual = (residual - residual.mean()) * (num / (num - 1))
@@ -107,7 +125,8 @@ def gradient(utility, bits, probabilities, surrogate, alpha):
 
 @pytest.mark.parametrize("quality", ["exact", "useless"])
 def test_the_gradient_is_unbiased_by_enumeration(quality):
-  # All pairs of samples of three bits; the utility has products, which the surrogate has not.
+  # The test enumerates all pairs of samples of three bits. The utility has products of bits, which
+  # the linear surrogate cannot represent.
   probabilities = np.array([0.3, 0.6, 0.8])
   every = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
   chance = np.prod(np.where(every == 1, probabilities, 1 - probabilities), axis=1)
@@ -120,7 +139,9 @@ def test_the_gradient_is_unbiased_by_enumeration(quality):
   total = np.zeros(3)
   estimate = jax.jit(lambda u, b: gradient(u, b, jnp.tile(probabilities, (2, 1)), surrogate, 1.0))
   for i, j in itertools.product(range(8), repeat=2):
-    if i != j:  # two equal samples have no advantage, and add nothing but 0 / 0
+    # Two equal samples have equal residuals, which the leave-one-out mean cancels. Only the
+    # surrogate's term w (x - p) is left, so the second branch adds its gradient directly.
+    if i != j:
       pair = jnp.array([i, j])
       total += (
         chance[i] * chance[j] * estimate(jnp.asarray(utility)[pair], jnp.asarray(every)[pair])

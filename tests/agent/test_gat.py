@@ -1,4 +1,4 @@
-"""Attention on blocks against jraph.GAT, values and gradients."""
+"""Tests of attention on blocks: its values and gradients equal those of jraph.GAT."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,17 @@ def random_attention(rng, features=5, heads=3, width=4):
 
 
 def random_sets(rng, num_nodes, largest=6, has_norms=(True, False), number=4):
-  """Sets that overlap in senders and receivers; ids above the nodes' are edges of no one."""
+  """Returns random sets of edges that overlap in senders and receivers.
+
+  Some ids are at or above the number of nodes; their edges do not exist.
+
+  Args:
+    rng: a NumPy generator.
+    num_nodes: number of nodes.
+    largest: upper bound (exclusive) of the senders and of the receivers of a set.
+    has_norms: values among which each set draws whether it has norms.
+    number: number of sets.
+  """
   sets = []
   for _ in range(number):
     sizes = rng.integers(1, largest, 2)
@@ -37,7 +47,14 @@ def random_sets(rng, num_nodes, largest=6, has_norms=(True, False), number=4):
 
 
 def assert_equal_to_jraph(params, nodes, sets, edges):
-  """Of sets, and of what they are laid out as."""
+  """Asserts that attention on a layout of sets has the values and gradients of jraph.
+
+  Args:
+    params: parameters of the attention.
+    nodes: `[n, F]`.
+    sets: the sets of edges, which jraph receives as an edge list.
+    edges: the layout of the same sets.
+  """
   weight = jnp.asarray(np.random.default_rng(9).standard_normal((len(nodes), 12)), jnp.float32)
   graph = to_graphs_tuple(None, sets, len(nodes))
 
@@ -56,7 +73,7 @@ def assert_equal_to_jraph(params, nodes, sets, edges):
 
 
 def observed(example, edge_norms):
-  """The channel graph of an example network, and its edges as a search has them."""
+  """Returns the channel graph of an example network and its sets of edges, as in a search."""
   graph = gp.trace(example.eval_fn, example.variables, example.x)
   budgets = make_budgets(graph, {"macs": 0.5})
   saliency = {"index": np.arange(graph.num_channels)}
@@ -100,7 +117,8 @@ def test_equal_to_jraph_on_random_blocks():
     assert_equal_to_jraph(params, nodes, sets, stack_blocks(sets, CPU))
 
 
-# Two tiles a slice, with their nodes: every stack of tiles has many slices.
+# A slice has room for two tiles together with their nodes, so every stack of tiles needs many
+# slices.
 MANY_SLICES = {"at_once": 3 * TILE**2}
 
 
@@ -116,7 +134,8 @@ def test_equal_to_jraph_on_large_blocks(has_norms, tiling):
   blocks = stack_blocks(sets, tiling)
   assert any(len(block.senders) > 1 for block in blocks) or not has_norms
   large = any(min(b.senders.shape[2], b.receivers.shape[2]) > TILE for b in blocks)
-  assert large == (tiling.sorts_from == TILE and not has_norms)  # some sets sort
+  # Blocks larger than a tile exist exactly where some sets are evaluated by sorting.
+  assert large == (tiling.sorts_from == TILE and not has_norms)
   assert_equal_to_jraph(random_attention(rng), nodes, sets, blocks)
 
 
@@ -128,7 +147,8 @@ def test_equal_to_jraph_on_a_network(example_b, edge_norms):
 
 def test_parts_of_a_set_are_the_whole():
   rng = np.random.default_rng(7)
-  # Scores in the hundreds: each part's sums are scaled down where another has a larger logit.
+  # The scores are in the hundreds, so that the sums of each part have to be scaled down where
+  # another part has a larger logit.
   params = random_attention(rng)
   nodes = 30.0 * jnp.asarray(rng.standard_normal((40, 5)), jnp.float32)
   senders, receivers = rng.permutation(40)[:30], rng.permutation(40)[:20]
@@ -185,7 +205,8 @@ def test_edges_hold_kernel_norms(example_b):
     and np.array_equal(edges.receivers, inner)
   )
   assert forward.shape == (num_in, num_out)
-  # Standardised over the whole network: one affine map takes norms to features.
+  # The features are the norms standardised over the whole network, so one affine map must take
+  # norms to features.
   slope, offset = np.polyfit(norms.ravel(), forward.ravel(), 1)
   assert slope > 0
   np.testing.assert_allclose(slope * norms + offset, forward, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The policy's distribution and symmetry."""
+"""Tests of the policy: its distribution, and its symmetry under renumbered channels."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def random_observation(rng, channels=7, layers=2):
 
 
 def randomised(variables, rng):
-  """Away from the initial zeros of head and embedding."""
+  """Returns the variables with noise added, because head and embedding start at zero."""
   return jax.tree.map(
     lambda a: a + 0.3 * rng.standard_normal(a.shape).astype(np.float32), variables
   )
@@ -75,7 +75,8 @@ def test_first_logits_are_the_embedding_within_bounds():
 
 
 def test_logits_beyond_the_bounds_find_back():
-  # Descent goes against the gradient: +1 leads down. Only what leads further out is cut.
+  # Descent goes against the gradient, so a cotangent of +1 lowers a logit. Only cotangents that
+  # would move a logit further beyond its bound are set to zero.
   logits = jnp.array([9.0, 9, -9, -9, 7, 7])
   asked = jnp.array([1.0, -1, 1, -1, 1, -1])
   _, pull = jax.vjp(bounded, logits)

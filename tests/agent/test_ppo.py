@@ -1,4 +1,7 @@
-"""PPO, the multipliers and self-competition: goldens by hand, identities, enumeration."""
+"""Tests of PPO, the multipliers and self-competition.
+
+The expected values are worked out by hand, follow from identities, or come from enumeration.
+"""
 
 import dataclasses
 import itertools
@@ -26,7 +29,7 @@ from gatprune_jax.agent import (
 
 
 def test_clipped_objective_by_hand():
-  # Ratios 1.5, 0.5, 1.5, 0.5 with epsilon 0.2. A gain is capped, a loss is not:
+  # The ratios are 1.5, 0.5, 1.5, 0.5 and epsilon is 0.2. A gain is capped and a loss is not:
   # A = +1: min(1.5, 1.2) and min(0.5, 0.8); A = -1: min(-1.5, -1.2) and min(-0.5, -0.8).
   new = jnp.log(jnp.array([1.5, 0.5, 1.5, 0.5]))
   advantage = jnp.array([1.0, 1.0, -1.0, -1.0])
@@ -40,7 +43,8 @@ def test_extreme_log_ratios_stay_finite():
 
 
 def test_first_pass_is_the_policy_gradient():
-  # At the sampling policy every ratio is 1, and the gradient is sum_b A_b grad log p(bits_b).
+  # At the policy that drew the samples every ratio is 1, and the gradient is
+  # sum_b A_b grad log p(bits_b).
   rng = np.random.default_rng(0)
   logits = jnp.asarray(rng.standard_normal(6), jnp.float32)
   drawn = jnp.asarray(rng.random((5, 6)) < 0.5)
@@ -66,11 +70,13 @@ def test_one_channel_is_joint_ppo():
 
 
 def test_leave_one_out_by_hand():
-  # U = 1, 2, 6: others' means 4, 3.5, 1.5; A = -3, -1.5, 4.5, mean 0, variance 31.5 / 3.
+  # U = 1, 2, 6. The means of the other two are 4, 3.5, 1.5, so that A = -3, -1.5, 4.5 with mean 0
+  # and variance 31.5 / 3.
   advantage = leave_one_out_advantages(jnp.array([1.0, 2.0, 6.0]))
   np.testing.assert_allclose(advantage, np.array([-3, -1.5, 4.5]) / np.sqrt(10.5), rtol=1e-5)
   shifted = leave_one_out_advantages(jnp.array([1.0, 2.0, 6.0]) + 50)
-  np.testing.assert_allclose(shifted, advantage, rtol=1e-4)  # a reward shift changes nothing
+  # A constant added to every reward changes no advantage.
+  np.testing.assert_allclose(shifted, advantage, rtol=1e-4)
 
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 0.7, -1.3])
@@ -80,20 +86,21 @@ def test_equal_utilities_give_no_advantage(value):
 
 
 def test_leave_one_out_gradient_is_unbiased_by_enumeration():
-  # Two samples of ten bits: the expectation over all 1,048,576 pairs, exactly. Unnormalised,
-  # because the division by the batch's standard deviation is a (harmless) change of step size.
+  # The batch has two samples of ten bits, so the expectation over all 1,048,576 pairs is exact.
+  # The advantages are compared before they are normalised, because the division by the batch's
+  # standard deviation is a (harmless) change of step size.
   rng = np.random.default_rng(0)
   p = rng.uniform(0.1, 0.9, 10)
   masks = np.array(list(itertools.product([0, 1], repeat=10)))
   probability = np.prod(np.where(masks, p, 1 - p), axis=1)
   reward = rng.standard_normal(1024)
-  score_function = masks - p  # grad of log-probability in the logits
+  score_function = masks - p  # gradient of the log-probability with respect to the logits
   expected = (probability * reward) @ score_function
 
   estimate = np.zeros(10)
   for i in range(1024):
     pairs = np.stack([np.full(1024, reward[i]), reward], axis=1)
-    # The function standardises; multiply the standard deviation back.
+    # `leave_one_out_advantages` divides by the standard deviation, so multiply by it again.
     raw = 2 * (pairs - pairs.mean(1, keepdims=True))
     standardised = np.asarray(jax.vmap(leave_one_out_advantages)(pairs), np.float64)
     advantage = standardised * raw.std(1, keepdims=True)
@@ -115,7 +122,7 @@ def run_dual(violations, config=DUAL):
 
 
 def test_constant_violation_gives_a_ramp():
-  # lambda_t = 0.1 t v + 0.5 v with v = 0.4.
+  # The controller gives lambda_t = 0.1 t v + 0.5 v, here with v = 0.4.
   np.testing.assert_allclose(run_dual([0.4] * 5), 0.04 * np.arange(1, 6) + 0.2, rtol=1e-5)
 
 
@@ -126,8 +133,8 @@ def test_multipliers_stay_in_their_bounds():
 
 
 def test_the_integral_does_not_wind_up():
-  # After any time at the bound the integral is 2, so that one step down by 10 at gain 0.1
-  # already frees it: 2 - 1 = 1 (and the proportional term takes lambda to 0).
+  # However long lambda was at its bound, the integral is 2. One violation of -10 at gain 0.1
+  # already lowers the integral to 2 - 1 = 1 (and the proportional term takes lambda to 0).
   long, short = run_dual([10.0] * 500 + [-10.0, 0.0]), run_dual([10.0] * 3 + [-10.0, 0.0])
   np.testing.assert_allclose(long[-2:], [0.0, 1.0], atol=1e-6)
   np.testing.assert_allclose(long[-2:], short[-2:])
@@ -171,7 +178,7 @@ def test_modes_by_hand():
   expected = {
     "none": scores,
     "best": scores - 0.6,
-    "rank": [0, 0.5, 1],  # of three: beats none; one, tying with one; all
+    "rank": [0, 0.5, 1],  # beats 0 of 3; beats 1 and ties with 1; beats all 3
     "tanh": np.tanh((np.asarray(scores) - 0.6) / spread),
   }
   assert set(expected) == set(REWARDS)

@@ -1,4 +1,7 @@
-"""Independent counts of what a function computes, from its jaxpr at concrete shapes."""
+"""Counts of multiply-adds and written bytes, taken from the jaxpr of a function.
+
+The tests compare the costs of the channel graph with these independent counts.
+"""
 
 import math
 
@@ -6,12 +9,22 @@ import jax
 
 
 def count_macs(fn, *args):
-  """Multiply-adds of convolutions and dot products for one example; args[1] holds the batch."""
+  """Returns the multiply-adds of convolutions and dot products for one example.
+
+  Args:
+    fn: the function to count.
+    *args: its arguments; args[1] is the batch `[B, ...]`.
+  """
   return _count(jax.make_jaxpr(fn)(*args).jaxpr, _multiply_adds) / args[1].shape[0]
 
 
 def count_output_bytes(fn, *args):
-  """Bytes that convolutions and dot products write for one example; args[1] holds the batch."""
+  """Returns the bytes that convolutions and dot products write for one example.
+
+  Args:
+    fn: the function to count.
+    *args: its arguments; args[1] is the batch `[B, ...]`.
+  """
   return _count(jax.make_jaxpr(fn)(*args).jaxpr, _output_bytes) / args[1].shape[0]
 
 
@@ -21,7 +34,8 @@ def _count(jaxpr, of_layer):
     for value in eqn.params.values():
       inner = getattr(value, "jaxpr", value)
       if hasattr(inner, "eqns"):
-        total += _count(inner, of_layer) * eqn.params.get("length", 1)  # of a scan
+        # A scan runs its body `length` times.
+        total += _count(inner, of_layer) * eqn.params.get("length", 1)
     if eqn.primitive.name in ("conv_general_dilated", "dot_general"):
       total += of_layer(eqn)
   return total

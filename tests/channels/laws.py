@@ -1,4 +1,4 @@
-"""What must hold for every traced function and mask, as assertions that tests share."""
+"""Assertions, shared by several tests, of what must hold for every traced function and mask."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,13 @@ from tests.channels.counting import count_macs, count_output_bytes
 
 
 def random_mask(graph, rng, keep=0.5):
-  """Random, with a channel in every group."""
+  """Returns a random mask `[N]` bool that keeps a channel in every group.
+
+  Args:
+    graph: the channel graph, of N channels.
+    rng: a NumPy generator.
+    keep: the probability that a channel is kept.
+  """
   mask = rng.random(graph.num_channels) < keep
   for group in graph.groups:
     mask[rng.choice(group.channels)] = True
@@ -17,22 +23,39 @@ def random_mask(graph, rng, keep=0.5):
 
 
 def assert_same(actual, desired, tolerance=1e-5):
-  """Equal within the tolerance, relative to the largest magnitude."""
+  """Raises where arrays differ by more than tolerance times the largest magnitude of `desired`.
+
+  Args:
+    actual: an array of any shape.
+    desired: an array of the same shape.
+    tolerance: relative to the largest magnitude.
+  """
   actual, desired = _array(actual), _array(desired)
   scale = max(np.abs(desired).max(initial=0), np.finfo(np.float32).tiny)
   np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * scale)
 
 
 def _array(value):
-  is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)  # of a module's random streams
+  # Modules with dropout hold random keys, which NumPy cannot read directly.
+  is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
   return np.asarray(jax.random.key_data(value) if is_key else value)
 
 
 def assert_law(graph, fn, variables, mask, *args, allow_empty=False, tolerance=1e-5):
-  """masked == compact on every output; returns the compact network."""
+  """Raises unless masked and compact agree on every output; returns the compact network.
+
+  Args:
+    graph: the channel graph of the network.
+    fn: a function of (variables, *args).
+    variables: the dense variables.
+    mask: `[N]`, the channels to keep.
+    *args: the other arguments of fn.
+    allow_empty: whether the mask may remove whole groups.
+    tolerance: relative to the largest magnitude of an output.
+  """
   small = gp.compact(graph, fn, variables, mask, allow_empty)
   masked = jax.jit(gp.masked(graph, fn))(variables, mask, *args)
-  # Updated statistics are among the outputs of a train function.
+  # A train function also returns updated statistics; they are cut to the kept channels first.
   cut = gp.compact_state(graph, masked, mask, allow_empty)
   jax.tree.map(
     lambda *pair: assert_same(*pair, tolerance), cut, small.apply(small.variables, *args)
@@ -41,12 +64,21 @@ def assert_law(graph, fn, variables, mask, *args, allow_empty=False, tolerance=1
 
 
 def assert_costs(graph, small, mask, x):
-  """MACs, bytes and parameters are those counted on the compact network."""
+  """Raises unless MACs, bytes and parameters equal the counts on the compact network.
+
+  Args:
+    graph: the channel graph of the dense network.
+    small: the compact network under the mask.
+    mask: `[N]`, the channels to keep.
+    x: a batch of inputs, `[B, ...]`.
+  """
   assert gp.macs(graph, mask) == count_macs(small.apply, small.variables, x)
   written = count_output_bytes(small.apply, small.variables, x)
   if all(mask[group.channels].any() for group in graph.groups):
     assert gp.activation_bytes(graph, mask) == written
-  else:  # a layer that lost all of its inputs is gone, and what it would write still counts
+  else:
+    # The compact network has no layer that lost all of its inputs, but the graph still counts the
+    # bytes which that layer would write.
     assert gp.activation_bytes(graph, mask) >= written
   cut = zip(jax.tree.leaves(small.variables), graph.leaves, strict=True)
   assert gp.params(graph, mask) == sum(array.size for array, leaf in cut if leaf.is_parameter)

@@ -1,6 +1,6 @@
-"""The blocks of random convolutional networks, as plain data, and the Linen module they make.
+"""The blocks of random convolutional networks, as plain data, and the Linen module that runs them.
 
-A `Network` prints as one line a block; `RandomCNN` builds it.
+A `Network` prints as one line per block, and `RandomCNN` is the Linen module of a `Network`.
 """
 
 import dataclasses
@@ -23,7 +23,13 @@ ACTIVATIONS = {
 
 
 def normalize(x, norm, train):
-  """Applies the norm of that name to `[B, H, W, C]`."""
+  """Applies the norm of the given name to x.
+
+  Args:
+    x: `[B, H, W, C]`.
+    norm: "batch", "layer", "group", "instance" or "group of one"; any other name is no norm.
+    train: whether batch norm uses the statistics of the batch.
+  """
   channels = x.shape[-1]
   if norm == "batch":
     return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
@@ -40,27 +46,38 @@ def normalize(x, norm, train):
 
 
 def shuffled(x, groups):
-  """ShuffleNet's channel shuffle: reshape, transpose, reshape."""
+  """Shuffles channels as ShuffleNet does: reshape, transpose, reshape."""
   split = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
   return jnp.swapaxes(split, -1, -2).reshape(x.shape)
 
 
 def pooled(x, how, space, train):
-  """`[B, features]`: "mean" or "max" over space, or "flatten"."""
+  """Returns x pooled or flattened, `[B, features]`.
+
+  Args:
+    x: `[B, H, W, C]` or `[B, C, H, W]`.
+    how: "mean" or "max" over space, or "flatten".
+    space: the two axes of space.
+    train: whether the result has to have a well-defined gradient.
+  """
   if how == "flatten":
     return x.reshape(x.shape[0], -1)
   if how == "mean":
     return x.mean(space)
   if not train:
     return x.max(space)
-  # The gradient of a plain maximum asks which elements equal it; XLA may compute these anew and
-  # round them otherwise than those it took the maximum of. That of a pooling window picks them.
+  # The gradient of a plain maximum compares the elements with the maximum. XLA may compute the
+  # elements anew and round them differently from those that it took the maximum of, so that no
+  # element equals the maximum. The gradient of a pooling window selects the largest element itself.
   window = tuple(size if axis in space else 1 for axis, size in enumerate(x.shape))
   return lax.reduce_window(x, -jnp.inf, lax.max, window, (1,) * x.ndim, "VALID").squeeze(space)
 
 
 class Block:
-  """Maps `[B, H, W, C]` to `[B, H', W', C']` inside a compact method; prints what it sets."""
+  """A map from `[B, H, W, C]` to `[B, H', W', C']`, to be called inside a compact method.
+
+  A block prints as its class and the fields that differ from their defaults.
+  """
 
   def __repr__(self):
     fields = [(field, getattr(self, field.name)) for field in dataclasses.fields(self)]
@@ -79,7 +96,7 @@ def run(blocks, x, train):
 
 @block
 class Conv(Block):
-  """A convolution (an equal dense layer, where `dense`), norm and activation."""
+  """A convolution, norm and activation; if `dense`, a dense layer takes the convolution's place."""
 
   width: int
   kernel: int = 3
@@ -123,7 +140,7 @@ class _ChannelsFirst(nn.Module):
 
 @block
 class ChannelsFirst(Block):
-  """A convolution over NCHW by an OIHW kernel."""
+  """A convolution of an NCHW array with an OIHW kernel."""
 
   width: int
   act: str
@@ -146,7 +163,10 @@ class Transposed(Block):
 
 @block
 class Residual(Block):
-  """Shortcut "identity", "projection", or "pad": subsampled, with zero channels around it."""
+  """A residual block with the shortcut "identity", "projection" or "pad".
+
+  The shortcut "pad" is subsampled and gets channels of zeros before and after its own.
+  """
 
   body: tuple[Block, ...]
   shortcut: str
@@ -168,7 +188,7 @@ class Residual(Block):
 
 @block
 class Separable(Block):
-  """Depthwise convolution, `multiplier` outputs a channel, then a pointwise one."""
+  """A depthwise convolution with `multiplier` outputs per channel, then a pointwise convolution."""
 
   width: int
   multiplier: int = 1
@@ -186,7 +206,10 @@ class Separable(Block):
 
 @block
 class SqueezeExcite(Block):
-  """Channels scaled by a gate read off their means; `flat` drops the axes of space on the way."""
+  """Squeeze-and-excitation: a gate computed from the channels' means scales the channels.
+
+  With `flat`, the means have no axes of space.
+  """
 
   width: int
   gate: str = "sigmoid"
@@ -201,7 +224,7 @@ class SqueezeExcite(Block):
 
 @block
 class Inverted(Block):
-  """MobileNetV2's block: expand, depthwise, project; a shortcut where the shapes allow it."""
+  """MobileNetV2's block: expand, depthwise, project, with a shortcut where the shapes allow it."""
 
   width: int
   expansion: int
@@ -218,7 +241,7 @@ class Inverted(Block):
 
 @block
 class Grouped(Block):
-  """A pointwise convolution, a shuffle perhaps, and a grouped convolution."""
+  """A pointwise convolution, an optional channel shuffle, and a grouped convolution."""
 
   groups: int
   group_in: int
@@ -240,7 +263,7 @@ class Grouped(Block):
 
 @block
 class Split(Block):
-  """ShuffleNetV2's block: one part of the channels passes, the other goes through the body."""
+  """ShuffleNetV2's block: the first `at` channels pass unchanged, the rest enters the body."""
 
   at: int
   body: tuple[Block, ...]
@@ -260,7 +283,7 @@ class Split(Block):
 
 @block
 class Gated(Block):
-  """A gated linear unit: one half of a convolution's channels gates the other."""
+  """A gated linear unit: one half of a convolution's channels gates the other half."""
 
   width: int
 
@@ -281,7 +304,7 @@ class Branches(Block):
 
 @block
 class DenselyConnected(Block):
-  """Each layer reads the concatenation of everything before it."""
+  """Layers that each read the concatenation of the block's input and all earlier outputs."""
 
   layers: tuple[Block, ...]
 
@@ -306,7 +329,7 @@ class Pool(Block):
 
 @block
 class Shared(Block):
-  """One convolution applied twice: its outputs are its inputs."""
+  """One convolution applied twice, so that its output channels are also its input channels."""
 
   act: str
 
@@ -325,7 +348,7 @@ class _ChannelScale(nn.Module):
 
 @block
 class LayerScale(Block):
-  """One learned factor a channel."""
+  """One learned factor per channel."""
 
   def __call__(self, x, train):
     return _ChannelScale()(x)
@@ -333,7 +356,7 @@ class LayerScale(Block):
 
 @block
 class Dropout(Block):
-  """In train mode; whole channels at once, or single elements."""
+  """Dropout in train mode, of whole channels or of single elements."""
 
   rate: float
   whole_channels: bool = False
@@ -354,7 +377,7 @@ class _Chain(nn.Module):
 
 @block
 class Call(Block):
-  """Blocks in a call of their own, `nn.jit` or `nn.remat`."""
+  """Blocks wrapped in `nn.jit` or `nn.remat`."""
 
   body: tuple[Block, ...]
   how: str
@@ -365,7 +388,7 @@ class Call(Block):
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-  """Pools or flattens, hidden dense layers, a dense layer."""
+  """The head of a network: pooling or flattening, hidden dense layers, and the output layer."""
 
   pool: str  # "mean", "max" or "flatten"
   hidden: tuple[int, ...]
@@ -375,12 +398,12 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """An architecture."""
+  """The architecture of a random network."""
 
   image: tuple[int, int, int]  # height, width, channels
-  nchw: bool  # the image comes, and the head reads, with channels first
-  vector: int  # size of a second input, 0 for none
-  vector_use: str  # it is added to the stem's channels, or scales them: "add", "scale"
+  nchw: bool  # the input image and the head's input have channels first
+  vector: int  # size of a second input; 0 is no second input
+  vector_use: str  # "add": the vector is added to the stem's channels; "scale": scales them
   blocks: tuple[Block, ...]
   head: Head
 
@@ -392,7 +415,7 @@ class Network:
 
 
 class RandomCNN(nn.Module):
-  """The network as a module; its input is the image, or {"image", "vector"}."""
+  """A `Network` as a module; its input is the image, or a dict of "image" and "vector"."""
 
   network: Network
 

@@ -1,6 +1,6 @@
-"""Random convolutional networks: which architecture each seed draws.
+"""Random convolutional networks, each determined by a seed.
 
-Every kind of block comes up once in every `len(KINDS)` consecutive seeds at least.
+Any `len(KINDS)` consecutive seeds together contain every kind of block at least once.
 """
 
 from collections.abc import Callable
@@ -38,12 +38,12 @@ from tests.channels.random_blocks import (
 
 
 class Draw:
-  """The random choices of one network, as Python values."""
+  """Source of the random choices of one network, as Python values."""
 
   def __init__(self, seed):
     self.rng = np.random.default_rng(seed)
-    self.halvings = 2  # strides left: the images are small
-    self.depth = 0  # of blocks within blocks, where there are no strides
+    self.halvings = 2  # strides of 2 that are still allowed, because the images are small
+    self.depth = 0  # nesting depth; blocks within blocks have no strides
 
   def of(self, *options, weights=None):
     weights = None if weights is None else np.array(weights) / np.sum(weights)
@@ -72,7 +72,7 @@ class Draw:
     return 2
 
   def conv(self, width=None, stride=None, **changes):
-    """A convolution with everything drawn but what is given."""
+    """Draws a convolution, except for the fields that are given."""
     kernel = self.of(1, 3, 3)
     stride = self.stride() if stride is None else stride
     drawn = {
@@ -89,7 +89,10 @@ class Draw:
     return Conv(**{**drawn, **changes})
 
   def chain(self, channels, width=None):
-    """One or two blocks without strides that end in a convolution. Returns them, and its width."""
+    """Draws one or two blocks without strides, and returns them and their output width.
+
+    The last block is a convolution.
+    """
     self.depth += 1
     blocks = ()
     if self.chance(0.5):
@@ -178,7 +181,7 @@ def _squeeze(draw, channels):
 
 
 def _branches(draw, channels):
-  if (stride := draw.stride()) == 2:  # Inception's reduction
+  if (stride := draw.stride()) == 2:  # like Inception's reduction block
     conv = draw.conv(stride=2)
     return Branches(((conv,), (Pool("max", 3, 2),))), conv.width + channels
   branches, total = [], 0
@@ -225,7 +228,7 @@ def _remat(draw, channels):
   return Call(body, "remat"), width
 
 
-# A new kind of block is one entry: its draw, (draw, channels) -> (block, channels of its result).
+# A new kind of block is one entry: a function (draw, input channels) -> (block, output channels).
 KINDS: dict[str, Callable[[Draw, int], tuple[Block, int]]] = {
   "conv": _conv,
   "residual": _residual,
@@ -250,7 +253,7 @@ KINDS: dict[str, Callable[[Draw, int], tuple[Block, int]]] = {
 
 
 def draw_network(seed: int) -> Network:
-  """The architecture of a seed; it always has a channel that can be removed."""
+  """Returns the architecture of a seed, which always has a channel that can be removed."""
   draw = Draw(seed)
   stem = draw.conv()
   kinds = [draw.of(*KINDS) for _ in range(draw.between(0, 3))]
@@ -260,7 +263,8 @@ def draw_network(seed: int) -> Network:
     made, channels = KINDS[kind](draw, channels)
     blocks.append(made)
   hidden = tuple(draw.width() for _ in range(draw.of(0, 1, 1, 2)))
-  if not hidden:  # a channel between two plain layers can be removed whatever comes before
+  # A channel between two plain layers can always be removed, so there must be two at the end.
+  if not hidden:
     blocks.append(draw.conv(norm=draw.of("none", "batch")))
   head = Head(
     draw.of("mean", "mean", "max", "flatten"), hidden, draw.act(), num_classes=draw.between(3, 5)
@@ -276,7 +280,10 @@ def draw_network(seed: int) -> Network:
 
 
 def random_variables(shapes: Any, seed: int) -> Any:
-  """Weights for these shapes, float64: no two channels alike, statistics not trivial, O(1)."""
+  """Returns float64 variables of order one for a tree of shapes.
+
+  No two channels are alike, and the statistics differ from their initial values.
+  """
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):
@@ -293,18 +300,18 @@ def random_variables(shapes: Any, seed: int) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """A random network with functions, weights, inputs and labels; arrays are float64."""
+  """A random network with functions, variables, inputs and labels; floating arrays are float64."""
 
   network: Network
   eval_fn: Callable
-  train_fn: Callable  # -> (logits, updated batch statistics); always the same dropout
+  train_fn: Callable  # -> (logits, updated batch statistics); the dropout key is fixed
   variables: Any
   x: Any
   labels: np.ndarray
 
 
 def draw_case(seed: int) -> Case:
-  """Everything that a seed decides, but the mask."""
+  """Returns the network, functions, variables, inputs and labels that a seed determines."""
   network = draw_network(seed)
   module = RandomCNN(network)
   rng = np.random.default_rng(seed + 1_000_000)

@@ -1,4 +1,4 @@
-"""Several masks at one shape: each network computes what it computes alone."""
+"""Tests of several masks aligned to one shape: each network computes what it computes alone."""
 
 import jax
 from jax.extend import core as jex_core
@@ -20,8 +20,8 @@ def masks_of(graph, num, rng):
 
 
 def test_filler_by_hand():
-  # Four hidden channels. Of two, three and one that are kept, three is the width; filler are the
-  # first ones that are removed.
+  # There are four hidden channels. The masks keep two, three and one of them, so the common width
+  # is three. The first channels that a mask removes serve as its filler.
   fn = lambda v, x: jax.nn.relu(x @ v["in"]) @ v["out"]
   variables = {"in": np.eye(2, 4) + 1.0, "out": np.ones((4, 3))}
   x = np.ones((5, 2))
@@ -31,7 +31,7 @@ def test_filler_by_hand():
   np.testing.assert_array_equal(aligned.keep, [[1, 1, 0, 1], [0, 1, 1, 1], [1, 1, 0, 1]])
   cut = aligned.cut(variables)
   np.testing.assert_array_equal(cut["in"][1], [[1, 1, 1], [2, 1, 1]])
-  # x W = (3, 3, 2, 2) before masks: sums of what is kept.
+  # Before masking, x W = (3, 3, 2, 2). Each output is the sum over the channels that are kept.
   for index, total in enumerate((5, 7, 2)):
     own = jax.tree.map(lambda leaf, i=index: leaf[i], cut)
     np.testing.assert_array_equal(aligned.apply(index, own, x), np.full((5, 3), total))
@@ -57,7 +57,7 @@ def test_uncut_undoes_cut(example):
   back = aligned.uncut(stacked, example.variables)
   for one, other in zip(jax.tree.leaves(back), jax.tree.leaves(example.variables), strict=True):
     np.testing.assert_array_equal(one, np.stack([other] * 3))
-  # What a network does not hold is from the other variables, and only that.
+  # `uncut` takes exactly those channels from its second argument that a network does not hold.
   zeros = jax.tree.map(np.zeros_like, example.variables)
   holed = aligned.uncut(stacked, zeros)
   for index, keep in enumerate(aligned.keep):
@@ -78,8 +78,16 @@ def test_aligned_resnets_equal_masked(example):
 
 
 def check_side_by_side(eval_fn, train_fn, variables, x):
-  """Logits, statistics and gradients of three networks under vmap, against each one masked."""
-  with jax.enable_x64(True):  # leaves no room for rounding
+  """Checks logits, statistics and gradients of three networks under vmap against masked ones.
+
+  Args:
+    eval_fn: the function that is traced, of (variables, x).
+    train_fn: (variables, x) -> (logits, updated statistics).
+    variables: the dense variables.
+    x: a batch of inputs, `[B, H, W, C]`.
+  """
+  # In float64, rounding errors are far below the tolerance.
+  with jax.enable_x64(True):
     variables, x = jax.tree.map(np.float64, (variables, x))
     graph = gp.trace(eval_fn, variables, x)
     masks = masks_of(graph, 3, np.random.default_rng(1))
@@ -103,7 +111,8 @@ def check_side_by_side(eval_fn, train_fn, variables, x):
       outputs |= {name: cut[name] for name in statistics}
       own_gradient, own_outputs = jax.tree.map(lambda leaf, i=index: leaf[i], side_by_side)
       jax.tree.map(assert_same, own_outputs, outputs)
-      # As one vector: biases before batch norm have a gradient of zero.
+      # The gradients are compared as one vector, because biases before batch norm have a gradient
+      # of zero, for which there is no relative tolerance.
       assert_same(*map(flat, (own_gradient, compact_variables(graph, gradient, keep))))
 
 
@@ -112,7 +121,8 @@ def flat(tree):
 
 
 def test_padded_shortcuts_stay_pads():
-  # What a pad adds before and after is of two kinds, so that activations are never indexed.
+  # The channels that a pad adds before and after the shortcut are two kinds of channels. All
+  # networks hold equally many of each kind, so they pad alike and never index activations.
   module = models.model("resnet20", 10)
   x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
   variables = jax.tree.map(
@@ -126,7 +136,8 @@ def test_padded_shortcuts_stay_pads():
   pads = [eqn for eqn in equations(program.jaxpr) if eqn.primitive.name == "pad"]
   assert len([eqn for eqn in pads if eqn.invars[0].aval.ndim == 5]) == 2
   gathers = [eqn for eqn in equations(program.jaxpr) if eqn.primitive.name == "gather"]
-  assert max(eqn.invars[0].aval.ndim for eqn in gathers) == 2  # rows of masks
+  # The gathers select rows of the masks, which have two axes, and no activations.
+  assert max(eqn.invars[0].aval.ndim for eqn in gathers) == 2
 
 
 def equations(jaxpr):

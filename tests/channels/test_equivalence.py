@@ -1,4 +1,4 @@
-"""The law: a masked network, the compact one, and the one read back from disk are the same."""
+"""Tests of the law: a masked network, the compact one and its copy read from disk are the same."""
 
 from flax import linen as nn
 import jax
@@ -14,7 +14,7 @@ from tests.conftest import perturbed
 
 
 class Vgg(nn.Module):
-  """Flatten into dense layers."""
+  """Two convolutions, flattened into dense layers."""
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -27,7 +27,7 @@ class Vgg(nn.Module):
 
 
 class MobileBlock(nn.Module):
-  """Depthwise convolution, squeeze-excite and a residual connection."""
+  """A block with a depthwise convolution, squeeze-and-excitation and a residual connection."""
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -42,7 +42,7 @@ class MobileBlock(nn.Module):
 
 
 class DenseBlock(nn.Module):
-  """Concatenated features, the input image among them."""
+  """A densely connected block; the concatenated features include the input image."""
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -54,7 +54,7 @@ class DenseBlock(nn.Module):
 
 
 class Normed(nn.Module):
-  """Layer norm computes statistics over channels: frozen."""
+  """A network with layer norm, whose statistics over channels freeze the first convolution."""
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -87,7 +87,7 @@ def test_resnet_masked_equals_compact(example, keep):
     logits, stats = compact_function(graph, example.train_fn, mask)(small.variables, example.x)
     masked_logits, masked_stats = masked_train(example.variables, mask, example.x)
     assert_same(masked_logits, logits)
-    # The compact statistics are the kept part of the masked ones.
+    # The statistics of the compact network are the kept part of those of the masked network.
     cut = compact_variables(graph, {**example.variables, **masked_stats}, mask)
     jax.tree.map(assert_same, cut["batch_stats"], stats["batch_stats"])
 
@@ -124,12 +124,12 @@ def test_traced_costs_agree_and_have_gradients(example):
   mask = random_mask(graph, np.random.default_rng(5)).astype(np.float32)
   value, gradient = jax.jit(jax.value_and_grad(lambda m: gp.macs(graph, m)))(mask)
   np.testing.assert_allclose(value, gp.macs(graph, mask), rtol=1e-6)
-  # The cost is linear in one channel, so its gradient is the exact difference.
+  # The cost is linear in each single channel, so the gradient equals the exact difference.
   for channel in (0, graph.num_channels // 2, graph.num_channels - 1):
     on, off = mask.copy(), mask.copy()
     on[channel], off[channel] = 1, 0
     if channel in graph.layers[0].outputs:
-      continue  # the stream's channels meet themselves in a layer: quadratic
+      continue  # some layer reads and writes the stream, so the cost is quadratic in its channels
     difference = gp.macs(graph, on) - gp.macs(graph, off)
     np.testing.assert_allclose(gradient[channel], difference, rtol=1e-5)
 
@@ -205,7 +205,7 @@ def test_masked_works_under_vmap(example_b):
 
 
 def test_relu_keeps_its_own_derivative_at_zero():
-  # jax.nn.relu defines a derivative of 0 at 0; that of max(x, 0) would be 1/2.
+  # jax.nn.relu defines a derivative of 0 at 0; the derivative of max(x, 0) there would be 1/2.
   fn = lambda v, x: nn.relu(x @ v["a"]) @ v["b"]
   variables = {"a": jnp.zeros((2, 3)), "b": jnp.ones((3, 1))}
   x = jnp.ones((1, 2))
@@ -220,7 +220,8 @@ def test_a_derivative_rule_with_an_integer_operand_is_kept():
   def scale(x, times):
     return x * times
 
-  scale.defjvp(lambda p, t: (scale(*p), 3 * t[0] * p[1]))  # not its own, so that it is seen
+  # The rule returns three times the true derivative, so that the test detects whether it is used.
+  scale.defjvp(lambda p, t: (scale(*p), 3 * t[0] * p[1]))
   fn = lambda v, x: scale(nn.relu(x @ v["a"]), 2) @ v["b"]
   variables, x = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((1, 2))
   small = gp.compact(gp.trace(fn, variables, x), fn, variables, np.array([1, 0, 1]))

@@ -1,4 +1,4 @@
-"""Networks written in NNX, Equinox and plain jax.numpy, as they are; Linen is everywhere else."""
+"""Tests of networks in NNX, Equinox and plain jax.numpy; the other tests use Linen."""
 
 from flax import nnx
 import jax
@@ -46,11 +46,11 @@ def test_nnx_through_split_and_merge():
   small = assert_law(graph, eval_fn, state, mask, X)
   assert_law(graph, train_fn, state, mask, X)
   assert_costs(graph, small, mask, X)
-  # By hand: two convolutions, scale and bias of the norm, the head. Running statistics and the
-  # random streams are no parameters.
+  # By hand, the parameters are two convolutions, scale and bias of the norm, and the head. Running
+  # statistics and random streams are no parameters.
   weights = 9 * 3 * 6 + 6 + 2 * 6 + 9 * 6 * 5 + 5 + 5 * 2 + 2
   assert gp.params(graph, np.ones(graph.num_channels)) == weights
-  # The small state makes a module again.
+  # The compact state can be merged into a module again.
   assert nnx.merge(definition, small.variables).conv1.kernel.shape[-1] == mask[:6].sum()
 
 
@@ -117,7 +117,8 @@ def test_optimiser_state_is_cut_like_the_variables(example, optimizer):
   _, state = optimizer.update(gradients, optimizer.init(params))
   small = gp.compact(graph, example.eval_fn, example.variables, mask).variables["params"]
   cut = gp.compact_state(graph, state, mask)
-  # What the optimiser makes of the cut gradients is the cut of what it makes of the whole ones.
+  # Updating the state with cut gradients must equal cutting the state that was updated with whole
+  # gradients.
   _, expected = optimizer.update(jax.tree.map(lambda p: p + 1, small), optimizer.init(small))
   jax.tree.map(np.testing.assert_allclose, cut, expected)
 
@@ -135,7 +136,7 @@ def test_state_is_cut_like_the_variable_of_its_whole_path():
   shapes = {"b": {"w": (4, 8)}, "w": (8, 8), "z": (8, 2)}
   variables = jax.tree.map(np.ones, shapes, is_leaf=lambda node: isinstance(node, tuple))
   graph = gp.trace(fn, variables, np.ones((1, 4)))
-  mask = np.repeat([1, 0, 1, 0], [3, 5, 6, 2])  # 3 of b's channels, 6 of w's
+  mask = np.repeat([1, 0, 1, 0], [3, 5, 6, 2])  # keeps 3 of 8 channels of b/w, 6 of 8 of w
   cut = gp.compact_state(graph, {"mu": variables, "ema": {"z": variables["z"]}}, mask)
   shapes_cut = {"b": {"w": (4, 3)}, "w": (3, 6), "z": (6, 2)}
   assert jax.tree.map(np.shape, cut) == {"mu": shapes_cut, "ema": {"z": (6, 2)}}

@@ -1,6 +1,7 @@
-"""The law, on random networks and random masks: masked == compact, trained, and reloaded.
+"""Tests of the law on random networks: masked, compact and reloaded networks are the same.
 
-Half of the seeds; the other half is in `test_random_networks_2`, for a second process.
+Masked and compact networks are also compared after training. This module tests the even seeds;
+`test_random_networks_2` tests the odd seeds, so that two test processes can share the work.
 """
 
 import jax
@@ -19,9 +20,9 @@ from tests.channels.random_networks import draw_case
 NUM_NETWORKS = 208
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 
-# Programs run once, so what they cost is compiling: faster without optimisation and
-# without the emitters of fused kernels, in versions of XLA that can do without them.
-# XLA's options of single programs, not of the process.
+# Each program runs only once, so most of its time is compilation. Compilation is faster without
+# optimisation and without the emitters of fused kernels; `known` leaves out the options that this
+# version of XLA does not have. The options apply to single programs and not to the whole process.
 FAST_TO_COMPILE = compilation.known(
   xla_backend_optimization_level=0,
   xla_cpu_use_fusion_emitters=False,
@@ -30,12 +31,12 @@ FAST_TO_COMPILE = compilation.known(
 
 
 def evaluate(fn, *args):
-  """fn(*args) as one program, as NumPy arrays."""
+  """Compiles fn(*args) as one program, runs it, and returns NumPy arrays."""
   return jax.tree.map(np.asarray, jax.jit(fn, compiler_options=FAST_TO_COMPILE)(*args))
 
 
 def random_mask(graph, rng):
-  """Any share of the channels, at least one of each group."""
+  """Returns a mask that keeps a random share of the channels and at least one of each group."""
   mask = rng.random(graph.num_channels) < rng.uniform(0.1, 0.95)
   for group in graph.groups:
     if not mask[group.channels].any():
@@ -44,7 +45,14 @@ def random_mask(graph, rng):
 
 
 def trained(train_fn, variables, x, labels):
-  """The variables after three steps of SGD with momentum on the cross-entropy."""
+  """Returns the variables after three steps of SGD with momentum on the cross-entropy.
+
+  Args:
+    train_fn: (variables, x) -> (logits, updated statistics).
+    variables: the initial variables.
+    x: a batch of inputs, `[B, ...]`.
+    labels: `[B]` int.
+  """
 
   def loss(params, stats):
     logits, stats = train_fn({"params": params, **stats}, x)
@@ -64,7 +72,14 @@ def trained(train_fn, variables, x, labels):
 
 
 def check_costs(graph, mask, small, x):
-  """MACs and parameters are those counted on the compact network."""
+  """Raises unless MACs and parameters under the mask equal the counts on the compact network.
+
+  Args:
+    graph: the channel graph of the dense network.
+    mask: `[N]` bool, the channels to keep.
+    small: the compact network under the mask.
+    x: a batch of images, or a dict of "image" and "vector".
+  """
   image, rest = (x["image"], x) if isinstance(x, dict) else (x, None)
   apply = lambda v, image: small.apply(v, image if rest is None else {**rest, "image": image})
   assert gp.macs(graph, mask) == count_macs(apply, small.variables, image)
@@ -72,7 +87,13 @@ def check_costs(graph, mask, small, x):
 
 
 def check_training(graph, case, mask):
-  """After three training steps in float64, which leaves no room for rounding."""
+  """Checks the law after three training steps, in float64 to keep rounding errors small.
+
+  Args:
+    graph: the channel graph of the dense network.
+    case: the network with its functions, variables, inputs and labels.
+    mask: `[N]` bool, the channels to keep.
+  """
   masked_eval = gp.masked(graph, case.eval_fn)
   masked_train = gp.masked(graph, case.train_fn)
   small = gp.compact(graph, case.eval_fn, case.variables, mask)
@@ -86,12 +107,12 @@ def check_training(graph, case, mask):
   args = case.variables, mask, small.variables, case.x, case.labels
   masked, compact, masked_out, compact_out = evaluate(both, *args)
   assert_same(masked_out, compact_out)
-  # Not only what comes out: the weights and the statistics that were kept are the same.
+  # The kept weights and statistics must be the same too, not only the outputs.
   jax.tree.map(assert_same, compact_variables(graph, masked, mask), compact)
 
 
 def check_law(seed, path):
-  """Draws a network and a mask, and checks all that the law promises of them."""
+  """Draws a network and a mask, and checks the law on outputs, costs, saving and training."""
   case = draw_case(seed)
   try:
     x = jax.tree.map(np.float32, case.x)
@@ -134,7 +155,8 @@ def test_most_channels_can_be_removed():
     case = draw_case(seed)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, np.float32), case.variables)
     graph = gp.trace(case.eval_fn, shapes, jax.tree.map(np.float32, case.x))
-    outputs = np.concatenate([layer.outputs for layer in graph.layers[:-1]])  # not the classes
+    # The last layer is left out, because its outputs are the class logits.
+    outputs = np.concatenate([layer.outputs for layer in graph.layers[:-1]])
     removable += (outputs != FROZEN).sum()
     total += len(outputs)
   assert removable > 0.8 * total

@@ -1,4 +1,4 @@
-"""The other half of the seeds of `test_random_networks`."""
+"""Tests of the odd seeds of `test_random_networks`, so that two processes share the work."""
 
 import pytest
 

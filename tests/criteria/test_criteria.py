@@ -1,4 +1,4 @@
-"""Saliency scores by hand and by finite differences; allocation by its invariants."""
+"""Tests of saliency scores, by hand and by finite differences, and of allocation's invariants."""
 
 from flax import nnx
 import jax
@@ -27,33 +27,37 @@ def evidence(eval_fn, variables, x, y=None, key=0):
 
 
 def tiny(kernel):
-  """Two dense layers; the columns of the kernel are the filters."""
+  """Returns the evidence for two dense layers; the columns of the kernel are the filters."""
   variables = {"first": jnp.asarray(kernel, jnp.float32), "last": jnp.ones((len(kernel[0]), 2))}
   eval_fn = lambda v, x: jax.nn.relu(x @ v["first"]) @ v["last"]
   return evidence(eval_fn, variables, jnp.ones((1, len(kernel))))
 
 
 def test_norms_by_hand():
-  # Filters (3, -4), (1, 0), (0, -2): L1 7, 1, 2 over mean 10/3; L2 5, 1, 2 over mean 8/3.
+  # The filters are (3, -4), (1, 0), (0, -2). Their L1 norms 7, 1, 2 are divided by the mean 10/3,
+  # and their L2 norms 5, 1, 2 by the mean 8/3.
   given = tiny([[3, 1, 0], [-4, 0, -2]])
   np.testing.assert_allclose(score_channels("l1", given), np.array([7, 1, 2]) * 3 / 10)
   np.testing.assert_allclose(score_channels("l2", given), np.array([5, 1, 2]) * 3 / 8)
 
 
 def test_a_kernel_on_the_left_does_not_take_the_other_side_for_its_filters():
-  # Positions with an embedding of their own are a free axis too; several of them are all frozen.
+  # Every position has an embedding of its own, so the positions are a free axis of the dot product
+  # besides the outputs of k. Several free axes are all frozen, so only the channels of w have
+  # scores.
   def fn(v, x):
     h = jax.nn.relu(x @ v["w"])[:, None] + v["e"][None]
     return jax.lax.dot_general(v["k"], h, (((1,), (2,)), ((), ()))).mean(2).T @ v["h"]
 
-  kernel = jnp.array([[1.0, -3], [0, 1]])  # filters 1 and 4, over their mean of 5/2
+  kernel = jnp.array([[1.0, -3], [0, 1]])  # L1 norms 1 and 4, divided by their mean of 5/2
   variables = {"w": kernel, "e": jnp.ones((3, 2)), "k": jnp.ones((4, 2)), "h": jnp.ones((4, 2))}
   given = evidence(fn, variables, jnp.ones((2, 2)))
   np.testing.assert_allclose(score_channels("l1", given), [2 / 5, 8 / 5])
 
 
 def test_geometric_median_by_hand():
-  # Filters 0, 3 and 4 on a line: summed distances 7, 4, 5 over mean 16/3; 3 is nearest the median.
+  # The filters are 0, 3 and 4 on a line. Their summed distances 7, 4, 5 are divided by the mean
+  # 16/3. Filter 3 is the nearest to the median.
   scores = score_channels("fpgm", tiny([[0, 3, 4], [0, 0, 0]]))
   np.testing.assert_allclose(scores, np.array([7, 4, 5]) * 3 / 16)
   assert scores.argmin() == 1
@@ -64,7 +68,8 @@ def test_bn_scale_is_the_mean_over_a_coupled_stream(example_b):
   given = evidence(e.eval_fn, e.variables, e.x)
   params = e.variables["params"]
   scores = score_channels("bn_scale", given)
-  stream = given.graph.groups[0].channels  # produced by the stem and by the block's last layer
+  # The stem and the last layer of the block both produce this stream.
+  stream = given.graph.groups[0].channels
   expected = (
     np.abs(params["norm_stem"]["scale"]) + np.abs(params["stage1_0"]["norm2"]["scale"])
   ) / 2
@@ -85,7 +90,7 @@ def test_channels_without_a_gamma_score_as_the_mean_of_those_with_one():
 
 
 def test_gammas_of_frozen_channels_alone_are_none():
-  def eval_fn(v, x):  # the first layer's channels are sorted, and so frozen
+  def eval_fn(v, x):  # `sort` freezes the channels of the first layer
     h = jnp.sort(x @ v["first"], axis=-1) * v["scale"][None]
     return jax.nn.relu(h @ v["second"]) @ v["last"]
 
@@ -114,7 +119,7 @@ def test_gammas_of_nnx_networks():
 
 
 def test_taylor_is_the_squared_derivative_of_the_loss():
-  # A smooth network, so that central differences are accurate.
+  # The network is smooth, so that central differences are accurate.
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
   variables = {"first": normal(3, 4), "last": normal(4, 2)}
@@ -157,7 +162,7 @@ def test_orders_by_hand(example_b):
     channel_order(graph, scores, "global"), np.arange(graph.num_channels)[::-1]
   )
   order = channel_order(graph, scores, "uniform")
-  # Half of the channels: exactly half of each group, the half with the higher scores.
+  # The first half of the order holds exactly half of each group, the half with the higher scores.
   half = order < graph.num_channels // 2
   for group in graph.groups:
     width = len(group.channels)
@@ -179,7 +184,7 @@ def test_every_pruner_meets_every_budget_closely(example_b, limits):
     assert constraints.feasible(pruner.mask)
     widths = [pruner.mask[group.channels].sum() for group in graph.groups]
     assert (widths >= constraints.floors).all()
-    for channel in np.flatnonzero(~pruner.mask):  # nothing more fits
+    for channel in np.flatnonzero(~pruner.mask):  # no further channel fits the budgets
       more = pruner.mask.copy()
       more[channel] = True
       assert not constraints.feasible(more)
@@ -194,7 +199,7 @@ def test_allocation_keeps_the_longest_prefix_that_fits(example_b):
 
   def prefix(size):
     mask = order < size
-    mask[first] = True  # floors of one
+    mask[first] = True  # every group has a floor of one
     return mask
 
   longest = max(s for s in range(graph.num_channels + 1) if constraints.feasible(prefix(s)))

@@ -1,4 +1,4 @@
-"""Small data sets on disk, in the formats that users have, made of real photographs."""
+"""Functions that write small data sets to disk, from real photographs and in users' formats."""
 
 import functools
 import io
@@ -13,14 +13,20 @@ SPLITS = {
   "cifar100": ("train", "test"),
   "imagenet2012": ("train", "validation"),
 }
-_CLASS_NAMES = {"cifar10": 10, "cifar100": 100}  # whose names the stock builders download
+# Number of classes of the data sets whose class names the stock builders would download.
+_CLASS_NAMES = {"cifar10": 10, "cifar100": 100}
 
 
 _photographs = functools.cache(lambda: load_sample_images().images)
 
 
 def photograph(index: int, size: tuple[int, int] | None = None) -> Image.Image:
-  """A rectangle of one of scikit-learn's two photographs; index decides which, `size` is (w, h)."""
+  """Returns a random rectangle of one of scikit-learn's two photographs.
+
+  Args:
+    index: determines the photograph and the rectangle.
+    size: (width, height) to which the rectangle is resized, pixels; None leaves its size.
+  """
   rng = np.random.default_rng(index)
   whole = _photographs()[index % 2]
   height, width = rng.integers(70, 250, 2)
@@ -30,7 +36,7 @@ def photograph(index: int, size: tuple[int, int] | None = None) -> Image.Image:
 
 
 def encoded(image: Image.Image, file_format: str) -> bytes:
-  """The image file; PNG keeps every pixel."""
+  """Returns the image as the bytes of a file; the format PNG keeps every pixel."""
   file = io.BytesIO()
   image.save(file, file_format)
   return file.getvalue()
@@ -39,14 +45,14 @@ def encoded(image: Image.Image, file_format: str) -> bytes:
 def write_tfds(
   name: str, directory: str, counts: tuple[int, int], num_classes: int, side: int = 32
 ) -> None:
-  """The stock builder's directory with photographs as images, in array_record format.
+  """Writes the stock builder's directory with photographs as images, in array_record format.
 
   Args:
     name: "cifar10", "cifar100" or "imagenet2012".
     directory: the TFDS data directory.
-    counts: images of the training and the test split.
-    num_classes: image i has label i modulo this.
-    side: of CIFAR's images.
+    counts: numbers of images in the training and the test split.
+    num_classes: image i has the label i % num_classes.
+    side: height and width of CIFAR's images, pixels.
   """
 
   def examples(split, count):

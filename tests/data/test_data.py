@@ -1,4 +1,4 @@
-"""Splits and augmentation."""
+"""Tests of splits and augmentation."""
 
 import dataclasses
 
@@ -82,7 +82,7 @@ def test_random_flip_mirrors_about_half_of_the_images():
   same = [np.array_equal(a, b) for a, b in zip(x, flipped, strict=True)]
   mirrored = [np.array_equal(a[:, ::-1], b) for a, b in zip(x, flipped, strict=True)]
   assert np.array_equal(same, ~np.array(mirrored))
-  assert abs(np.mean(same) - 0.5) < 0.125  # five standard deviations of 400 fair coins
+  assert abs(np.mean(same) - 0.5) < 0.125  # five standard deviations for 400 fair coins
 
 
 def test_random_shift_moves_whole_images_with_repeated_edges():

@@ -1,4 +1,4 @@
-"""Anyone's arrays in four parts."""
+"""Tests of `data.arrays`, which divides a user's arrays into four parts."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Anyone's own images: npz files and folders."""
+"""Tests of data sets of a user's own images: npz files and folders."""
 
 import dataclasses
 import os

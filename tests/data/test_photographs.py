@@ -1,4 +1,4 @@
-"""Crops of photographs against ramps worked by hand, and training batches in their order."""
+"""Tests of photographs: crops against ramps worked by hand, and the order of training batches."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ SIDE = 16
 
 
 class Listed:
-  """Files in a list, labels 0 and 1 in turn."""
+  """Files held in a list, with the labels 0 and 1 in turn."""
 
   def __init__(self, contents):
     self.contents = contents
@@ -31,7 +31,7 @@ class Listed:
 
 
 def ramp(width, height):
-  """A PNG whose red is the column and whose green is the row."""
+  """Returns a PNG in which red is the column index and green is the row index."""
   red, green = np.meshgrid(np.arange(width), np.arange(height))
   pixels = np.stack([red, green, np.zeros_like(red)], axis=-1).astype(np.uint8)
   return encoded(Image.fromarray(pixels), "PNG")
@@ -65,8 +65,9 @@ def test_pixels_of_8_bits_become_colours(mode):
 
 
 def test_the_centre_crop_by_hand():
-  # 0.875 of the shorter side, 128 of 200 x 128: 112, from column 44 and row 8; each pixel of an
-  # 8 x 8 result stands for 14, and has the mean of their columns and rows.
+  # The crop has 0.875 of the shorter side, 128 of 200 x 128. So it has 112 pixels a side and begins
+  # at column 44 and row 8. Each pixel of the 8 x 8 result stands for 14 columns and 14 rows and
+  # has their mean.
   crop = centre_crop(ramp(200, 128), 8).astype(float)
   np.testing.assert_allclose(crop[0, :, 0], 44 + 14 * np.arange(8) + 6.5, atol=1.5)
   np.testing.assert_allclose(crop[:, 0, 1], 8 + 14 * np.arange(8) + 6.5, atol=1.5)
@@ -77,16 +78,18 @@ def test_random_crops_have_the_promised_shares_and_ratios():
   shares, ratios = [], []
   for _ in range(300):
     crop = random_crop(file, 64, 0.25, rng).astype(float)
-    # Between the centres of the second and the second last column lie 61/64 of the width.
+    # The centres of the second and the second last column are 61/64 of the width apart.
     width = (crop[32, -2, 0] - crop[32, 1, 0]) * 64 / 61
     height = (crop[-2, 32, 1] - crop[1, 32, 1]) * 64 / 61
     shares.append(width * height / (240 * 180))
     ratios.append(width / height)
   shares, ratios = np.array(shares), np.array(ratios)
-  slack = 0.05  # of rounded colours over a rectangle some 100 pixels wide
+  # Colours are rounded to whole pixels, in a rectangle some 100 pixels wide.
+  slack = 0.05
   assert 0.25 - slack < shares.min() < 0.35
   assert 0.9 < shares.max() < 1 + slack
-  # A share that is uniform in [1/4, 1] has the mean 5/8; long rectangles are cut to the image.
+  # A share that is uniform in [1/4, 1] has the mean 5/8. Long rectangles are cut to the image,
+  # which lowers the mean.
   assert 0.5 < shares.mean() < 0.625 + slack
   assert 0.75 - slack < ratios.min() < 0.85
   assert 1.2 < ratios.max() < 4 / 3 + slack
@@ -134,7 +137,8 @@ def test_unreadable_photographs_are_replaced_by_the_next_of_their_class():
   expected = whole.copy()
   expected[3], expected[10] = whole[5], whole[0]
   np.testing.assert_array_equal(broken[:], expected)
-  np.testing.assert_array_equal(broken[:], expected)  # counted once
+  # The second reading does not count the same two files again, so it stays within the limit.
+  np.testing.assert_array_equal(broken[:], expected)
   with pytest.raises(gp.InputError, match=r"number 10 cannot be read: .*That makes 2, .* allows 1"):
     make_photographs(allowed=1, broken=(3, 10))[:]
   alone = make_photographs(allowed=9, broken=(3,)).subset(np.array([2, 3, 4]))

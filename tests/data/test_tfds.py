@@ -1,4 +1,4 @@
-"""CIFAR and ImageNet from small directories in the stock format, which the test writes."""
+"""Tests of CIFAR and ImageNet, read from small directories that the tests write."""
 
 import dataclasses
 import glob
@@ -29,7 +29,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture
 def copy(directory, tmp_path):
-  """A directory of the test's own, as if it had never been read."""
+  """Returns a copy of the directory for one test, without the labels that earlier runs stored."""
   return shutil.copytree(
     directory, tmp_path / "copy", ignore=shutil.ignore_patterns("labels-*.npy")
   )
@@ -158,7 +158,8 @@ def test_a_corrupt_record_is_named_and_counted(copy, make, name):
 
 
 def test_a_corrupt_photograph_is_replaced_by_one_of_its_class(copy):
-  # Its label is known from an earlier run, so that nothing is missed until it is read.
+  # An earlier run stored the label of the damaged record, so that the damage is not noticed before
+  # the photograph itself is read.
   load_dataset(imagenet(copy))
   path = glob.glob(os.path.join(copy, "imagenet2012", "*", "labels-train.npy"))[0]
   labels = np.load(path)
@@ -167,7 +168,7 @@ def test_a_corrupt_photograph_is_replaced_by_one_of_its_class(copy):
   load_dataset(imagenet(copy, unreadable_images=1))
   (index,) = np.flatnonzero(np.load(path) < 0)
   np.save(path, labels)
-  for seed in range(10):  # until the record is in the training part
+  for seed in range(10):  # stops when the record is in the training part
     data = load_dataset(imagenet(copy, unreadable_images=1), seed)
     images = data.train.x[:]
     file = lambda i: encoded(photograph(i), "JPEG")
@@ -198,7 +199,8 @@ def test_what_is_not_there_or_cannot_be_read_is_refused(copy, directory):
     load_dataset(dataclasses.replace(cifar10(directory), image_size=64))
   with pytest.raises(gp.InputError, match=r"images\.reward is -1: it must not be negative"):
     cifar10(directory, reward=-1)
-  # Writing TFRecord files needs TensorFlow; reading stops at what the description says.
+  # Writing TFRecord files would need TensorFlow. Changing the description suffices, because the
+  # directory is refused for the format that the description names.
   (description,) = glob.glob(os.path.join(copy, "cifar10", "*", "dataset_info.json"))
   with open(description) as file:
     told = file.read()

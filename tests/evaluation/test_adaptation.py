@@ -1,4 +1,4 @@
-"""Steps before scoring, against the update rule in NumPy and against compact networks."""
+"""Tests of training steps before scoring, against NumPy and against compact networks."""
 
 import jax
 import jax.numpy as jnp

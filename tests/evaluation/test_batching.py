@@ -1,4 +1,4 @@
-"""How many candidates at once, by hand."""
+"""Tests of how many images and masks are computed at once, against values by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from gatprune_jax.evaluation import images_at_once, largest_activation, masks_at
 
 
 def test_the_largest_activation_is_found_in_every_body():
-  # The input has 3 elements and is not computed; the largest result is [5, 3] in a scan's body.
+  # The input has 3 elements and is not computed. The largest result is [5, 3], in a scan's body.
   def fn(x):
     step = lambda total, y: (total + jnp.broadcast_to(y[None], (5, 3)).max(0), y[0])
     return jax.jit(lambda x: jax.lax.scan(step, x, jnp.stack([x, x])))(x)
@@ -34,7 +34,7 @@ def test_masks_at_once(bytes_each, own_weights, backend, expected):
 
 
 def test_images_at_once():
-  # 16 x 32 x 32 float32 are 65,536 bytes, 48 of which make 3 MiB.
+  # 16 x 32 x 32 float32 values are 65,536 bytes, and 48 arrays of that size fill 3 MiB.
   assert images_at_once(2**16, "cpu") == 48
   assert images_at_once(2**30, "cpu") == 1
   assert images_at_once(2**16, "gpu") == 2**14

@@ -1,4 +1,4 @@
-"""Recalibration and scoring against NumPy."""
+"""Tests of recalibration and scoring against NumPy."""
 
 from flax import linen as nn
 import jax
@@ -23,7 +23,7 @@ from tests.conftest import Example
 
 
 def test_scores_of_logits_by_hand():
-  # Equal logits over 4 classes: cross-entropy log 4; the first class is predicted.
+  # Equal logits over 4 classes have the cross-entropy log 4, and the first class is predicted.
   logits = jnp.array([[0.0, 0, 0, 0], [0, 100, 0, 0]])
   score = score_outputs(CLASSIFICATION, logits, jnp.array([1, 1]))
   assert score.score.tolist() == [0.0, 1.0]
@@ -34,7 +34,7 @@ def test_momentum_is_measured(example_b):
   momentum = running_momentum(example_b.network, example_b.x)
   assert len(momentum) == len(jax.tree.leaves(example_b.variables["batch_stats"]))
   for leaf in momentum:
-    np.testing.assert_allclose(leaf, 0.9, atol=1e-5)  # as the module sets it
+    np.testing.assert_allclose(leaf, 0.9, atol=1e-5)  # the momentum of the module
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -43,7 +43,7 @@ def test_recalibrated_statistics_are_means_over_batches(example_b, backend, monk
   batches = example_b.x.reshape(3, 4, *example_b.x.shape[1:])
   monkeypatch.setattr(jax, "default_backend", lambda: backend)
   new = recalibrate(example_b.network, momentum, example_b.variables, batches)
-  # The stem's batch norm sees the first convolution's output, recomputed here.
+  # The input of the stem's batch norm is the output of the first convolution, recomputed here.
   kernel = example_b.variables["params"]["stem"]["kernel"]
   out = np.asarray(
     jax.lax.conv_general_dilated(
@@ -60,7 +60,7 @@ def test_recalibrated_statistics_are_means_over_batches(example_b, backend, monk
 
 
 def test_collections_that_training_does_not_update_stay(example_b):
-  # Images times 2, a constant of the network: the mean of x is measured as that of 2 x.
+  # The network multiplies images by 2, a constant, so the recalibrated mean is that of 2 x.
   def train_fn(variables, x):
     x = variables["constants"]["scale"] * x
     mean = 0.9 * variables["batch_stats"]["mean"] + 0.1 * x.mean((0, 1, 2))
@@ -72,7 +72,7 @@ def test_collections_that_training_does_not_update_stay(example_b):
   }  # fmt: skip
   network = Network(None, train_fn, variables)
   momentum = running_momentum(network, x)
-  measured, constant = momentum  # in the order of the leaves
+  measured, constant = momentum  # in the order of the leaves of `variables`
   np.testing.assert_allclose(measured, 0.9, rtol=1e-5)
   assert constant is None
   new = recalibrate(network, momentum, variables, x[None])
@@ -81,7 +81,7 @@ def test_collections_that_training_does_not_update_stay(example_b):
 
 
 class FrozenFirst(nn.Module):
-  """A batch norm that train mode does not update, in front of one that it does."""
+  """A batch norm that train mode does not update, then a batch norm that train mode updates."""
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -121,7 +121,7 @@ def test_a_counter_is_no_mean_of_batches():
 
 
 def test_a_recalibrated_network_evaluates_as_it_trains(example_b):
-  # With the statistics of a batch, eval mode on that batch is train mode.
+  # With the statistics of a batch, eval mode on that batch equals train mode.
   momentum = running_momentum(example_b.network, example_b.x)
   new = recalibrate(example_b.network, momentum, example_b.variables, example_b.x[None])
   logits, _ = example_b.train_fn(example_b.variables, example_b.x)
@@ -139,7 +139,7 @@ def test_scores_of_masks_are_those_of_compact_networks(example_b):
   masks = rng.random((5, graph.num_channels)) < 0.7
   masks[:, [group.channels[0] for group in graph.groups]] = True
   score = lambda mask: score_mask(graph, e.network, CLASSIFICATION, weights, mask, e.x, e.y)
-  # The last chunk is not complete.
+  # Five masks in chunks of two leave the last chunk incomplete.
   together = jax.jit(lambda masks: first_rows(score, masks, len(masks), 2))(masks)
   for index, mask in enumerate(masks):
     small = compact_network(graph, e.network, mask)

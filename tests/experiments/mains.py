@@ -1,4 +1,4 @@
-"""The mains as processes of their own."""
+"""Functions that run the mains in processes of their own, and read what the mains write."""
 
 import json
 import os
@@ -7,21 +7,25 @@ import subprocess
 import sys
 import time
 
-# Enough to run every part, on a network that learns nothing in so short a time.
+from tests.compiler import quickly
+
+# These arguments run every part of a main, on a network that learns nothing in so short a time.
 SMALL = [
   "--config.model.widths=(4,6,8)", "--config.dense.recipe.epochs=3", "--config.finetune.epochs=2",
   "--config.search.updates=2", "--config.search.samples=4", "--config.search.policy.layers=1",
   "--config.search.shortlist=2", "--config.search.calibration_images=64",
   "--config.criteria=('random','l1','bn_scale')",
 ]  # fmt: skip
-# Compiles in less time what runs but for a moment.
-QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def environment(devices=None):
-  """A main's environment; devices of None are as many as the machine has."""
+  """Returns the environment variables for a main.
+
+  Args:
+    devices: number of CPU devices; None leaves as many as the machine has.
+  """
   count = "" if devices is None else f"--xla_force_host_platform_device_count={devices}"
-  return {**os.environ, "XLA_FLAGS": f"{count} {QUICKLY}"}
+  return {**os.environ, "XLA_FLAGS": f"{count} {quickly()}"}
 
 
 def command(main, *arguments):
@@ -36,7 +40,13 @@ def run(main, *arguments, devices=None):
 
 
 def begin(main, *arguments, devices=None):
-  """Starts a main and does not wait for it; devices of None are as many as the machine has."""
+  """Starts a main and returns its process without waiting.
+
+  Args:
+    main: name of the module in `experiments`.
+    *arguments: arguments of the command line.
+    devices: number of CPU devices; None leaves as many as the machine has.
+  """
   return subprocess.Popen(
     command(main, *arguments), env=environment(devices), stdout=subprocess.PIPE,
     stderr=subprocess.PIPE, text=True,
@@ -44,7 +54,14 @@ def begin(main, *arguments, devices=None):
 
 
 def begin_all(main, processes, devices, *arguments):
-  """Starts a main as several processes with so many devices each."""
+  """Starts a main as several processes that work together, and returns them.
+
+  Args:
+    main: name of the module in `experiments`.
+    processes: number of processes.
+    devices: number of CPU devices of each process.
+    *arguments: arguments of the command line, the same for all processes.
+  """
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
@@ -56,13 +73,13 @@ def begin_all(main, processes, devices, *arguments):
 
 
 def ended(processes):
-  """Exit code, output and errors of each, once all have ended."""
+  """Waits for all processes, and returns exit code, output and errors of each."""
   outputs = [process.communicate(timeout=600) for process in processes]
   return [(process.returncode, *words) for process, words in zip(processes, outputs, strict=True)]
 
 
 def metrics(workdir):
-  """The whole lines of metrics.jsonl, without their times."""
+  """Returns the complete lines of metrics.jsonl, without their times."""
   path = os.path.join(workdir, "metrics.jsonl")
   if not os.path.exists(path):
     return []
@@ -74,7 +91,7 @@ def metrics(workdir):
 
 
 def result(workdir):
-  """result.json, without its times."""
+  """Returns the content of result.json, without its times."""
   with open(os.path.join(workdir, "result.json")) as file:
     content = json.load(file)
   content.pop("seconds", None)
@@ -83,7 +100,13 @@ def result(workdir):
 
 
 def wait_for(condition, process, seconds=300):
-  """Waits until the condition holds; whether it does before the process ends."""
+  """Waits for a condition, and returns whether it held before the process ended or time ran out.
+
+  Args:
+    condition: a function without arguments that returns a bool.
+    process: the process that is expected to fulfil the condition.
+    seconds: the longest time to wait.
+  """
   end = time.monotonic() + seconds
   while not condition():
     if process.poll() is not None or time.monotonic() > end:
@@ -93,7 +116,7 @@ def wait_for(condition, process, seconds=300):
 
 
 def contents(directory):
-  """Every file below a directory, with its bytes."""
+  """Returns {path: bytes} of every file below a directory."""
   found = {}
   for root, _, files in os.walk(directory):
     for name in files:

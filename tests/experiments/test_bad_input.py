@@ -1,4 +1,4 @@
-"""What users get wrong: one sentence says what, and what would be right; nothing is written."""
+"""Tests that wrong input ends in one sentence that says what is wrong, and writes nothing."""
 
 import multiprocessing
 import os
@@ -8,10 +8,10 @@ import pytest
 
 from tests.experiments.mains import contents
 
-# {name: (arguments, words of the sentence)}; an argument without dashes is a field of the config,
-# and {} is the directory of the files below.
+# {name: (arguments, part of the error message)}. An argument without dashes is a field of the
+# config, and {} stands for the directory of the files that the test writes.
 BAD = {
-  # The command line.
+  # Wrong command lines.
   "stray argument": (["stray"], "'stray' is not a flag: use --workdir=DIR"),
   "unknown flag": (["--workdri=x"], "'workdri'. Did you mean: workdir"),
   "no config": (["--config=/nowhere/config.py"], "No such file or directory: '/nowhere/config.py'"),
@@ -27,7 +27,7 @@ BAD = {
   "fraction for a number": (["seed=1.5"], "'1.5'"),
   "word for a truth value": (["finetune_side_by_side=maybe"], "'maybe'"),
   "number for a section": (["finetune=3"], "`3` is not a dict"),
-  # Numbers.
+  # Wrong numbers.
   "seed too large": (["seed=9999999999"], "seed is 9999999999: it must be at least 0 and"),
   "negative seed": (["seed=-1"], "seed is -1: it must be at least 0 and below 2**32"),
   "not a number": (["search.ppo.clip=nan"], "config.search.ppo.clip is nan: it must be a"),
@@ -43,7 +43,7 @@ BAD = {
   "no heads": (["search.policy.heads=0"], "policy heads is 0: it must be at least"),
   "no maximum": (["search.dual.maximum=0"], "maximum 0.0: the first must not be negative"),
   "no checkpoints": (["checkpoints.keep=0"], "checkpoint keep is 0: it must be at least"),
-  # Choices.
+  # Wrong choices.
   "unknown model": (["model.name=resnet9"], "model 'resnet9' is unknown: choose one of"),
   "model without it": (["model.name=resnet50"], "resnet50 has no option 'shortcut'"),
   "bad widths": (["model.widths=(8,4)"], "widths (8, 4): a CIFAR ResNet has three"),
@@ -55,13 +55,13 @@ BAD = {
   "no criterion": (["criteria=('random',)"], "names no saliency score besides random"),
   "unknown schedule": (["search.schedule=never"], "'never' is unknown: choose from"),
   "unknown reward": (["search.self_competition=worst"], "'worst' is unknown: choose from"),
-  # Budgets.
+  # Wrong budgets.
   "unreachable budget": (["budgets.macs=0.001"], "smallest reachable share is 0.0"),
   "zero budget": (["budgets.macs=0"], "budget 0.0 for macs is not a share of the dense"),
   "budget above one": (["budgets.macs=1.5"], "budget 1.5 for macs is not a share of the"),
   "high floors": (["search.keep_floor=0.9"], "budget 0.25 for macs cannot be reached"),
   "floor above one": (["search.keep_floor=2"], "the keep floor 2.0 is not a share of a"),
-  # Data.
+  # Wrong data.
   "unknown dataset": (["dataset=mnist"], "'mnist' is unknown: choose one of cifar10,"),
   "directory not needed": (["data_dir={}"], "digits has none, set it to ''"),
   "size not needed": (["image_size=32"], "image_size is 32: images of digits have"),
@@ -85,7 +85,7 @@ BAD = {
     ["search.adaptation.steps=11"],
     "needs 704 training images, there are 697: take fewer",
   ),
-  # Weights.
+  # Wrong weights.
   "no checkpoint": (["dense.checkpoint=/nowhere"], "/nowhere/checkpoints/dense does not"),
   "no weights": (["dense.weights=/nowhere.pth"], "/nowhere.pth cannot be read: No such fi"),
   "weights are text": (["dense.weights={}/text"], "text: no checkpoint of torch.save"),
@@ -94,7 +94,7 @@ BAD = {
     ["dense.trained=True", "dense.checkpoint=/run"],
     "dense.trained is True and dense.checkpoint is '/run': each gives a trained network",
   ),
-  # Places.
+  # Wrong workdirs.
   "no place": (["--workdir="], "no workdir given: add --workdir=DIR"),
   "a file": (
     ["--workdir={}/text"],
@@ -109,16 +109,23 @@ BAD = {
 }
 
 
-# Processes of their own that need not import everything anew: each is a fork of one that did.
+# Every case runs in a process of its own. These processes are forked from a server that has already
+# imported `experiments.prune`, because importing everything anew would take long.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["experiments.prune"])
 
 
 def _prune(arguments, out, err):
-  """The main of `experiments.prune`, in a process whose output goes to two files."""
+  """Runs the main of `experiments.prune` with its output and errors in two files.
+
+  Args:
+    arguments: arguments of the command line.
+    out: path of the file for stdout.
+    err: path of the file for stderr.
+  """
   for stream, path in ((1, out), (2, err)):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
-  sys.dont_write_bytecode = True  # or Python itself would keep the compiled config beside it
+  sys.dont_write_bytecode = True  # otherwise Python writes the compiled config beside it
   from experiments import prune
   from experiments.common.app import start
 

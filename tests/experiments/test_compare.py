@@ -1,4 +1,4 @@
-"""The comparison in this process, with methods that find something at once."""
+"""Tests of `experiments.compare` in this process, with stubs in place of the searches."""
 
 import json
 
@@ -18,7 +18,10 @@ BUDGET = 0.5
 
 @pytest.fixture
 def methods(monkeypatch):
-  """What is called, in order; an agent scores 11 masks, a search as many as it may."""
+  """Replaces agent and searches by stubs, and returns the list of calls (name, evaluations).
+
+  The agent scores 11 masks, and a search scores as many masks as it may.
+  """
   calls = []
 
   def result(name, problem, evaluations):
@@ -65,7 +68,7 @@ def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
   assert methods[3:] == every
   rows = [json.loads((tmp_path / name / "compare.json").read_text()) for name in ("whole", "run")]
   assert rows[0] == rows[1]
-  monkeypatch.setattr(compare, "prepare", None)  # what is finished needs no data
+  monkeypatch.setattr(compare, "prepare", None)  # a finished comparison must not prepare data
   capsys.readouterr()
   run_in(tmp_path / "run", config)
   assert "| evolve_bits " in capsys.readouterr().out

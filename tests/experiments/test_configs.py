@@ -1,4 +1,4 @@
-"""Every config runs as a whole in its `:runlocal` variant, from directories in stock formats."""
+"""Tests that every config runs as a whole in its `:runlocal` variant, from stock directories."""
 
 import json
 import os
@@ -25,10 +25,11 @@ CONFIGS = {
   "cifar100_vgg19": cifar100_vgg19,
   "imagenet_resnet50": imagenet_resnet50,
 }
-# Minutes each, most of them compilation; nothing in them that the others have not.
+# These configs take minutes each, most of it compilation, and have nothing that the other configs
+# do not have.
 SLOW = dict.fromkeys(("cifar10_resnet56", "cifar100_resnet56", "cifar100_vgg19"), pytest.mark.slow)
-# A small network, and smaller images, where not everything is to run: to compile one of ImageNet's
-# form takes more than a minute.
+# Unless slow tests are asked for, small networks and smaller images replace those of the config.
+# Compiling a network of ImageNet's form takes more than a minute.
 SMALLER = {
   "digits_resnet8": {"model.widths": (4, 6, 8)},
   "cifar10_resnet20": {"model.name": "resnet8"},
@@ -50,7 +51,7 @@ def test_runlocal(name, directory, tmp_path):
   data_dir = "" if name.startswith("digits") else directory
   settings = make_settings(CONFIGS[name].get_config("runlocal"))
   smaller = {} if os.environ.get("GATPRUNE_SLOW") == "1" else SMALLER.get(name, {})
-  done = run(  # on one device: quicker to compile
+  done = run(  # on one device, because that compiles faster
     "prune", f"--workdir={tmp_path}", f"--config=experiments/configs/{name}.py:runlocal",
     f"--config.data_dir={data_dir}", *(f"--config.{key}={new}" for key, new in smaller.items()),
     devices=1,

@@ -1,4 +1,4 @@
-"""`--config.model.factory`: a network that the project does not know, in real processes."""
+"""Tests of `--config.model.factory`, with networks from outside and in real processes."""
 
 import json
 import os
@@ -10,7 +10,8 @@ import gatprune_jax as gp
 from gatprune_jax.data import load_dataset
 from tests.experiments.mains import SMALL, run
 
-# A user's own module: an NNX network of the images' and labels' sizes, and functions that fail.
+# A user's own module. It has a factory of an NNX network that fits the images and labels, and
+# factories that fail.
 MODULE = """
 from flax import nnx
 import gatprune_jax as gp

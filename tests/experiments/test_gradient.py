@@ -1,4 +1,4 @@
-"""The measurement of the gradient estimate, on few masks of a small network."""
+"""Tests of `experiments.gradient`, on few masks of a small network."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from gatprune_jax.runs.logger import Run
 def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys):
   for name, value in (("_FRESH", 96), ("_EARLIER", (48, 64)), ("_BATCHES", 3)):
     monkeypatch.setattr(gradient, name, value)
-  config = digits_resnet8.get_config()  # 7 masks at once, of 96 + 64 + 3 * 7
+  # The 96 + 64 + 3 * 7 masks are scored 7 at a time, so the last part has fewer.
+  config = digits_resnet8.get_config()
   config.model.widths = (4, 6, 8)
   config.dense.recipe.update({"epochs": 1, "warmup_epochs": 0.0})
   config.search.update({"samples": 7, "calibration_images": 64})

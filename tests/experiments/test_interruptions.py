@@ -1,4 +1,7 @@
-"""Real processes stopped, killed and starved: the same command goes on, to the same numbers."""
+"""Tests that an interrupted run continues by the same command and ends with the same numbers.
+
+Real processes are stopped, killed, or deprived of their data or disk space.
+"""
 
 import functools
 import json
@@ -27,7 +30,7 @@ from tests.experiments.mains import (
   wait_for,
 )
 
-FULL = os.environ.get("GATPRUNE_SLOW") == "1"  # the sizes that take minutes
+FULL = os.environ.get("GATPRUNE_SLOW") == "1"  # whether to test the sizes that take minutes
 
 QUICK = [
   *SMALL, "--config.criteria=('l1',)", "--config.search.updates=6", "--config.search.refinement=8",
@@ -38,7 +41,7 @@ IN_TURN = [*QUICK, "--config.finetune_side_by_side=False"]
 
 
 def arrays(workdir, loop):
-  """Every array of a loop's newest checkpoint."""
+  """Returns every array of the newest checkpoint of a loop, by name."""
   place = os.path.join(workdir, "checkpoints", loop)
   newest = max(int(name) for name in os.listdir(place) if name.isdecimal())
   with ocp.PyTreeCheckpointer() as checkpointer:
@@ -46,7 +49,16 @@ def arrays(workdir, loop):
 
 
 def assert_same_run(one, other, loop, ordered=True):
-  """The same result, metrics, last state of a loop, and other files, bit for bit."""
+  """Asserts that two runs have the same result, metrics and last state of a loop, bit for bit.
+
+  The names of the files must be the same too, and so must the masks of a search.
+
+  Args:
+    one: a workdir.
+    other: another workdir.
+    loop: the loop whose last state is compared, a name below checkpoints.
+    ordered: whether the lines of metrics must have the same order.
+  """
   assert result(one) == result(other)
   order = (lambda found: found) if ordered else functools.partial(sorted, key=json.dumps)
   assert order(metrics(one)) == order(metrics(other))
@@ -73,7 +85,7 @@ def finished(main, workdir, *arguments):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-  """Runs that nothing interrupted: `whole(main, arguments)`."""
+  """Returns a function (main, arguments) -> workdir of a run that nothing interrupted."""
   made = {}
 
   def get(main, arguments):
@@ -118,7 +130,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, main, arguments, pha
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
-  # While the search is compiled, where Python itself would not look at signals for seconds.
+  # The signals arrive while the search is compiled, when Python itself would not handle signals for
+  # seconds.
   workdir = tmp_path / "run"
   process = begin("prune", f"--workdir={workdir}", *QUICK)
   assert wait_for((workdir / "checkpoints" / "dense").exists, process)
@@ -165,7 +178,8 @@ def test_damaged_checkpoints_of_a_run_are_passed_over(whole, tmp_path):
   for loop in ("dense", "search/3"):
     assert f"checkpoints/{loop} is damaged: " in done.stderr
     shutil.rmtree(workdir / "checkpoints" / f"{loop}.damaged")
-  # The dense network was trained again, after the search had written its lines.
+  # The dense network was trained again after the search had written its lines, so the lines of
+  # metrics have another order.
   assert_same_run(expected, str(workdir), "search", ordered=False)
 
 
@@ -174,7 +188,8 @@ def test_a_second_process_is_refused(whole, tmp_path):
   workdir = tmp_path / "run"
   first = begin("train", f"--workdir={workdir}", *QUICK)
   assert wait_for((workdir / "config.json").exists, first)
-  first.send_signal(signal.SIGSTOP)  # else it may be done before the second one begins
+  # Without the pause, the first process might finish before the second process begins.
+  first.send_signal(signal.SIGSTOP)
   try:
     second = run("train", f"--workdir={workdir}", *QUICK)
   finally:
@@ -209,7 +224,7 @@ def test_a_data_directory_that_vanishes_ends_in_a_sentence(tmp_path):
   last = words.strip().splitlines()[-1]
   assert last.startswith("error: ")
   assert str(data) in last
-  # With the data back, the same command goes on from what was saved.
+  # With the data back in place, the same command continues from the last checkpoint.
   shutil.move(tmp_path / "elsewhere", data)
   before = lines(workdir, "dense")
   process = begin("train", f"--workdir={workdir}", *arguments)
@@ -270,7 +285,7 @@ def test_a_read_only_workdir_ends_in_a_sentence(whole, tmp_path):
 
 
 def test_memory_does_not_grow(tmp_path):
-  """Resident memory after the last update, against that after a tenth of them."""
+  """Compares the resident memory after the last update with that after an early update."""
   updates, early = (500, 50) if FULL else (60, 20)
   code = f"""
 import json, os, sys

@@ -1,4 +1,4 @@
-"""The mains as users run them: real processes, their files, and their words on bad input."""
+"""Tests of the mains as users run them: real processes, their files and their error messages."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from tests.experiments.mains import SMALL, contents, metrics, run
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory):
-  """A finished run and what it printed."""
+  """Returns the workdir of a finished run, and the completed process."""
   workdir = str(tmp_path_factory.mktemp("prune") / "run")
   done = run("prune", f"--workdir={workdir}", "--config.budgets.params=0.5", *SMALL)
   assert done.returncode == 0, done.stderr
@@ -67,7 +67,7 @@ def test_prune_writes_its_result(pruned):
 def test_the_workdir_tells_the_whole_config(pruned):
   workdir, _ = pruned
   with open(os.path.join(workdir, "config.json")) as file:
-    settings = make_settings(ConfigDict(json.load(file)["config"]))  # no field is missing
+    settings = make_settings(ConfigDict(json.load(file)["config"]))
   default = make_settings(digits_resnet8.get_config())
   assert settings.budgets == {"macs": 0.25, "params": 0.5, "activation_bytes": None}
   assert settings.search.policy == dataclasses.replace(default.search.policy, layers=1)
@@ -121,7 +121,7 @@ def test_a_finished_workdir_says_so(pruned):
 
 
 def test_an_interrupted_run_is_finished_by_the_same_command(pruned, tmp_path):
-  # What a run leaves that was stopped during its search: the dense network, and no result.
+  # A run that was stopped during its search leaves the dense network, and no result.
   workdir, _ = pruned
   stopped = tmp_path / "stopped"
   subprocess.run(["cp", "-r", workdir, stopped], check=True)
@@ -140,7 +140,8 @@ def test_an_interrupted_run_is_finished_by_the_same_command(pruned, tmp_path):
 
 
 def test_same_seed_same_bits(pruned, trained):
-  # Two processes train the same dense network; the test above runs the rest of a job twice.
+  # The two fixtures train the same dense network in two processes. The test above runs everything
+  # after that training twice.
   dense = [line for line in metrics(pruned[0]) if line["phase"] == "dense"]
   assert dense == metrics(trained[0])
   assert len(dense) == 3
@@ -189,7 +190,13 @@ def test_a_network_that_was_trained_on_images_that_judge_is_refused(trained, tmp
 
 
 def broken_checkpoint(trained, tmp_path, change):
-  """A trained workdir whose stem kernel went through `change`."""
+  """Writes a checkpoint whose stem kernel is changed, and returns the flag that names it.
+
+  Args:
+    trained: workdir of a trained network.
+    tmp_path: where the checkpoint is written.
+    change: a function of the kernel `[3, 3, 1, 4]`.
+  """
   path = os.path.join(trained, "checkpoints", "dense")
   module = cifar_resnet(8, 10, (4, 6, 8), "B")
   shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
@@ -228,7 +235,7 @@ def test_compare_gives_every_search_the_same_number_of_masks_and_continues(tmp_p
   first = [row for row in rows if row["seed"] == 3]
   methods = [row["method"] for row in first]
   assert methods[-4:] == ["agent", "random_ratios", "evolve_bits", "ratio_agent"]
-  assert len(first) == 6 + 4  # three criteria in two scopes, and the searches
+  assert len(first) == 6 + 4  # three criteria in two scopes, and four searches
   assert len({row["evaluations"] for row in first[-4:]}) == 1
   assert [row["evaluations"] for row in first[:6]] == [0] * 6
   for row in rows:
@@ -248,7 +255,8 @@ def test_compare_gives_every_search_the_same_number_of_masks_and_continues(tmp_p
   line = next(line for line in told.splitlines() if line.startswith("| 3 "))
   assert f"{np.std(agent['keep_ratios']):.3f}" in line
   assert "2 of 2 within the budget" in told
-  # A row that is there is not made again; one that is missing is, from the masks that were found.
+  # A row that exists is not computed again. A row that is missing is computed from the proposals
+  # that the searches saved.
   path = os.path.join(workdir, "rows", "seed3-macs0.5.json")
   with open(path) as file:
     stored = json.load(file)
@@ -264,7 +272,7 @@ def test_compare_gives_every_search_the_same_number_of_masks_and_continues(tmp_p
     repeated = json.load(file)
   assert repeated[0] == stored[0]
   timeless = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-  assert timeless(repeated[10:]) == timeless(rows[10:])  # seed 4, made once more
+  assert timeless(repeated[10:]) == timeless(rows[10:])  # seed 4, computed again
 
 
 def test_variants_of_the_agent_change_what_they_name():

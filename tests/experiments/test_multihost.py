@@ -1,4 +1,4 @@
-"""The mains as several processes, with several devices each: what comes out, and how they end."""
+"""Tests of the mains as several processes with several devices: their results and their end."""
 
 import os
 import signal
@@ -21,7 +21,13 @@ LONG = (*SMALL, "--config.dense.recipe.epochs=100000", "--config.checkpoints.ste
 
 
 def pruned(place, processes, devices):
-  """A finished run as so many processes, or as a plain one where that is one."""
+  """Runs `experiments.prune` to its end, and returns its metrics, result and masks.
+
+  Args:
+    place: directory in which the workdir is made.
+    processes: number of processes; 1 is a plain run without `--multihost`.
+    devices: number of CPU devices of each process.
+  """
   workdir = str(place / "run")
   arguments = (f"--workdir={workdir}", *SMALL)
   if processes == 1:
@@ -62,9 +68,10 @@ def test_a_run_does_not_depend_on_processes_and_devices(processes, devices, plai
         assert line[name] == value
       else:
         told = f"{expected['phase']} {expected['step']}: {name}"
-        numbers = [np.array(each, np.float64) for each in (line[name], value)]  # null is NaN
+        numbers = [np.array(each, np.float64) for each in (line[name], value)]  # null becomes NaN
         if name == "explained":
-          # One minus a ratio of variances near one: the ratio is what rounding is relative to.
+          # `explained` is one minus a ratio of variances near one, and rounding errors are relative
+          # to that ratio.
           numbers = [1 - each for each in numbers]
         np.testing.assert_allclose(*numbers, rtol=1e-5, atol=1e-7, err_msg=told)
 
@@ -89,14 +96,14 @@ def test_where_a_process_is_killed_the_others_end_and_name_it(victim, tmp_path):
     f"error: process {victim} is gone: it was silent for 3 s; this one ends too, and the same "
     "commands go on from the last checkpoint"
   ]
-  if victim == 1:  # once is enough
+  if victim == 1:  # one of the two cases is enough
     arguments = ("train", f"--workdir={workdir}", *LONG)
     goes_on(workdir, begin_all(arguments[0], 2, 1, *arguments[1:]))
     goes_on(workdir, [begin(*arguments)])
 
 
 def goes_on(workdir, running):
-  """Waits until new epochs are trained, of a run whose earlier ones are not trained again."""
+  """Asserts that a run trains new epochs and does not train earlier epochs again."""
   before, seen = len(metrics(workdir)), []
 
   def more():
@@ -104,7 +111,7 @@ def goes_on(workdir, running):
     return seen[-1] > before + 2
 
   assert wait_for(more, running[0]), running[0].communicate()[1]
-  assert min(seen) > before - 5  # at most what came after the last checkpoint
+  assert min(seen) > before - 5  # loses at most the epochs after the last checkpoint
   assert [line["step"] for line in metrics(workdir)] == list(range(1, len(metrics(workdir)) + 1))
   for process in running:
     process.kill()

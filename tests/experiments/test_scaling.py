@@ -1,4 +1,4 @@
-"""The prediction of scaling, against arithmetic done by hand."""
+"""Tests of the predicted scaling against arithmetic done by hand."""
 
 import pytest
 
@@ -13,15 +13,17 @@ WORK = scaling.Work(masks=8, calibration=2, reward=8, confirmation=3, batch=32, 
 
 
 def test_one_chip_scores_every_mask_and_sends_nothing():
-  # A mask is 10 images of 2 * 5 FLOP at 500 a second: 0.2 s. The 5 that confirm one take 0.1 s.
+  # A mask takes 10 images of 2 * 5 FLOP at 500 FLOP a second: 0.2 s. Confirming one mask takes 5
+  # images: 0.1 s.
   seconds = lambda share: scaling.update_seconds(CHIP, NETWORK, WORK, share, 1)
   assert seconds(0) == pytest.approx(8 * 0.2 + 0.1)
-  # At a share of one half, learning takes as long as the rest.
+  # At a serial share of one half, policy and critic take as long as everything else.
   assert seconds(0.5) == pytest.approx(2 * 1.7)
 
 
 def test_masks_are_whole():
-  # 16 chips, 8 masks: one mask each on half of them. Scores: 4 hops, 64 bytes less a sixteenth.
+  # With 16 chips and 8 masks, half of the chips score one mask each. Gathering the scores takes 4
+  # hops and 64 bytes less a sixteenth.
   seconds = scaling.update_seconds(CHIP, NETWORK, WORK, 0, 16)
   assert seconds == pytest.approx(0.2 + 0.1 + 4 + 64 * 15 / 16 / 100)
   same = scaling.update_seconds(CHIP, NETWORK, WORK._replace(masks=3), 0, 2)
@@ -29,14 +31,15 @@ def test_masks_are_whole():
 
 
 def test_slices_add_their_latency_and_bandwidth():
-  # 4 hops within a slice of 16, then 50 s and 64 bytes at 200 a second.
+  # The gather takes 4 hops within a slice of 16, then 50 s and 64 bytes at 200 bytes a second.
   seconds = scaling.gather_seconds(CHIP, 64, 32)
   assert seconds == pytest.approx(4 + 50 + 64 * 31 / 32 / 100 + 64 / 200)
 
 
 def test_a_step_of_training():
-  # 4 chips, 8 images each: 3 * 80 FLOP at 500 a second. Twice two layers of 2 * 4 * 5 bytes, and
-  # 100 bytes of gradients; an all-reduce is twice 2 hops and three quarters of its bytes.
+  # 4 chips have 8 images each, which are 3 * 80 FLOP at 500 FLOP a second. The all-reduces are
+  # twice two layers of 2 * 4 * 5 bytes, and 100 bytes of gradients. An all-reduce takes twice 2
+  # hops and three quarters of its bytes.
   reduce = lambda total: 2 * (2 + total * 3 / 4 / 100)
   seconds = scaling.step_seconds(CHIP, NETWORK, WORK, 4)
   assert seconds == pytest.approx(3 * 80 / 500 + 4 * reduce(40) + reduce(100))
@@ -50,7 +53,7 @@ def test_efficiency_is_one_where_nothing_is_repeated():
 def test_the_main_prints_its_tables_and_refuses_bad_flags():
   done = run("scaling", "--devices=1,4")
   assert done.returncode == 0, done.stderr
-  # 32 masks, 512 + 1500 images, 2 * 40,551,040 FLOP each.
+  # The work is 32 masks on 512 + 1500 images of 2 * 40,551,040 FLOP each.
   assert f"{32 * 2012 * 2 * 40551040:.3g}" in done.stdout
   assert "| resnet50  | 4,089,184,256 |   25,557,032 |" in done.stdout
   for flag, words in {

@@ -1,4 +1,4 @@
-"""A Slurm of one node, from nothing: its own key, configuration, ports and daemons."""
+"""Starts a Slurm of one node for tests, with its own key, configuration, ports and daemons."""
 
 from collections.abc import Iterator
 import contextlib
@@ -13,15 +13,15 @@ import time
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
 
-# Of a job that will not run again.
+# The states of a job that will not run again.
 FINAL_STATES = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
-# Debian has the daemons where only root's PATH looks.
+# Debian installs the daemons in folders that are only on root's PATH.
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 
 
 def missing() -> str:
-  """The programs that are not installed, in words; empty where all are."""
+  """Returns the names of needed programs that are not installed; empty if all are installed."""
   return ", ".join(name for name in NEEDED if not shutil.which(name, path=PATH))
 
 
@@ -65,7 +65,7 @@ def one_node(cpus: int) -> Iterator[dict[str, str]]:
 
 
 def configuration(place: pathlib.Path, cpus: int) -> str:
-  """The text of slurm.conf."""
+  """Returns the text of slurm.conf for the given folder and number of CPUs."""
   user = getpass.getuser()
   controller, node = free_ports(2)
   return f"""
@@ -100,7 +100,7 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 
 
 def free_ports(number: int) -> list[int]:
-  """Ports that nothing listens on at the moment."""
+  """Returns ports on which nothing listens at the moment."""
   with contextlib.ExitStack() as stack:
     sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
     for one in sockets:
@@ -109,7 +109,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def wait_for(condition, seconds: float) -> None:
-  """Returns once the condition holds."""
+  """Returns once the condition holds; raises TimeoutError after so many seconds."""
   end = time.monotonic() + seconds
   while not condition():
     if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""The launch scripts: what they would run, what they refuse, and real runs on this machine."""
+"""Tests of the launch scripts: printed commands, refused options, and real runs on this machine."""
 
 import os
 import shutil
@@ -9,7 +9,8 @@ import sys
 import psutil
 import pytest
 
-from tests.experiments.mains import QUICKLY, SMALL
+from tests.compiler import quickly
+from tests.experiments.mains import SMALL
 from tests.launch import slurm
 
 SCRIPTS = ("local", "slurm", "tpu_pod")
@@ -91,11 +92,11 @@ mkdir -p results
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_what_is_printed_is_read_back_as_the_same_words(script):
-  # Quotes within quotes: the shell itself is the judge.
+  # The word has quotes within quotes, and the shell itself decides whether it is read back.
   word = """--config.criteria=('l1',"a b",$HOME\\n)"""
   options = TPU if script == "tpu_pod" else ()
   lines = dry_run(script, *options, "--", "prune", word)
-  shown = "() { printf '<%s>' \"$@\"; }"  # stands in for what the printed lines call
+  shown = "() { printf '<%s>' \"$@\"; }"  # replaces the commands of the printed lines
   functions = f"""
     env{shown}; srun{shown}; flock{shown}; sbatch() {{ word=${{*: -1}}; eval "${{word#--wrap=}}"; }}
     git() {{ :; }}; mkdir() {{ :; }}; cd() {{ :; }}; exit() {{ :; }}
@@ -177,10 +178,10 @@ def test_local_hands_on_a_clear_error(tmp_path):
 
 def test_local_stops_all_processes_and_goes_on(tmp_path):
   metrics = tmp_path / "run" / "metrics.jsonl"
-  # No shell can trap a signal that was ignored when it began, as SIGINT is for tests in a
-  # shell's background.
+  # A shell cannot trap a signal that was ignored when the shell began. SIGINT is ignored for tests
+  # that run in the background of a shell, so `env` restores its default.
   command = [
-    "env", "--default-signal=INT", f"XLA_FLAGS={QUICKLY}", "launch/local.sh",
+    "env", "--default-signal=INT", f"XLA_FLAGS={quickly()}", "launch/local.sh",
     f"--python={sys.executable}", "--processes=2", "--devices=2", "--",
     "train", f"--workdir={tmp_path / 'run'}", *SMALL, "--config.dense.recipe.epochs=8",
   ]  # fmt: skip
@@ -194,7 +195,7 @@ def test_local_stops_all_processes_and_goes_on(tmp_path):
     assert processes_with(str(tmp_path)) == []
   done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
   assert done.returncode == 0, done.stderr
-  assert done.stdout.count("select accuracy") == 1  # process 0 alone is heard
+  assert done.stdout.count("select accuracy") == 1  # only process 0 prints
   assert (tmp_path / "run" / "result.json").exists()
 
 
@@ -203,7 +204,7 @@ def size(path):
 
 
 def processes_with(word):
-  """Command lines of the processes that have the word in theirs."""
+  """Returns the command lines of all processes whose command line contains the word."""
   lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
   return [line for line in lines if word in line]
 
@@ -230,8 +231,8 @@ def test_slurm_saves_requeues_and_finishes(tmp_path):
     slurm.wait_for(lambda: size(tmp_path / "run" / "metrics.jsonl") > 0, 300)
     call("scancel", "--signal=TERM", job)
     slurm.wait_for(shows("Restarts=1"), 120)
-    call("scontrol", "update", f"JobId={job}", "StartTime=now")  # instead of in two minutes
-    # A requeued job goes through states of its own before it is pending again.
+    call("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait two minutes
+    # A requeued job passes through other states before it is pending again.
     slurm.wait_for(shows(*(f"JobState={state}" for state in slurm.FINAL_STATES)), 900)
     out = (tmp_path / f"job-{job}.out").read_text()
     assert shows("JobState=COMPLETED")(), out

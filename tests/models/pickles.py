@@ -1,4 +1,4 @@
-"""FileCheckpointer of torch.save written by hand, opcode by opcode: PyTorch is not needed."""
+"""Writes checkpoint files of torch.save by hand, opcode by opcode, without PyTorch."""
 
 import pickle
 import zipfile
@@ -7,12 +7,12 @@ MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
 def opcodes(value):
-  """The opcodes that push a value of plain Python: its pickle without PROTO and STOP."""
+  """Returns the opcodes that push a value of plain Python: its pickle without PROTO and STOP."""
   return pickle.dumps(value, protocol=2)[2:-1]
 
 
 def call(name, *arguments):
-  """The opcodes that push `module.name(*arguments)`, the arguments themselves being opcodes."""
+  """Returns the opcodes that push `module.name(*arguments)`; the arguments are opcodes too."""
   module, name = name.rsplit(".", 1)
   return b"c%b\n%b\n(%btR" % (module.encode(), name.encode(), b"".join(arguments))
 
@@ -35,7 +35,14 @@ def dictionary(**entries):
 
 
 def write_zip(path, content, storages, byteorder=b"little"):
-  """The format since PyTorch 1.6; `content` is opcodes, `storages` key -> bytes."""
+  """Writes a file in the format since PyTorch 1.6.
+
+  Args:
+    path: path of the file.
+    content: opcodes of the saved object.
+    storages: {key: bytes of the elements}.
+    byteorder: b"little" or b"big".
+  """
   with zipfile.ZipFile(path, "w") as archive:
     archive.writestr("weights/data.pkl", b"\x80\x02" + content + b".")
     archive.writestr("weights/byteorder", byteorder)
@@ -44,7 +51,17 @@ def write_zip(path, content, storages, byteorder=b"little"):
 
 
 def write_legacy(path, content, storages, item_size=4, little_endian=True):
-  """The format before it: three pickles, the content, the keys, then counts and raw elements."""
+  """Writes a file in the format before PyTorch 1.6.
+
+  The file has three pickles, the content, the keys, then counts and raw elements.
+
+  Args:
+    path: path of the file.
+    content: opcodes of the saved object.
+    storages: {key: bytes of the elements}.
+    item_size: bytes of one element.
+    little_endian: the byte order that the header states.
+  """
   system = {"protocol_version": VERSION, "little_endian": little_endian, "type_sizes": {}}
   parts = [pickle.dumps(header, protocol=2) for header in (MAGIC, VERSION, system)]
   parts += [b"\x80\x02" + content + b".", pickle.dumps(list(storages), protocol=2)]

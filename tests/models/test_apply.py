@@ -1,4 +1,4 @@
-"""Networks as functions, in both dtypes."""
+"""Tests of networks as functions, in both dtypes."""
 
 import jax
 import jax.extend as jex
@@ -17,7 +17,7 @@ def network():
 
 
 def convolution_dtypes(fn, *args):
-  """Of the operands of every convolution in a traced function."""
+  """Returns the dtypes of the operands of every convolution in a traced function."""
   found, queue = set(), [jax.make_jaxpr(fn)(*args).jaxpr]
   while queue:
     for eqn in (jaxpr := queue.pop()).eqns:
@@ -49,7 +49,7 @@ def test_bfloat16_keeps_logits_and_statistics_in_float32_and_near(network):
   exact, exact_stats = models.train_function(module)(variables, x)
   logits, stats = models.train_function(module, "bfloat16")(variables, x)
   assert {leaf.dtype for leaf in jax.tree.leaves((logits, stats))} == {jnp.dtype("float32")}
-  # bfloat16 rounds to 8 bits; ten layers with normalisation add up a few such steps.
+  # bfloat16 rounds to 8 bits, and ten layers with normalisation add up a few such rounding steps.
   error = jnp.sqrt(((logits - exact) ** 2).mean() / (exact**2).mean())
   assert 1e-4 < error < 2**-5
   for a, b in zip(jax.tree.leaves(stats), jax.tree.leaves(exact_stats), strict=True):

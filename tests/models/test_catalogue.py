@@ -1,4 +1,4 @@
-"""Networks by name: what they return, and what is refused."""
+"""Tests of networks by name: what they return, and which names and options are refused."""
 
 import flax.errors
 import jax
@@ -32,7 +32,7 @@ def test_the_imagenet_vgg_flattens_and_drops():
 
 
 def test_a_dense_layer_keeps_what_it_read():
-  # Each layer of a DenseNet appends: the last stage ends with 16 + 36 * 12 = 448 channels.
+  # Each layer of a DenseNet appends 12 channels, so the last stage ends with 16 + 36 * 12 = 448.
   variables = jax.eval_shape(
     model("densenet40", 3).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3))
   )
@@ -43,8 +43,8 @@ def test_a_dense_layer_keeps_what_it_read():
   ("channels", "multiplier", "width"),
   [
     (32, 1.0, 32),
-    (16, 0.35, 8),  # 5.6: at least 8
-    (24, 0.75, 24),  # 18 rounds to 16, which is less than 90 % of it
+    (16, 0.35, 8),  # 5.6 is raised to 8
+    (24, 0.75, 24),  # 18 rounds to 16, which is less than 90 % of 18
     (96, 0.75, 72),
     (1280, 1.4, 1792),
   ],

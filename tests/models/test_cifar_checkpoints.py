@@ -1,4 +1,4 @@
-"""Published CIFAR-10 checkpoints reach their accuracy, where they and images are at hand.
+"""Tests that published CIFAR-10 checkpoints reach their accuracy, where the files are at hand.
 
 The folder GATPRUNE_DATA holds the checkpoints of github.com/akamaster/pytorch_resnet_cifar10 and
 the test images re-encoded as JPEG, on which these networks reach 81.0 and 83.2 %, instead of 91.8
@@ -16,7 +16,7 @@ import pytest
 from gatprune_jax.models import cifar_resnet, eval_function, load_torch
 
 DATA = pathlib.Path(os.environ.get("GATPRUNE_DATA", "GATPRUNE_DATA"))
-# Of the input: the checkpoints were trained with ImageNet's.
+# Mean and standard deviation of the input. The checkpoints were trained with those of ImageNet.
 MEAN = np.array([[[0.485, 0.456, 0.406]]])
 STD = np.array([[[0.229, 0.224, 0.225]]])
 BATCH = 500

@@ -1,4 +1,4 @@
-"""CIFAR ResNets of any width and for any image."""
+"""Tests of CIFAR ResNets of any width and for images of any size."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of every network against published numbers."""
+"""Tests of the parameters and multiply-adds of every network against published numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ def sizes(name, num_classes, side, **options):
   return parameters, count_macs(eval_function(module), variables, x)
 
 
-# Parameters and GFLOPS (there one multiply-add each) of torchvision's tables of weights,
-# docs.pytorch.org/vision/stable/models.html.
+# Parameters and GFLOPS are from torchvision's tables of weights, where one multiply-add counts as
+# one FLOP: docs.pytorch.org/vision/stable/models.html.
 @pytest.mark.parametrize(
   ("name", "options", "parameters", "giga_macs"),
   [
@@ -37,8 +37,8 @@ def test_imagenet_networks_have_the_published_sizes(name, options, parameters, g
   assert round(macs / 1e9, 2) == giga_macs
 
 
-# Million multiply-adds of the checkpoints listed in github.com/tensorflow/models,
-# research/slim/nets/mobilenet/README.md.
+# The millions of multiply-adds are those of the checkpoints listed in
+# github.com/tensorflow/models, research/slim/nets/mobilenet/README.md.
 @pytest.mark.parametrize(
   ("multiplier", "mega_macs"), [(0.35, 59), (0.5, 97), (0.75, 209), (1.4, 582)]
 )
@@ -47,11 +47,13 @@ def test_mobilenets_of_other_widths_have_the_published_multiply_adds(multiplier,
   assert round(macs / 1e6) == mega_macs
 
 
-# Exact parameters: README of github.com/akamaster/pytorch_resnet_cifar10 rounds them to 0.27, 0.46,
-# 0.66, 0.85 and 1.7 M (option A, as in He et al. 2016, table 6); two more layers in each stage add
-# 2 * 9 * (16^2 + 32^2 + 64^2) + 4 * (16 + 32 + 64) = 97,216.
-# Multiply-adds: He et al. 2018 (arXiv 1808.06866), of which the table has no ResNet-44; the same
-# two layers add 3 * 2 * 9 * 16^2 * 32^2 = 14,155,776.
+# The numbers of parameters are exact. The README of github.com/akamaster/pytorch_resnet_cifar10
+# rounds them to 0.27, 0.46, 0.66, 0.85 and 1.7 M (option A, as in He et al. 2016, table 6). Two
+# more layers in each stage add 2 * 9 * (16^2 + 32^2 + 64^2) + 4 * (16 + 32 + 64) = 97,216
+# parameters.
+# The multiply-adds are those of He et al. 2018 (arXiv 1808.06866). Their table has no ResNet-44, so
+# its multiply-adds are computed: two more layers in each stage add
+# 3 * 2 * 9 * 16^2 * 32^2 = 14,155,776.
 @pytest.mark.parametrize(
   ("depth", "parameters", "published_macs"),
   [
@@ -69,18 +71,18 @@ def test_cifar_resnets_have_the_published_sizes(depth, parameters, published_mac
 
 
 def test_option_b_adds_its_projections():
-  # 16 -> 32 and 32 -> 64 channels by 1x1 convolutions, each with a scale and an offset; they are
-  # applied at 16x16 and 8x8 positions.
+  # Option B projects 16 -> 32 and 32 -> 64 channels by 1x1 convolutions, each with a scale and an
+  # offset. The convolutions are applied at 16x16 and 8x8 positions.
   parameters, macs = sizes("resnet20", 10, 32)
   more_parameters, more_macs = sizes("resnet20", 10, 32, shortcut="B")
   assert more_parameters - parameters == 16 * 32 + 32 * 64 + 2 * (32 + 64)
   assert more_macs - macs == 16 * 32 * 16**2 + 32 * 64 * 8**2
 
 
-# Liu et al. 2017 (Network Slimming, arXiv 1708.06519), table 1: parameters in M, and floating-point
-# operations, two for each multiply-add; those of layers that do not multiply are counted there too.
-# Li et al. 2017 (arXiv 1608.08710), table 1, has VGG-16 with one more dense layer of 512 and counts
-# multiply-adds: 3.13e8 and 1.5e7 parameters.
+# Table 1 of Liu et al. 2017 (Network Slimming, arXiv 1708.06519) has parameters in M, and
+# floating-point operations, two for each multiply-add. It also counts the operations of layers that
+# do not multiply. Table 1 of Li et al. 2017 (arXiv 1608.08710) has VGG-16 with one more dense
+# layer of 512, and counts 3.13e8 multiply-adds and 1.5e7 parameters.
 @pytest.mark.parametrize(
   ("name", "options", "mega_parameters", "macs", "rel"),
   [

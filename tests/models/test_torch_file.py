@@ -1,4 +1,4 @@
-"""Reading checkpoint files written by hand, and refusing hostile and damaged ones."""
+"""Tests of reading checkpoint files written by hand, and of refusing hostile and damaged files."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from gatprune_jax.models import read_torch
 from tests.models.pickles import call, dictionary, opcodes, storage, tensor, write_legacy, write_zip
 
 WRITERS = pytest.mark.parametrize("write", [write_zip, write_legacy])
-# Elements 0 to 11, of which the tests cut tensors.
+# The tests cut tensors out of these elements, 0 to 11.
 TWELVE = np.arange(12, dtype="<f4")
 PLACE = storage("FloatStorage", "7", 12)
 
@@ -86,14 +86,15 @@ def test_tensors_are_found_in_a_nest(write, nest, path):
 
 
 def test_a_dictionary_that_holds_itself_ends(path):
-  # EMPTY_DICT, MEMOIZE, "model", a reference to the dictionary, SETITEM.
+  # The opcodes are EMPTY_DICT, MEMOIZE, "model", a reference to the dictionary, and SETITEM.
   write_zip(path, b"}q\x01" + opcodes("model").replace(b"q\x00", b"") + b"h\x01s", {})
   with pytest.raises(gp.InputError, match="holds no tensors"):
     read_torch(path)
 
 
 def test_safetensors_with_bfloat16(path):
-  # Eight bytes of length, a header in JSON, the elements; bfloat16 is the upper half of float32.
+  # The file has eight bytes of length, a header in JSON, and the elements. A bfloat16 is the upper
+  # half of a float32.
   half = (TWELVE.view(np.uint32) >> 16).astype("<u2").tobytes()
   header = json.dumps({"x": {"dtype": "BF16", "shape": [3, 4], "data_offsets": [0, 24]}}).encode()
   path.write_bytes(len(header).to_bytes(8, "little") + header + half)
@@ -102,7 +103,8 @@ def test_safetensors_with_bfloat16(path):
 
 
 def test_safetensors_of_any_header_length(path):
-  # The length comes first, and some have the first byte of a pickle or of a zip archive.
+  # The length of the header comes first. For some lengths the file has the first byte of a pickle
+  # or of a zip archive.
   first_bytes = set()
   for length in range(300):
     safetensors.numpy.save_file({"x": TWELVE}, path, {"note": "n" * length})
@@ -112,7 +114,7 @@ def test_safetensors_of_any_header_length(path):
 
 
 class Runs:
-  """Its pickle runs a command when it is read by an ordinary unpickler."""
+  """An object whose pickle runs a command when an ordinary unpickler reads the pickle."""
 
   def __init__(self, command):
     self.command = command
@@ -133,7 +135,7 @@ def test_a_pickle_that_runs_a_command_is_refused_and_not_run(write, path, tmp_pa
     read_torch(path)
   assert not marker.exists()
   pickle.loads(path.read_bytes())
-  assert marker.exists()  # the pickle was a working one
+  assert marker.exists()  # the pickle does run the command
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Logits of ResNets with imported weights against PyTorch's own, for every file format."""
+"""Tests that ResNets with imported weights give PyTorch's own logits, for every file format."""
 
 import re
 
@@ -16,7 +16,7 @@ NUM_CLASSES = 11
 
 
 class Block(nn.Module):
-  """A residual block under torchvision's names; `kernels` has one size for each convolution."""
+  """A residual block under torchvision's names; `kernels` has the size of each convolution."""
 
   def __init__(self, before, width, after, stride, kernels):
     super().__init__()
@@ -85,7 +85,7 @@ class TorchCifarResNet(nn.Module):
 
 
 class Case:
-  """A PyTorch network with random weights and statistics, its logits, and its counterpart."""
+  """A PyTorch network with random weights and statistics, its logits, and its JAX counterpart."""
 
   def __init__(self, network, module, side):
     torch.manual_seed(0)
@@ -152,7 +152,7 @@ def test_logits_agree_for_odd_sizes_and_option_b(form, tmp_path):
   for name, value in case.state.items():
     for ours, theirs in names.items():
       name = name.replace(ours, theirs)
-    # Parameters, and tensors that lie transposed within a larger storage.
+    # Each value becomes a parameter whose elements lie transposed within a larger storage.
     padded = torch.zeros((2, *reversed(value.shape)), dtype=value.dtype)
     axes = tuple(reversed(range(value.ndim)))
     padded[1] = value.permute(axes)

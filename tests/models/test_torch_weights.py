@@ -1,4 +1,4 @@
-"""Names and layout of imported weights, and the list of what does not fit."""
+"""Tests of the names and layout of imported weights, and of the list of tensors that do not fit."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,13 @@ LIKE = jax.eval_shape(
 
 
 def state(head="linear", shortcut="shortcut", dtype=np.float32):
-  """The smallest CIFAR ResNet as PyTorch has it, written out, with random values."""
+  """Returns random tensors of the smallest CIFAR ResNet, under the names that PyTorch uses.
+
+  Args:
+    head: name of the dense layer.
+    shortcut: name of the projections.
+    dtype: dtype of the tensors.
+  """
   rng = np.random.default_rng(0)
   tensors = {"conv1.weight": (2, 3, 3, 3), f"{head}.weight": (5, 4), f"{head}.bias": (5,)}
   norms = {"bn1": 2}
@@ -108,7 +114,12 @@ def test_unknown_names_are_refused(path):
 
 
 def dotted_state(like, values):
-  """A network's variables under Flax's names, joined by dots, with PyTorch's leaves and shapes."""
+  """Returns tensors under Flax's module names joined by dots, with PyTorch's leaf names and shapes.
+
+  Args:
+    like: the variables of the network.
+    values: a function of a shape that returns an array.
+  """
   dotted = {}
   for keys, leaf in jax.tree.leaves_with_path(like):
     collection, *module, name = (key.key for key in keys)

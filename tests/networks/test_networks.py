@@ -1,4 +1,4 @@
-"""Networks of several frameworks: their functions, what trains, and their statistics."""
+"""Tests of networks of several frameworks: functions, trainable variables and statistics."""
 
 import equinox as eqx
 from flax import nnx
@@ -28,7 +28,7 @@ def nnx_module():
 
 
 def equinox(mode, batches):
-  """A network that has seen some batches, so that its statistics are on their way."""
+  """Returns module, state and inputs of a network whose statistics some batches have moved."""
   x = jnp.asarray(X.transpose(0, 3, 1, 2))
   model, state = eqx.nn.make_with_state(EquinoxNet)(jax.random.key(0), mode)
   for _ in range(batches):
@@ -55,7 +55,7 @@ def given(request):
 
 
 def test_recalibrated_statistics_make_evaluation_what_training_is(given):
-  # Dropout is off where it would disturb: its rate is 0.1 in the NNX network, which is left out.
+  # The NNX network has dropout of rate 0.1 in train mode, so its outputs are not compared.
   network, x = given
   momentum = running_momentum(network, x)
   measured = [float(m) for m in momentum if m is not None]
@@ -78,7 +78,7 @@ def test_masked_and_compact_networks_agree_in_both_modes(given):
     n.forward_train(v, x) for n, v in ((masked, network.variables), (small, small.variables))
   )
   assert_same(here, there)
-  # What training hands on has the shapes of what it was given.
+  # The state that training returns has the shapes of the state that training was given.
   assert [leaf.shape for leaf in state] == [leaf.shape for leaf in small.split(small.variables)[1]]
 
 
@@ -96,7 +96,7 @@ def test_splitting_and_merging_are_inverse(given):
 @pytest.mark.parametrize("mode", ["batch", "ema"])
 @pytest.mark.parametrize("batches", [1, 3])
 def test_an_equinox_network_evaluates_as_equinox_does(mode, batches):
-  # After one batch, mode "batch" divides its statistics by 1 - 0.9.
+  # After one batch, the mode "batch" of Equinox divides its statistics by 1 - 0.9.
   model, state, x = equinox(mode, batches)
   network = gp.from_equinox(model, state)
   expected, _ = jax.vmap(eqx.nn.inference_mode(model), **OVER_BATCH)(x, state)

@@ -1,4 +1,4 @@
-"""Losses and scores by hand, and against optax."""
+"""Tests of losses and scores, by hand and against optax."""
 
 import jax
 import jax.numpy as jnp
@@ -37,19 +37,20 @@ def test_a_logit_of_minus_infinity_costs_nothing_where_it_is_not_the_label():
 
 
 def test_smoothed_and_softened_cross_entropy_by_hand():
-  # Even logits cost log 2 whatever the target; a share of 0.2 makes targets 0.9 and 0.1.
+  # Even logits cost log 2 whatever the target is. A share of 0.2 makes the targets 0.9 and 0.1.
   even = jnp.zeros((1, 2))
   assert smoothed_cross_entropy(even, jnp.array([0]), 0.2)[0] == pytest.approx(np.log(2))
   steep = jnp.array([[np.log(3), 0.0]])  # the softmax is 3/4, 1/4
   expected = -(0.9 * np.log(3 / 4) + 0.1 * np.log(1 / 4))
   assert smoothed_cross_entropy(steep, jnp.array([0]), 0.2)[0] == pytest.approx(expected, rel=1e-5)
-  # At temperature 2 the teacher (2 log 3, 0) has the softmax 3/4, 1/4; even logits cost log 2 T^2.
+  # At temperature T = 2 the teacher (2 log 3, 0) has the softmax 3/4, 1/4. Even logits cost
+  # log 2 T^2.
   teacher = jnp.array([[2 * np.log(3), 0.0]])
   assert softened_cross_entropy(even, teacher, 2.0)[0] == pytest.approx(4 * np.log(2), rel=1e-5)
 
 
 def test_squared_differences_of_any_outputs_by_hand():
-  # Means of (1, 4) and of 9; integers do not count.
+  # The result is the mean of (1, 4) plus the mean of 9. Integers do not count.
   own = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([3.0]), "index": jnp.array([7])}
   other = {"a": jnp.zeros((1, 2)), "b": jnp.zeros(1), "index": jnp.array([0])}
   assert squared_difference(own, other, 1.0).tolist() == [2.5 + 9.0]

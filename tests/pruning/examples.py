@@ -1,7 +1,7 @@
-"""Networks that the project does not know, with data and tasks, to be pruned by one call.
+"""Example networks from outside the package, with data and tasks, to be pruned by one call.
 
-`python -m tests.pruning.examples FILE NAME...` prunes them on as many devices as XLA_FLAGS says,
-and writes what must not depend on the number of devices.
+`python -m tests.pruning.examples FILE NAME...` prunes the named examples on as many devices as
+XLA_FLAGS gives, and writes results that must not depend on the number of devices.
 """
 
 import sys
@@ -18,7 +18,7 @@ import gatprune_jax as gp
 from gatprune_jax.agent import PolicyConfig, PPOConfig
 from gatprune_jax.data import Sizes
 
-# As short as a search can be, and every part of it still runs.
+# The search is as short as possible, but every part of it still runs.
 SEARCH = gp.SearchConfig(
   updates=2, samples=4, calibration_images=12, calibration_batch=6, refinement=2, elites=2,
   shortlist=2, chunk=1, policy=PolicyConfig(layers=1, heads=1), ppo=PPOConfig(epochs=1),
@@ -28,7 +28,13 @@ SIZES = Sizes(reward=16, select=8, test=8)
 
 
 def inputs(seed=0, num=64, shape=(6, 6, 2)):
-  """Images of three kinds, and which kind each is."""
+  """Returns noisy images of three kinds `[num, *shape]`, and the kind of each image `[num]`.
+
+  Args:
+    seed: seed of the random numbers.
+    num: number of images.
+    shape: shape of one image, [H, W, C].
+  """
   rng = np.random.default_rng(seed)
   labels = np.arange(num) % 3
   kinds = rng.standard_normal((3, *shape))
@@ -36,7 +42,7 @@ def inputs(seed=0, num=64, shape=(6, 6, 2)):
 
 
 class LinenNet(nn.Module):
-  """Channels last, as Flax has them."""
+  """A Linen network, with channels last."""
 
   @nn.compact
   def __call__(self, x, train=False):
@@ -53,7 +59,7 @@ def linen():
 
 
 class NnxNet(nnx.Module):
-  """Batch norm and dropout have their state in the module."""
+  """An NNX network; batch norm and dropout keep their state in the module."""
 
   def __init__(self, rngs):
     self.conv1 = nnx.Conv(2, 6, (3, 3), strides=2, rngs=rngs)
@@ -74,7 +80,7 @@ def nnx_module():
 
 
 class EquinoxNet(eqx.Module):
-  """Channels first, one example at a time, batch norm with a state beside the module."""
+  """An Equinox network of one example, channels first; batch norm has a state beside the module."""
 
   conv1: eqx.nn.Conv2d
   norm: eqx.nn.BatchNorm
@@ -107,14 +113,14 @@ def conv(x, kernel):
 
 
 def plain(apply, shapes):
-  """A network of plain functions without a state."""
+  """Returns a network of plain functions without a state."""
   normal = np.random.default_rng(1).standard_normal
   variables = {name: jnp.asarray(0.3 * normal(s), jnp.float32) for name, s in shapes.items()}
   return gp.Network(apply, lambda v, x: (apply(v, x), {}), variables)
 
 
 def segmentation():
-  """A class for each pixel; the score is the share of pixels that are right."""
+  """Returns an example with a class for each pixel; the score is the share of correct pixels."""
   x, _ = inputs()
   y = (x.sum(-1) > 0).astype(np.int32)  # [n, H, W]
 
@@ -134,7 +140,10 @@ def segmentation():
 
 
 def two_heads():
-  """A label and a position at once, as a detector has them; outputs and targets are dicts."""
+  """Returns an example with a label and a position, as in detection.
+
+  Outputs and targets are dicts.
+  """
   x, labels = inputs()
   y = {"label": labels, "box": x.mean((1, 2)).astype(np.float64)}
 
@@ -152,7 +161,7 @@ def two_heads():
 
 
 def regression():
-  """Vectors in, one number out; the running mean that the network keeps does not train."""
+  """Returns an example that maps vectors to one number; its running mean is not trainable."""
   rng = np.random.default_rng(2)
   x = rng.standard_normal((64, 4)).astype(np.float32)
   y = x[:, :1] ** 2 - x[:, 1:2]
@@ -188,7 +197,7 @@ EXAMPLES = {
 
 
 def prune(name, **options):
-  """The example pruned to half of its MACs: network, data and outcome."""
+  """Prunes an example to half of its MACs, and returns network, data and outcome."""
   network, data, task = EXAMPLES[name]()
   criteria = ("random", "l1", "taylor")
   options = {"search": SEARCH, "finetune": FINETUNE, "criteria": criteria, **options}

@@ -1,4 +1,4 @@
-"""`prune` on networks of three frameworks and of several tasks, and what it refuses."""
+"""Tests of `prune`: networks of three frameworks, several tasks, and refused arguments."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from tests.pruning.examples import EXAMPLES, FINETUNE, SEARCH, LinenNet, prune
 
 @pytest.fixture(scope="module")
 def pruned():
-  """Every example is pruned once for all tests of this file that ask for it."""
+  """Returns a function (name) -> pruned example, which prunes every example only once."""
   done = {}
 
   def of(name):
@@ -47,13 +47,13 @@ def test_what_is_handed_back_is_small_trained_and_as_the_table_says(pruned, name
   assert {"l1 uniform", "l1 global", "taylor global", "random uniform"} < set(methods)
   assert all(row.macs_ratio <= 0.5 for row in outcome.rows[1:])
 
-  # The scores of the table are those of the network that is handed back.
+  # The scores in the table are the scores of the returned network.
   small, test = outcome.network, data.test
   score = task.score(small.apply(small.variables, jnp.asarray(test.x)), test.y).mean()
   assert outcome.rows[-1].test_after == pytest.approx(float(score), abs=1e-5)
   dense = task.score(network.eval_fn(network.variables, jnp.asarray(test.x)), test.y).mean()
   assert outcome.rows[0].test_after == pytest.approx(float(dense), abs=1e-5)
-  # It was trained: of what the mask keeps of the dense weights, something moved.
+  # The network was trained: most of the weight arrays differ from the kept part of the dense ones.
   cut = gp.compact(graph, network.eval_fn, network.variables, outcome.mask).variables
   pairs = zip(jax.tree.leaves(cut), jax.tree.leaves(small.variables), network.trains, strict=True)
   moved = [not np.array_equal(a, b) for a, b, trains in pairs if trains]
@@ -82,7 +82,7 @@ def test_an_nnx_network_comes_back_as_a_module(pruned):
   module.eval()
   expected = outcome.network.apply(outcome.network.variables, data.test.x)
   np.testing.assert_allclose(module(data.test.x), expected, atol=1e-5)
-  module.train()  # its dropout draws again
+  module.train()  # in train mode, dropout draws anew in each call
   assert (module(data.test.x) != module(data.test.x)).any()
 
 
@@ -102,7 +102,7 @@ def test_linen_has_no_module_of_other_shapes(pruned):
 
 
 def test_what_does_not_train_keeps_its_own_law(pruned):
-  # The running mean moved by the train function's rule, not by gradients.
+  # The running mean follows the rule of the train function, not the gradients.
   network, data, outcome = pruned("regression")
   index = [path for path in network.variables].index("mean")
   assert not network.trains[index]
@@ -137,7 +137,7 @@ def test_a_workdir_continues_and_refuses_others(tmp_path, monkeypatch):
   assert {"config.json", "metrics.jsonl", "proposals.npz", "result.json"} <= set(
     os.listdir(tmp_path / "run")
   )
-  monkeypatch.setattr(pipeline, "search", None)  # what was found is not searched again
+  monkeypatch.setattr(pipeline, "search", None)  # the second call must not search again
   _, _, again = prune("linen", workdir=tmp_path / "run")
   np.testing.assert_array_equal(first.mask, again.mask)
   assert first.rows == again.rows
@@ -154,11 +154,13 @@ def test_it_tells_what_there_is_to_search(capsys):
   options = {"search": SEARCH, "finetune": FINETUNE, "criteria": ("l1",)}
   gp.prune(network, data, {"macs": 0.5, "activation_bytes": 0.9}, **options)
   told = capsys.readouterr().err
-  # Groups of 6 and 5 channels, one kept in each at least: (2^6 - 1) (2^5 - 1) = 1,953 masks.
+  # The groups have 6 and 5 channels, and each keeps at least one channel, which makes
+  # (2^6 - 1) (2^5 - 1) = 1,953 masks.
   assert "11 channels in 2 groups, of 5 to 6 channels; about 10^3 masks" in told
-  # Convolutions at 3 x 3 positions, 9 (2 a 9 + a b 9) + 3 b: 3,417 MACs dense, 246 at least.
+  # The convolutions have 3 x 3 positions. With a and b channels the network has
+  # 9 (2 a 9 + a b 9) + 3 b MACs: 3,417 in the dense network, and 246 at least.
   assert "macs: dense 3.42k MACs, smallest reachable 246 (0.0720), budget 1.71k (0.5)" in told
-  # They write 9 a + 9 b numbers, the head 3: 408 bytes, and 84 at least.
+  # The convolutions write 9 a + 9 b numbers and the head 3: 408 bytes, and 84 at least.
   assert "activation_bytes: dense 408 bytes, smallest reachable 84 (0.2059)" in told
   assert "warning" not in told
   for line in ("search update 2/2", "fine-tune 4 networks, epoch 2/2"):
@@ -176,7 +178,7 @@ def test_it_tells_what_there_is_to_search(capsys):
   ],
 )
 def test_budgets_that_leave_nothing_to_search_are_warned_of(limits, words):
-  network, data, _ = EXAMPLES["linen"]()  # 0.0720 of the MACs can be reached
+  network, data, _ = EXAMPLES["linen"]()  # the smallest reachable share is 0.0720
   graph = gp.trace(network.eval_fn, network.variables, data.train.x[:1])
   told = describe_space(gp.make_constraints(graph, limits))
   warned = [line for line in told.splitlines() if line.startswith("warning")]

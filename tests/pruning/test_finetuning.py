@@ -1,4 +1,4 @@
-"""Fine-tuning all networks in one step, and compact ones one after the other."""
+"""Tests that fine-tuning networks side by side equals fine-tuning compact networks in turn."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What methods propose, as a file that may be damaged."""
+"""Tests of the file of proposals, which may be damaged."""
 
 import numpy as np
 
@@ -25,7 +25,8 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path):
   for length in range(0, len(whole), 40):
     path.write_bytes(whole[:length])
     assert load_proposals(str(path)) is None
-  # Flipped bits: a zip archive says of itself that it is encrypted, or compressed in new ways.
+  # Flipped bits can make a zip archive state that it is encrypted, or compressed by an unknown
+  # method.
   for place in range(0, len(whole), 3):
     for bit in (0, 3):
       path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])

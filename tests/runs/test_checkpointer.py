@@ -1,4 +1,4 @@
-"""States on disk: what is saved is restored bit for bit, and what is damaged is never used."""
+"""Tests of checkpoints: states are restored bit for bit, and damaged states are never used."""
 
 import functools
 import os
@@ -22,7 +22,7 @@ CONFIG = {"seed": 0}
 
 
 def state(number):
-  """Every kind of array that loops carry; `number` tells states apart."""
+  """Returns a state with every kind of array that loops carry; `number` makes states differ."""
   return {
     "params": {
       "kernel": jnp.full((3, 4), number, jnp.float32) / 3,
@@ -55,7 +55,7 @@ def assert_same(one, other):
 
 
 def newest(path):
-  """The step that is restored, its state checked bit for bit."""
+  """Restores the newest state, checks it bit for bit, and returns its step."""
   step, restored = checkpoints(path).restore(state(0))
   assert_same(restored, state(step))
   return step
@@ -63,7 +63,7 @@ def newest(path):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-  """A directory with the states after steps 1 and 2."""
+  """Returns a directory with the states after steps 1 and 2."""
   path = tmp_path_factory.mktemp("two") / "search"
   saved(path, 1, 2)
   return path
@@ -71,7 +71,7 @@ def two(tmp_path_factory):
 
 @pytest.fixture
 def copy(two, tmp_path):
-  """A copy that may be damaged."""
+  """Returns a copy of the directory `two` that the test may damage."""
   return shutil.copytree(two, tmp_path / "search")
 
 
@@ -104,7 +104,8 @@ def test_every_flipped_bit_is_detected(two, tmp_path):
   rng = np.random.default_rng(0)
   files = [path.relative_to(two) for path in files_of(two / "2")]
   sizes = np.array([(two / name).stat().st_size for name in files])
-  # A hundred places among all bytes, and one in every file: most bytes are in few of them.
+  # The test damages a hundred places among all bytes, and one place in every file, because most
+  # bytes are in few of the files.
   chosen = [*rng.choice(len(files), 100, p=sizes / sizes.sum()), *np.flatnonzero(sizes)]
   for number, index in enumerate(chosen):
     copy = shutil.copytree(two, tmp_path / str(number))
@@ -142,7 +143,7 @@ def test_an_empty_directory_does_not_count(copy):
   (copy / "9").mkdir()
   assert newest(copy) == 2
   assert (copy / "9.damaged").is_dir()
-  # The numbers go on after all that were there.
+  # The next checkpoint has a number above all numbers in the directory.
   saved(copy, 3)
   assert (copy / "10").is_dir()
   assert newest(copy) == 3
@@ -172,7 +173,7 @@ def test_other_files_are_passed_over(copy):
 
 
 def test_arrays_without_elements_are_restored(tmp_path):
-  # Of a group that has lost all of its channels.
+  # Such arrays exist where a group has lost all of its channels.
   made = {"empty": np.zeros((3, 0, 2), np.float32), "full": np.arange(3.0)}
   checkpoints(tmp_path).finish(1, lambda: made)
   _, restored = checkpoints(tmp_path).restore(made)
@@ -189,7 +190,7 @@ def test_only_valid_ones_count_among_those_kept(tmp_path):
   assert sorted(os.listdir(tmp_path)) == ["2", "3"]
   (tmp_path / "3" / "manifest").write_text("no")
   saved(tmp_path, 4, keep=2)
-  assert sorted(os.listdir(tmp_path)) == ["2", "3", "4"]  # 3 is damaged: 2 and 4 are kept
+  assert sorted(os.listdir(tmp_path)) == ["2", "3", "4"]  # 3 is damaged, so 2 and 4 are kept
   saved(tmp_path, 5, keep=2)
   assert sorted(os.listdir(tmp_path)) == ["4", "5"]
 
@@ -232,12 +233,12 @@ def test_time_adds_up_over_processes(tmp_path, monkeypatch):
   now[0] += 5
   first.save(1, state(1))
   first.wait()
-  now[0] += 1000  # after the checkpoint, and until the next process: does not count
+  now[0] += 1000  # time between the checkpoint and the next process does not count
   second = checkpoints(tmp_path)
   second.restore(state(0))
   now[0] += 2
   assert second.seconds == 7
-  second.restore(state(0))  # a roll-back takes time too
+  second.restore(state(0))  # the time before a roll-back still counts
   assert second.seconds == 7
 
 
@@ -266,7 +267,7 @@ def test_another_library_is_told(two, caplog):
 def test_a_full_disk_leaves_earlier_states_as_they_were(copy):
   checkpointer = checkpoints(copy)
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # no file grows beyond ten bytes
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # no file can grow beyond ten bytes
   try:
     checkpointer.save(3, state(3))
     with pytest.raises(gp.InputError, match=r"checkpoint .*/3 cannot be written: .* make room"):

@@ -1,4 +1,4 @@
-"""Lines of metrics: what is left of them where a loop goes on."""
+"""Tests of the metrics file: which lines remain when a loop goes on from a checkpoint."""
 
 import json
 

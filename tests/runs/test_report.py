@@ -1,4 +1,4 @@
-"""The tables, and the mains of the summary and the benchmark."""
+"""Tests of the tables, and of the mains of summary, collapse and benchmark."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_comparison_by_hand():
 
 
 def test_summary_by_hand():
-  # Two runs at 0.50 and 0.60: mean 0.55, sample standard deviation 0.0707.
+  # Two runs at 0.50 and 0.60 have the mean 0.55 and the sample standard deviation 0.0707.
   table = cells(summary([[row("agent", 1000, 0.5)], [row("agent", 1000, 0.6)]]))
   body = dict(zip(table[0], table[2], strict=True))
   assert body["MACs ratio"] == "0.5000 ± 0.0000"
@@ -61,7 +61,7 @@ def test_comparison_over_seeds_by_hand():
     "after, test": "80.0 ± 0.0", "masks": "7", "seconds": "2",
   }  # fmt: skip
   assert "after" not in comparison_over_seeds(rows, finetuned=False)
-  # A second budget, 0.2 more for each seed: 60 and 70 on average over the budgets.
+  # The second budget gives 0.2 more for each seed, so the averages over budgets are 60 and 70.
   rows += [compare_row("agent", 0, 0.7, 0.9), compare_row("agent", 1, 0.8, 0.9)]
   rows[2:] = [row._replace(budget=0.1) for row in rows[2:]]
   text = comparison_over_seeds(rows, finetuned=False)
@@ -120,7 +120,8 @@ def test_a_network_described_by_hand():
   fn = lambda v, x: nn.relu(x @ v["a"] + v["bias"][None]) @ v["b"]
   variables = {"a": np.ones((3, 4)), "bias": np.ones(4), "b": np.ones((4, 2))}
   text = gp.describe(gp.trace(fn, variables, np.ones((1, 3))))
-  # 3 * 4 + 4 * 2 multiply-adds, 4 parameters more; without the group nothing is left.
+  # The network has 3 * 4 + 4 * 2 multiply-adds, and 4 parameters more. Without the group, nothing
+  # of the network is left.
   assert text.splitlines()[0] == "4 channels in 1 groups; 20 MACs an example, 24 parameters"
   row = next(line.split() for line in text.splitlines() if line.startswith("a "))
   assert row == ["a", "4", "100.0", "%", "100.0", "%", "no", "a", "axis", "1"]
@@ -129,7 +130,7 @@ def test_a_network_described_by_hand():
 
 
 def run_bench(folder, *arguments):
-  """A real process, in an empty folder."""
+  """Runs the benchmark in a real process, with an empty folder as the working directory."""
   command = [sys.executable, "-m", "experiments.bench", *arguments]
   environment = {**os.environ, "PYTHONPATH": os.getcwd()}
   return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -146,7 +147,7 @@ def test_the_benchmark_writes_what_it_prints(tmp_path):
 
 
 def test_a_benchmark_without_its_peer_is_skipped(monkeypatch, capsys):
-  monkeypatch.setitem(sys.modules, "torch", None)  # how Python marks a module that is not there
+  monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` fail
   assert list(bench_main.rows_of("scoring_against_torch")) == []
   reason = "scoring_against_torch skipped: torch is not installed: pip install torch"
   assert capsys.readouterr().err.startswith(reason)

@@ -1,4 +1,4 @@
-"""The directory of a run: what a process that ends too soon leaves behind."""
+"""Tests of the directory of a run: the files that remain when a process ends too soon."""
 
 import os
 import signal

@@ -1,6 +1,7 @@
-"""A search and trainings on as many devices as XLA_FLAGS says; a program, see `test_mesh`.
+"""Program that runs a search and trainings on as many devices as XLA_FLAGS gives.
 
-`python -m tests.runtime.on_devices FILE` writes results that must not depend on how many they are.
+`python -m tests.runtime.on_devices FILE` writes results that must not depend on the number of
+devices. The tests in `test_mesh` run this program.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ def main(path):
   e = Example(TwoLayers(), num_images=30)
   problem = make_problem(e, {"macs": 0.3})
   out, lines = {}, []
-  # One mask at once on a device, so that every number of devices runs the same program.
+  # Each device computes one mask at a time, so that every number of devices runs the same program.
   found = search(
     problem,
     dataclasses.replace(CONFIG, chunk=1),
@@ -58,7 +59,8 @@ def main(path):
       out[f"{kind}{jax.tree_util.keystr(keys)}"] = np.asarray(leaf)
 
   feed = make_feed(Split(make_photographs(), np.arange(12)), 5, crop_area=0.1, shared=True)
-  for index, pair in enumerate(feed(key, 0)):  # what fills up the last share is cut off
+  # The rows that fill up the share of the last device are cut off.
+  for index, pair in enumerate(feed(key, 0)):
     out[f"photographs {index}"], out[f"labels {index}"] = (mesh.to_host(rows)[:5] for rows in pair)
   np.savez(path, **out)
 

@@ -1,4 +1,4 @@
-"""Compilation with options, which depend on the version of XLA."""
+"""Tests of compilation with options, which depend on the version of XLA."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def convolve(x, w):
 
 @pytest.fixture
 def options(monkeypatch):
-  """Sets the options; what is known of others is forgotten before and after."""
+  """Yields a function that sets the options; the cache of options is cleared before and after."""
   compilation._compiler_options.cache_clear()
   yield lambda **values: monkeypatch.setattr(compilation, "_CPU_OPTIONS", values)
   compilation._compiler_options.cache_clear()

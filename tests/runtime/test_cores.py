@@ -1,4 +1,4 @@
-"""CPU cores as devices."""
+"""Tests of CPU cores as devices."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ import jax
 print(jax.device_count(), cores.are_devices())
 """
 
-# Two devices, of which the second has about ninety seconds more to do than the first.
+# In this program the second of two devices has about ninety seconds more work than the first.
 WAIT = """
 from gatprune_jax.runtime import cores
 cores.make_devices()
@@ -41,7 +41,10 @@ print(jax.device_count(), seconds > 65)
 
 
 def run(program, **variables):
-  """What a program prints; these environment variables alone say something of devices."""
+  """Runs a program and returns the words that it prints.
+
+  Only the given environment variables determine the number of devices.
+  """
   names = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
   environment = {name: value for name, value in os.environ.items() if name not in names}
   environment |= {"JAX_PLATFORMS": "cpu", **variables}

@@ -1,4 +1,4 @@
-"""Functions over many rows, by hand."""
+"""Tests of functions over many rows, by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def test_rows_in_either_way_are_the_same(backend, monkeypatch):
 
 @pytest.mark.parametrize(("size", "block"), [(1, 1), (3, 3), (4, 4), (6, 4), (7, 7), (100, 7)])
 def test_images_in_equal_blocks(size, block):
-  # Seven images in blocks of at most six: two of four, one image twice.
+  # Seven images in blocks of at most six make two blocks of four, which repeat one image.
   seen = []
 
   def fn(x):
@@ -44,7 +44,7 @@ def test_the_first_rows_are_computed_in_the_chunks_that_hold_them(count, chunk):
   out = compute(rows, count)
   jax.effects_barrier()
   num_chunks = -(-count // chunk)
-  assert len(calls) == num_chunks * chunk  # whole ones
+  assert len(calls) == num_chunks * chunk  # whole chunks
   done = min(5, len(calls))
   expected = np.where(np.arange(5)[:, None] < done, rows, 0)
   np.testing.assert_array_equal(out["doubled"], 2 * expected)

@@ -1,4 +1,4 @@
-"""The library on several devices, against one device: the same results, and few collectives."""
+"""Tests that several devices give the same results as one device, with few collectives."""
 
 import glob
 import math
@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.compiler import quickly
 from tests.search.test_search import CONFIG
 
 COLLECTIVE = re.compile(
@@ -19,13 +20,13 @@ BYTES = {"f32": 4, "s32": 4, "pred": 1}
 
 
 def run_on(num_devices, folder):
-  """Runs `on_devices`; its results, and the directory of the compiled programs."""
+  """Runs `on_devices`, and returns its results and the directory of the compiled programs."""
   path, programs = os.path.join(folder, "out.npz"), os.path.join(folder, "programs")
   flags = (
     f"--xla_force_host_platform_device_count={num_devices}", f"--xla_dump_to={programs}",
-    "--xla_dump_hlo_as_text", "--xla_dump_hlo_module_re=.*(update|step_on).*",
+    "--xla_dump_hlo_as_text", "--xla_dump_hlo_module_re=.*(update|step_on).*", quickly(),
   )  # fmt: skip
-  # What comes out of the cache is not compiled, and not written down.
+  # Programs from the compilation cache would not be compiled, and so not be written to the folder.
   environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_ENABLE_COMPILATION_CACHE": "0"}
   command = [sys.executable, "-m", "tests.runtime.on_devices", path]
   done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
@@ -41,7 +42,11 @@ def single(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[4, pytest.param(3, marks=pytest.mark.slow)])
 def several(request, tmp_path_factory):
-  """Neither divides the batch of ten; four divide the samples, three the candidates."""
+  """Returns the number of devices, their results, and the folder of their compiled programs.
+
+  Neither 4 nor 3 devices divide the batch of ten. 4 divides the number of samples, and 3 the number
+  of candidates.
+  """
   return request.param, *run_on(request.param, tmp_path_factory.mktemp("several"))
 
 
@@ -53,7 +58,8 @@ def test_results_do_not_depend_on_the_number_of_devices(single, several):
 
 
 def test_masks_and_candidates_are_computed_as_on_one_device(single, several):
-  # One mask at once on each device, or one candidate after the other: the very same programs.
+  # Each device computes one mask at a time, or one candidate after the other, which is the very
+  # same program as on one device.
   _, results, _ = several
   exact = [name for name in single if name.startswith(("search masks", "search scores", "candi"))]
   assert len(exact) > 10
@@ -63,7 +69,7 @@ def test_masks_and_candidates_are_computed_as_on_one_device(single, several):
 
 
 def collectives(path):
-  """{kind: (how many, bytes of their results)} of a compiled program."""
+  """Returns {kind: (number, bytes of the results)} of the collectives in a compiled program."""
   found = {}
   with open(path) as file:
     for shapes, kind, _ in COLLECTIVE.findall(file.read()):
@@ -77,7 +83,8 @@ def collectives(path):
 
 
 def test_no_batch_of_an_update_waits_for_threads(several):
-  # Among devices that wait for each other it would for ever, see `cores`.
+  # A LAPACK call on a batch waits for other threads. Where devices wait for each other, that call
+  # could wait for ever; see the module `cores`.
   *_, programs = several
   (path,) = glob.glob(os.path.join(programs, "*update*.cpu_after_optimizations.txt"))
   with open(path) as file:
@@ -91,14 +98,17 @@ def test_updates_and_steps_hold_few_collectives(several):
   num_devices, _, programs = several
   paths = sorted(glob.glob(os.path.join(programs, "*.cpu_after_optimizations.txt")))
   update, dense, candidates = map(collectives, paths)
-  # Scores and accuracies, of all masks of a batch at once: a float for each, in equal shares.
+  # An update gathers scores and accuracies of all masks of a batch at once: one float for each
+  # mask, in equal shares.
   per_batch = 4 * num_devices * math.ceil(CONFIG.samples / num_devices)
   assert update == {"all-gather": (2, 2 * per_batch)}
-  # Losses and accuracies of each device's candidate, and whether to roll back.
+  # A step of the candidates gathers the loss and the accuracy of each device's candidate, and
+  # reduces whether to roll back.
   per_step = 4 * num_devices
   assert candidates == {"all-gather": (2, 2 * per_step), "all-reduce": (1, 4)}
-  # Mixing turns the batch round. Beside that, sums over the batch: of two normalisations, 6 and 8
-  # channels wide, in both directions; of the gradients; of loss, accuracy and what is not finite.
+  # Mixup reverses the batch, which permutes rows between devices. All other collectives are sums
+  # over the batch: of two normalisations, 6 and 8 channels wide, in both passes; of the gradients;
+  # and of loss, accuracy and the flag of numbers that are not finite.
   assert dense.keys() == {"all-reduce", "collective-permute"}
   parameters = 2 * 9 * 6 + 6 * 9 * 8 + 2 * (6 + 8) + 8 * 5 + 5
   statistics = 4 * (6 + 8)

@@ -1,4 +1,4 @@
-"""The agent against the enumeration of all 4,096 masks of a network with twelve channels."""
+"""Tests of the agent against the enumeration of all 4,096 masks of a network of twelve channels."""
 
 import dataclasses
 import itertools
@@ -34,7 +34,7 @@ def apply(v, x):
 
 @pytest.fixture(scope="module")
 def trained():
-  """Weights fitted to three noisy clusters, and the points."""
+  """Returns weights that are fitted to three noisy clusters of points, and the points."""
   rng = np.random.default_rng(0)
   y = np.arange(150, dtype=np.int32) % 3
   x = (rng.standard_normal((3, 6))[y] + 0.7 * rng.standard_normal((150, 6))).astype(np.float32)
@@ -69,7 +69,7 @@ def make_problem(trained, budget):
   evidence = Evidence(graph, network, CLASSIFICATION, split.x, split.y, jax.random.key(0))
   saliency = {"l1": score_channels("l1", evidence)}
   pruners = classical_pruners(constraints, saliency)
-  # The same points on both splits, so that there is one optimum.
+  # All splits hold the same points, so that there is one optimum.
   return PruningProblem(
     network, CLASSIFICATION, constraints, split, split, split, pruners, saliency
   )
@@ -85,7 +85,8 @@ def test_the_returned_mask_is_within_one_percent_of_the_optimum(trained, budget)
   )
   feasible = wide & np.array([problem.constraints.feasible(mask) for mask in everything])
   optimum = scores[feasible].max()
-  # Not won by chance: thousands are feasible, a handful is within a percent.
+  # A good mask is hard to find by chance: more than a thousand masks are feasible, and at most five
+  # are within one percent of the optimum.
   assert (scores[feasible] >= 0.99 * optimum).sum() <= 5 < 1000 < feasible.sum()
   for seed in range(5):
     result = search(problem, CONFIG, seed)

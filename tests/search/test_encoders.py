@@ -1,4 +1,4 @@
-"""The encoders in a search: jraph's layer gives the same update as ours."""
+"""Tests of encoders in a search: jraph's layer gives the same update as the package's layer."""
 
 import dataclasses
 
@@ -9,7 +9,8 @@ import pytest
 import gatprune_jax as gp
 from gatprune_jax.agent import PolicyConfig
 from gatprune_jax.search import Scorer
-from gatprune_jax.search.loop import compile_update, prepare
+from gatprune_jax.search.loop import compile_update
+from gatprune_jax.search.preparation import prepare
 from tests.search.test_search import CONFIG, make_problem
 
 
@@ -23,7 +24,7 @@ def test_an_update_by_jraph_is_the_same(two_layers, edge_norms):
     )
     scorer = Scorer(problem, config)
     prepared = prepare(problem, config, scorer, 0)
-    # Away from the initial zeros of the head, behind which no attention shows.
+    # Noise moves the head away from its initial zeros, because zeros would hide the attention.
     rng = np.random.default_rng(0)
     moved = jax.tree.map(
       lambda leaf, rng=rng: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32),

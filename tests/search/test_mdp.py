@@ -1,4 +1,4 @@
-"""The environment's states and transitions."""
+"""Tests of the states and transitions of the environment."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def environment(graph, schedule, constraint="lagrangian"):
 
 
 def logits_fn(mask, decided):
-  """A policy that reacts to the state: its logits tell how many channels are gone so far."""
+  """Returns logits that depend on the state: they grow with the channels removed so far."""
   gone = (~mask & decided).sum().astype(jnp.float32)
   return jnp.linspace(-1.0, 1.0, mask.shape[0]) + 0.1 * gone
 
@@ -55,9 +55,9 @@ def test_states_of_a_layerwise_episode_by_hand(graph):
   mask, decided = states(env, bits, jnp.array(2))
   first, second, third = (group.channels for group in graph.groups[:3])
   assert decided.sum() == 8
-  assert mask[first].tolist() == [True, True, False, False]  # above its floor
-  assert mask[second].tolist() == [False, False, False, True]  # raised to the highest priority
-  assert mask[third].all()  # not decided yet
+  assert mask[first].tolist() == [True, True, False, False]  # the group is above its floor
+  assert mask[second].tolist() == [False, False, False, True]  # raised to its floor by priority
+  assert mask[third].all()  # the group is not decided yet
   final = transition(env, bits)
   assert [int(final[group.channels].sum()) for group in graph.groups] == [2, 1, 2, 2, 2, 2]
 
@@ -68,7 +68,8 @@ def test_projection_keeps_the_longest_prefix_that_fits(graph):
   for share in (0.0, 0.3, 0.7, 1.0):
     bits = rng.random(graph.num_channels) < share
     mask = np.asarray(jax.jit(transition)(env, jnp.asarray(bits)))
-    # By trying every length of "sampled bits first, then by priority", floors raised.
+    # The expected mask is found by trying every length of "sampled bits first, then by priority",
+    # with groups raised to their floors.
     order = sorted(range(graph.num_channels), key=lambda i: (not bits[i], -i))
     fitting = []
     for size in range(graph.num_channels + 1):
@@ -89,7 +90,7 @@ def test_projection_is_not_stopped_by_rounding(graph):
   for seed in range(4):
     bits = np.random.default_rng(seed).random(graph.num_channels) < 0.7
     mask = np.asarray(lead_to(free, jnp.asarray(bits)))
-    # By so much may a sum in float32 exceed a budget of exactly what the mask costs.
+    # A sum in float32 may exceed a budget that equals the exact cost of the mask by this much.
     limits = env.budgets.ratios(mask) / (1 + 3e-7)
     tight = env.replace(budgets=dataclasses.replace(env.budgets, limits=limits))
     np.testing.assert_array_equal(lead_to(tight, jnp.asarray(mask)), mask)
@@ -97,12 +98,12 @@ def test_projection_is_not_stopped_by_rounding(graph):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_learner_sees_the_logits_that_were_sampled_from(graph, schedule):
-  # Otherwise PPO's first ratio would not be 1.
+  # If the logits differed, PPO's ratios would not be 1 in its first step.
   env = environment(graph, schedule)
   bits, logits = jax.jit(lambda key: rollout(env, logits_fn, 6, key))(jax.random.key(0))
   np.testing.assert_allclose(decision_logits(env, logits_fn, bits), logits, rtol=1e-6)
   assert len({row.tobytes() for row in np.asarray(bits)}) == 6
-  if schedule == "layerwise":  # later logits depend on what was sampled before
+  if schedule == "layerwise":  # later logits depend on the bits that were sampled before
     assert np.asarray(logits)[:, -1].std() > 0
 
 

@@ -1,4 +1,4 @@
-"""A search whose numbers are not finite: the update is skipped, then the search goes back."""
+"""Tests of a search whose numbers are not finite: it skips updates, and then rolls back."""
 
 import copy
 import dataclasses
@@ -16,7 +16,8 @@ from gatprune_jax.runs.file_checkpointer import FileCheckpointer
 from gatprune_jax.runs.health import Diverged, must_roll_back
 from gatprune_jax.runs.loop import Steps, roll_back
 from gatprune_jax.search import Scorer, search
-from gatprune_jax.search.loop import compile_update, learn, prepare
+from gatprune_jax.search.loop import compile_update, learn
+from gatprune_jax.search.preparation import prepare
 from tests.search.test_search import CONFIG, make_problem
 
 STEPS = Steps(
@@ -30,7 +31,7 @@ STEPS = Steps(
 
 
 class Searching:
-  """A search up to its first update, whose scores may be spoilt."""
+  """A search before its first update, in which `spoil` changes the scores of masks."""
 
   def __init__(self, example, config=CONFIG, spoil=lambda mask, score: score):
     problem = make_problem(example, {"macs": 0.3}, config)
@@ -74,7 +75,8 @@ def test_after_three_skips_it_goes_back_and_after_three_times_it_stops(two_layer
   with pytest.raises(Diverged, match=r"the search is not finite: 3 updates in a row up to step 6 ga"
                      r"ve NaN or infinity, after 3 roll-backs.*\(now 0\.125 of"):  # fmt: skip
     searching.learn(checkpointer_in(tmp_path, every=100))
-  # The state before the first update is saved at each roll-back only: each goes on from there.
+  # A state is saved only at the roll-backs. The first roll-back happens after step 3, where all
+  # updates have been skipped, and each later roll-back returns to that step.
   assert searching.steps == [1, 2, 3, 4, 5, 6, 4, 5, 6, 4, 5, 6]
   assert [int(m["skipped"]) for m in searching.metrics] == list(range(1, 13))
   assert [int(m["rollbacks"]) for m in searching.metrics] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
@@ -99,7 +101,7 @@ def test_a_skipped_update_changes_nothing_but_the_counts(two_layers):
 
 
 def test_one_bad_update_is_passed_over(two_layers):
-  def spoil(mask, score):  # about one mask in thirteen
+  def spoil(mask, score):  # spoils about one mask in thirteen
     bad = (mask * jnp.arange(len(mask))).sum() % 13 == 5
     return score._replace(loss=jnp.where(bad, jnp.nan, score.loss))
 
@@ -142,8 +144,9 @@ def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
     np.testing.assert_array_equal(a, b)
   assert float(health.rate) == 0.5
   assert (int(health.skipped), int(health.in_a_row), int(health.rollbacks)) == (3, 0, 1)
-  assert int(health.finite) == 1  # of the way to here
-  # An earlier step is saved after a later one, and the search goes on from it at half the rate.
+  assert int(health.finite) == 1  # finite updates up to the restored state
+  # An earlier step can be saved after a later step, and the search goes on from the earlier step at
+  # half the rate.
   checkpointer.save(step, back)
   checkpointer.finish(step, lambda: back)
   step, restored = checkpointer_in(tmp_path).restore(back)

@@ -1,4 +1,4 @@
-"""Exchanges of two channels, by hand on a chain of dense layers."""
+"""Tests of exchanges of two channels, on a chain of dense layers."""
 
 import itertools
 

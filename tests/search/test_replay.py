@@ -1,4 +1,4 @@
-"""The replay: every mask is scored once, whatever is asked for."""
+"""Tests of the replay: every mask is scored only once, however often it is sampled."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ WEIGHTS = jnp.array([1.0, 2, 4, 8])
 
 
 class Score:
-  """The mask as a binary number; remembers, at run time, what it was asked."""
+  """A score that reads a mask as a binary number, and records at run time which masks it scores."""
 
   def __init__(self):
     self.asked = []
@@ -43,9 +43,9 @@ def test_new_masks_are_scored_once_in_whole_chunks(chunk):
   masks, scores, _ = scored_masks(replay)
   assert masks.tolist() == [number(code) for code in (5, 6, 7, 9, 2)]
   np.testing.assert_array_equal(scores, [5, 6, 7, 9, 2])
-  # Three new masks: as many whole chunks as hold them.
+  # Three masks are new, so as many whole chunks are computed as are needed for three masks.
   assert len(score.asked) == -(-3 // min(chunk, 6)) * min(chunk, 6)
-  # Now all are known: nothing is scored.
+  # Now all masks are known, so nothing is scored.
   score.asked.clear()
   replay, scores, _ = step(replay, batch)
   jax.effects_barrier()

@@ -1,4 +1,4 @@
-"""The whole search on small real networks."""
+"""Tests of the whole search on small real networks."""
 
 import dataclasses
 
@@ -24,7 +24,8 @@ from gatprune_jax.search import (
   warm_logits,
 )
 from gatprune_jax.search import loop as loop_module
-from gatprune_jax.search.loop import compile_update, final_logits, learn, prepare
+from gatprune_jax.search.loop import compile_update, final_logits, learn
+from gatprune_jax.search.preparation import prepare
 from gatprune_jax.search.scorer import image_scores
 from gatprune_jax.search.update import Incumbent, challenge
 from tests.search.baselines.test_equal_budget import make_terms
@@ -41,7 +42,14 @@ CONFIG = SearchConfig(
 
 
 def make_problem(e, limits, config=CONFIG, seed=0):
-  """An example's network to be pruned, in a few classical ways to begin with."""
+  """Returns the problem of pruning an example's network, with four classical masks.
+
+  Args:
+    e: the example.
+    limits: {resource: budget}.
+    config: settings of the search.
+    seed: seed by which the confirmation split is drawn.
+  """
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   constraints = make_constraints(graph, limits, config.keep_floor)
   evidence = Evidence(
@@ -92,7 +100,7 @@ def test_the_update_compiles_once(two_layers, monkeypatch):
   update, compile_update = loop_module.update, loop_module.compile_update
 
   def counted(*args):
-    traces.append(1)  # runs when JAX traces the update, not when it runs it
+    traces.append(1)  # runs when JAX traces the update, not when the update runs
     return update(*args)
 
   def kept(*args):
@@ -125,7 +133,8 @@ def test_the_state_is_finite_and_counts(two_layers):
   assert int(result.state.step) == 4
   for leaf in jax.tree.leaves(result.state.learner.params):
     assert np.isfinite(leaf).all()
-  # At most: 4 classical masks, 4 x 4 samples, threshold, incumbent, 3 elites, 4 neighbours.
+  # At most these masks are scored: 4 classical masks, 4 x 4 samples, the mask of the final logits,
+  # the incumbent, 3 elites, and 4 neighbours.
   assert 4 < int(result.state.replay.size) < result.evaluations <= 4 + 16 + 5 + 4
 
 
@@ -146,7 +155,8 @@ def test_a_budget_of_everything_is_met_up_to_rounding(two_layers):
   problem = make_problem(two_layers, {"macs": 1.0})
   scorer = Scorer(problem, CONFIG)
   _, learner, inputs, state = prepare(problem, CONFIG, scorer, 0)
-  # The largest share below 1 in float32, as a sum that is rounded down would leave it.
+  # The budget is the largest share below 1 in float32, as if the sum of the costs had been rounded
+  # down.
   limits = np.nextafter(np.ones(1, np.float32), 0)
   budgets = dataclasses.replace(inputs.environment.budgets, limits=limits)
   inputs = inputs._replace(environment=inputs.environment.replace(budgets=budgets))
@@ -156,9 +166,9 @@ def test_a_budget_of_everything_is_met_up_to_rounding(two_layers):
 
 
 def test_the_policy_learns_the_channels_that_matter():
-  # A network that copies its two features to two logits through the first two of eight hidden
-  # channels; the other six only add noise. The budget keeps two. The classical order given, in
-  # which the policy begins, is exactly wrong.
+  # The network copies its two features to two logits through the first two of eight hidden
+  # channels. The other six channels only add noise. The budget allows two channels. The policy
+  # begins with the given classical order, which is exactly wrong.
   rng = np.random.default_rng(0)
   first = np.zeros((2, 8), np.float32)
   first[0, 0] = first[1, 1] = 1.0
@@ -195,7 +205,7 @@ def test_the_policy_learns_the_channels_that_matter():
 
 
 def test_scores_of_images_by_hand():
-  # 1 - 0.5 * 0.1; 0 - 0.5 * 2; and of 9 nats the bound, 5.
+  # The scores are 1 - 0.5 * 0.1, 0 - 0.5 * 2 and 0 - 0.5 * 5, where the bound 5 replaces 9 nats.
   score = Score(jnp.array([1.0, 0.0, 0.0]), jnp.array([0.1, 2.0, 9.0]))
   np.testing.assert_allclose(image_scores(CONFIG, score), [0.95, -1.0, -2.5], rtol=1e-6)
 
@@ -206,9 +216,10 @@ def test_the_first_policy_is_at_the_budget_in_the_order_given():
   np.testing.assert_array_equal(np.argsort(-logits), np.argsort(terms.best.order))
   np.testing.assert_allclose(np.diff(np.sort(logits)), 2 * 2.0 / 12, rtol=1e-5)
   p = 1 / (1 + np.exp(-logits))
-  a, b, c = p[:5].sum(), p[5:9].sum(), p[9:].sum()  # expected widths, independent of each other
+  a, b, c = p[:5].sum(), p[5:9].sum(), p[9:].sum()  # independent expected widths
   assert 3 * a + a * b + b * c + c * 2 == pytest.approx(0.5 * (15 + 20 + 12 + 6), rel=1e-4)
-  # Neighbours 10 apart, of which a quarter are kept: the shift is more than 20.
+  # Neighbouring logits are 10 apart, and a quarter of the channels are kept, so the shift is more
+  # than 20.
   least = make_budgets(terms.constraints.graph, {"macs": 0.14})
   logits = warm_logits(terms.best.order, 60.0, least)
   assert least.violations(np.asarray(jax.nn.sigmoid(logits))) == pytest.approx(0, abs=1e-3)
@@ -223,10 +234,11 @@ def incumbent(score, confirmation):
 
 def test_a_challenger_must_win_both_splits():
   holder = incumbent(0.5, [0, 0, 1, 1])
-  # Differences 1 1 0 0: mean 0.5, standard deviation 0.577, standard error 0.289.
+  # The differences on the confirmation split are 1 1 0 0, with mean 0.5, standard deviation 0.577
+  # and standard error 0.289.
   assert challenge(holder, incumbent(0.6, [1, 1, 1, 1])).score == np.float32(0.6)
-  assert challenge(holder, incumbent(0.4, [1, 1, 1, 1])).score == 0.5  # loses on reward
-  # Differences 1 1 -1 0: mean 0.25, standard error 0.479.
+  assert challenge(holder, incumbent(0.4, [1, 1, 1, 1])).score == 0.5  # loses on the reward split
+  # The differences are 1 1 -1 0, with mean 0.25 and standard error 0.479.
   assert challenge(holder, incumbent(0.6, [1, 1, 0, 1])).score == 0.5
   assert challenge(holder, incumbent(0.6, [0, 0, 1, 1])).score == 0.5  # a tie keeps the holder
   kept = challenge(holder, incumbent(0.6, [1, 1, 1, 1]))

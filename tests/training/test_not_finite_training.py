@@ -1,4 +1,4 @@
-"""Training whose numbers are not finite, and training that is interrupted."""
+"""Tests of training whose numbers are not finite, and of training that is interrupted."""
 
 import dataclasses
 import functools
@@ -39,9 +39,11 @@ def test_a_batch_that_is_not_finite_is_skipped(two_layers):
     lambda epoch, metrics, variables: epochs.append(metrics["loss"]),
   )  # fmt: skip
   assert_finite(trained)
-  assert np.isnan(epochs).all()  # one batch of every epoch has the image, and the mean says so
+  # One batch of every epoch contains the image, so the mean of every epoch is NaN.
+  assert np.isnan(epochs).all()
   moved = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), trained, e.variables)
-  assert min(jax.tree.leaves(moved)) > 0  # by the other batches
+  # The steps on the other batches change every array.
+  assert min(jax.tree.leaves(moved)) > 0
 
 
 def test_images_that_are_not_finite_end_it(two_layers, tmp_path):
@@ -59,7 +61,7 @@ def test_images_that_are_not_finite_end_it(two_layers, tmp_path):
 
 
 def test_weights_that_no_step_could_change_are_not_returned(two_layers):
-  # Too few steps to go back three times.
+  # There are too few steps for three roll-backs.
   e = two_layers
   recipe = dataclasses.replace(RECIPE, epochs=1, warmup_epochs=0.0)
   with pytest.raises(Diverged, match="training is not finite: all 3 updates gave NaN or infinity"):
@@ -67,7 +69,7 @@ def test_weights_that_no_step_could_change_are_not_returned(two_layers):
 
 
 def test_going_back_to_nothing_saved_takes_nothing_back(two_layers, tmp_path):
-  # The metrics of steps that are not repeated stay.
+  # Training goes on from the current step, so the metrics of steps that are not repeated stay.
   e = two_layers
   told = []
   checkpointer = FileCheckpointer(str(tmp_path), {}, {}, 3, 1000, on_restore=told.append)
@@ -80,9 +82,16 @@ def test_going_back_to_nothing_saved_takes_nothing_back(two_layers, tmp_path):
 
 
 def train_one_weight(limit, epochs, checkpointer, on_epoch=lambda *told: None):
-  """Trains the weight of a network that fails where it exceeds a limit; a step an epoch.
+  """Trains the single weight w of a network, one step per epoch, and returns w.
 
-  Logits (w, 0) and label 0: the gradient is sigmoid(w) - 1, so that every step raises w.
+  The logits are (w, 0) and the label is 0, so the gradient is sigmoid(w) - 1 and every step raises
+  w.
+
+  Args:
+    limit: the loss is NaN where w exceeds this limit.
+    epochs: number of steps.
+    checkpointer: saves and restores the state.
+    on_epoch: called with epoch, metrics and variables after each epoch.
   """
 
   def train_fn(variables, x):
@@ -100,13 +109,15 @@ def train_one_weight(limit, epochs, checkpointer, on_epoch=lambda *told: None):
 
 
 def test_it_goes_back_and_learns_more_slowly(tmp_path):
-  # A step at the rate 0.3 without momentum raises w to 0.15, 0.285, 0.402, 0.497, 0.572, 0.626: it
-  # fails after the sixth.
+  # Steps at the rate 0.3 without momentum raise w to 0.15, 0.285, 0.402, 0.497, 0.572, 0.626, so
+  # the network fails after the sixth step.
   losses = {}
   told = lambda epoch, metrics, variables: losses.update({epoch: metrics["loss"]})
   trained = train_one_weight(0.62, 10, checkpointer_in(tmp_path, every=4), told)
   w, rate, expected = 0.0, 1.0, []
-  for step in range(10):  # by hand, in the way that it goes in the end
+  # These are the steps that count in the end: from step 4 on, where training rolled back to, the
+  # rate is halved.
+  for step in range(10):
     rate = 1.0 if step < 4 else 0.5
     expected.append(np.log1p(np.exp(-w)))
     w += rate * 0.15 * (1 + np.cos(np.pi * step / 10)) / (1 + np.exp(w))
@@ -116,7 +127,8 @@ def test_it_goes_back_and_learns_more_slowly(tmp_path):
 
 
 def test_steps_that_were_taken_back_do_not_count_at_the_end(tmp_path):
-  # On the way to six steps: of the first, saved, and those after it, as many fail in all.
+  # On the way to six steps, six updates fail in all, because training rolls back to the first step
+  # twice. The updates that lead to the result are finite nevertheless.
   with pytest.raises(Preempted):
     train_one_weight(0.24, 6, checkpointer_in(tmp_path, 100, 1))
   assert 0.1 < train_one_weight(0.24, 6, checkpointer_in(tmp_path, 100)) < 0.3
@@ -124,7 +136,7 @@ def test_steps_that_were_taken_back_do_not_count_at_the_end(tmp_path):
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 9])
 def test_it_goes_on_from_any_step_bit_for_bit(two_layers, tmp_path, stop):
-  # Three epochs of three steps; the steps at the ends of epochs are among those it stops at.
+  # There are three epochs of three steps. The steps at which training stops include ends of epochs.
   e = two_layers
   run = lambda lines, checkpointer=None: train(
     e.network, CLASSIFICATION, Split(e.x, e.y), RECIPE, KEY,
@@ -138,17 +150,17 @@ def test_it_goes_on_from_any_step_bit_for_bit(two_layers, tmp_path, stop):
   trained = run(second, checkpointer_in(tmp_path, 2))
   for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(trained), strict=True):
     np.testing.assert_array_equal(a, b)
-  # The epoch that ends where it stopped is told by the process that goes on.
+  # If training stops at the end of an epoch, the process that goes on reports that epoch.
   assert first + second == whole
   third = []
-  again = run(third, checkpointer_in(tmp_path, 2))  # what is finished is not trained again
+  again = run(third, checkpointer_in(tmp_path, 2))  # a finished training repeats no step
   assert third == whole[-1:]
   for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(again), strict=True):
     np.testing.assert_array_equal(a, b)
 
 
-def test_candidates_go_on_and_fail_each_on_its_own(two_layers, tmp_path):
-  # One candidate keeps the channel that spoils the loss; the other is trained as if alone.
+def test_candidates_go_on_bit_for_bit(two_layers, tmp_path):
+  # The candidates have different masks. Interrupted and resumed training must equal whole training.
   e = two_layers
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   masks = np.ones((2, graph.num_channels), bool)

@@ -1,4 +1,4 @@
-"""Training one network, and many side by side."""
+"""Tests of training one network, and many networks side by side."""
 
 import dataclasses
 
@@ -31,8 +31,9 @@ RECIPE = Recipe(
 
 
 def test_one_step_by_hand():
-  # One weight w = 0, logits (w, 0), label 0: loss = log 2, dloss/dw = 1/2 - 1 = -1/2. A Nesterov
-  # step from rest moves by lr (1 + momentum) |gradient|. The weight has no two axes: no decay.
+  # There is one weight w = 0, with logits (w, 0) and label 0, so loss = log 2 and
+  # dloss/dw = 1/2 - 1 = -1/2. A Nesterov step from rest moves w by lr (1 + momentum) |gradient|.
+  # The weight does not have two axes, so there is no weight decay.
   def train_fn(variables, x):
     w = jnp.broadcast_to(variables["params"]["w"], (x.shape[0],))
     return jnp.stack([w, jnp.zeros_like(w)], axis=1), {}
@@ -52,10 +53,10 @@ def test_one_step_by_hand():
   new, metrics = step()
   np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-6)
   np.testing.assert_allclose(new.variables["params"]["w"], [0.1 * 1.9 * 0.5], rtol=1e-5)
-  # Smoothing 0.2 over two classes: targets (0.9, 0.1), gradient 1/2 - 0.9 = -0.4.
+  # Smoothing 0.2 over two classes gives the targets (0.9, 0.1) and the gradient 1/2 - 0.9 = -0.4.
   smoothed, _ = step(label_smoothing=0.2)
   np.testing.assert_allclose(smoothed.variables["params"]["w"], [0.1 * 1.9 * 0.4], rtol=1e-5)
-  # The average keeps nine tenths of the zero it was.
+  # The average keeps nine tenths of its previous value, which is zero.
   averaged, _ = step(average=0.9)
   np.testing.assert_allclose(averaged.average["params"]["w"], [0.1 * 0.1 * 1.9 * 0.5], rtol=1e-5)
   assert new.average["params"]["w"] == new.variables["params"]["w"]
@@ -78,21 +79,21 @@ def test_counters_are_not_averaged():
 
 
 def test_distillation_by_hand():
-  # Student (0, 0), teacher (2 log 3, 0), T = 2: the teacher's softmax is (3, 1) / 4, and the
-  # cross-entropy of the even student log 2, times T^2 = 4. Both labels cost log 2 too.
+  # The student is (0, 0), the teacher (2 log 3, 0), and T = 2. The teacher's softmax is (3, 1) / 4,
+  # and the cross-entropy of the even student is log 2, times T^2 = 4. Both labels cost log 2 too.
   logits, y = jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32)
   teacher = jnp.array([[2 * np.log(3), 0.0]])
   recipe = dataclasses.replace(RECIPE, label_smoothing=0.0, distillation=0.25)
   loss = lambda logits: training_loss(CLASSIFICATION, recipe, logits, Batch(None, y, teacher))
   np.testing.assert_allclose(loss(logits), (0.75 + 0.25 * 4) * np.log(2), rtol=1e-6)
-  # Gradient: 0.75 (1/2 - 1) + 0.25 * 4 * (1/2 - 3/4) / 2.
+  # The gradient is 0.75 (1/2 - 1) + 0.25 * 4 * (1/2 - 3/4) / 2.
   np.testing.assert_allclose(jax.grad(loss)(logits)[0, 0], -0.5, rtol=1e-6)
 
 
 def test_mixed_labels_by_hand():
-  # Labels 0 and 1, a share of 3/4: targets (3, 1) / 4 and (1, 3) / 4. Logits (log 3, 0), the
-  # softmax (3, 1) / 4, cost 3/4 log 4/3 + 1/4 log 4 and 1/4 log 4/3 + 3/4 log 4: log 4 - log(3) / 2
-  # on average.
+  # The labels are 0 and 1 and the share is 3/4, so the targets are (3, 1) / 4 and (1, 3) / 4. The
+  # logits (log 3, 0) have the softmax (3, 1) / 4. They cost 3/4 log 4/3 + 1/4 log 4 and
+  # 1/4 log 4/3 + 3/4 log 4, which is log 4 - log(3) / 2 on average.
   logits = jnp.tile(jnp.array([[np.log(3), 0.0]]), (2, 1))
   recipe = dataclasses.replace(RECIPE, label_smoothing=0.0)
   batch = Batch(None, jnp.array([0, 1]), None, 0.75)
@@ -101,8 +102,8 @@ def test_mixed_labels_by_hand():
 
 
 def test_images_are_mixed_as_their_labels_are():
-  # Images that are one-hot labels and a model that returns them times a weight: where images and
-  # targets are mixed alike, the loss is the entropy-like function of the share below.
+  # The images are one-hot labels, and the model returns images times a weight. Where images and
+  # targets are mixed by the same share, the mixed images are also the targets of the loss.
   x = np.eye(2, dtype=np.float32)[:, None, None]
   seen = []
 
@@ -131,7 +132,7 @@ def test_images_are_mixed_as_their_labels_are():
 
 
 def test_distillation_imitates_the_teacher(example_b):
-  # With its whole weight on the teacher, training does not read the labels.
+  # With the whole weight of the loss on the teacher, training does not read the labels.
   e = example_b
   recipe = dataclasses.replace(RECIPE, distillation=1.0)
   teacher = lambda x: e.eval_fn(e.variables, x)
@@ -168,7 +169,7 @@ def test_training_learns(example_b):
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_candidates_side_by_side_equal_each_alone(example_b, backend, monkeypatch):
-  # What accelerators do is computed on the CPU here.
+  # With the backend "gpu", the code path for accelerators runs on the CPU.
   monkeypatch.setattr(jax, "default_backend", lambda: backend)
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
@@ -188,7 +189,7 @@ def test_candidates_side_by_side_equal_each_alone(example_b, backend, monkeypatc
 
 
 def test_what_candidates_do_not_compute_stays(example_b):
-  # Under one mask, what is computed is what it keeps.
+  # Under a single mask, training computes only the channels that the mask keeps.
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   mask = np.ones(graph.num_channels, bool)
@@ -228,7 +229,7 @@ def test_schedule_warms_up_and_ends_at_zero():
   for _ in range(30):
     update, state = optimizer.update(jnp.ones(()), state, params)
     steps.append(-float(optax.tree.sum(update)))
-  # One of three epochs warms up, linearly from zero: steps 0..10.
+  # In the first of three epochs, steps 0..10, the learning rate rises linearly from zero.
   np.testing.assert_allclose(steps[:11], 0.05 * np.arange(11) / 10, atol=1e-7)
   assert np.argmax(steps) == 10
   assert steps[-1] < 0.001

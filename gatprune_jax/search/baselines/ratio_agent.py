@@ -24,6 +24,7 @@ from gatprune_jax.agent import (
   Actor,
   Distribution,
   Experience,
+  Learner,
   LearnerState,
   gaussian,
   observe,
@@ -115,45 +116,23 @@ def search_ratios(
       f"{', '.join(problem.saliency)}: add it"
     )
   start = time.monotonic()
-  constraints, scorer = problem.constraints, Scorer(problem, config)
-  graph = constraints.graph
+  scorer, learner = Scorer(problem, config), _learner(config)
   best_classical(problem, scorer)
-  within = channel_order(graph, problem.saliency[_CRITERION], "global")
-  channels = observe(
-    graph, problem.network.variables, problem.saliency, constraints.budgets, edge_norms=False
-  ).channels
-  groups = jnp.asarray(np.stack([channels[group.channels].mean(0) for group in graph.groups]))
-
-  # The critic is a function of bits, so it is switched off for ratios. The standard deviation of
-  # the Gaussian is learned too, so the KL divergence soon reaches 0.1. Therefore no update is
-  # stopped by a limit on it.
-  without = dataclasses.replace(
-    config,
-    critic=dataclasses.replace(config.critic, window=0),
-    ppo=dataclasses.replace(config.ppo, kl_stop=math.inf),
-  )
-  policy = RatioPolicy(config.policy.heads * config.policy.head_features)
-  learner = LEARNERS[config.learner](without, ratio_actor(policy))
+  groups = _group_features(problem)
   init_key, key = jax.random.split(jax.random.key(seed))
   learn = jax.jit(learner.update)
 
-  def propose(state, number):
+  def step(state, number):
     key_now = jax.random.fold_in(key, number)
     actions, behaviour = learner.act(state.learner, groups, config.samples, key_now)
-    orders = [order_by_ratios(graph, within, ratios) for ratios in np.exp(actions)]
-    return actions, behaviour, [allocate(constraints, order) for order in orders]
-
-  def step(state, number):
-    actions, behaviour, masks = propose(state, number)
+    masks = _masks(problem, np.exp(actions))
     new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in scorer.known}
     left = evaluations - len(scorer.known)
-    # If there are more new masks than evaluations left, the search ends with these evaluations, so
-    # there is no reason to update the policy.
     if len(new) > left:
+      # The search ends with these evaluations, so there is no reason to update the policy.
       scorer(np.stack(list(new.values())[:left]))
-      return state.replace(health=state.health.replace(finite=state.health.finite + 1)), jnp.zeros(
-        ()
-      )
+      state = take_if_finite(jnp.array(True), state, state)
+      return state, state.health.in_a_row
     scores = jnp.asarray(scorer(np.stack(masks))[0])
     experience = Experience(actions, behaviour, scores)
     learned, _ = learn(state.learner, groups, experience, state.health.rate)
@@ -172,3 +151,32 @@ def search_ratios(
   run(steps, RatioState(learner.init(init_key, groups), 0, healthy()), NullCheckpointer())
   masks, scores = scorer.shortlist(scorer.best(config.elites))
   return SearchResult(masks, scores, len(scorer.known), time.monotonic() - start, None)
+
+
+def _learner(config: SearchConfig) -> Learner:
+  """Returns the agent's learner for ratios: without a critic, and without a limit on the KL.
+
+  The critic is a function of bits. The standard deviation of the Gaussian is learned too, so that
+  the KL divergence soon reaches the limit that suits bits.
+  """
+  critic = dataclasses.replace(config.critic, window=0)
+  ppo = dataclasses.replace(config.ppo, kl_stop=math.inf)
+  policy = RatioPolicy(config.policy.heads * config.policy.head_features)
+  own = dataclasses.replace(config, critic=critic, ppo=ppo)
+  return LEARNERS[config.learner](own, ratio_actor(policy))
+
+
+def _group_features(problem: PruningProblem) -> jax.Array:
+  """Returns the mean of the agent's channel features in each group, `[G, F]`."""
+  graph, budgets = problem.constraints.graph, problem.constraints.budgets
+  variables = problem.network.variables
+  channels = observe(graph, variables, problem.saliency, budgets, edge_norms=False).channels
+  return jnp.asarray(np.stack([channels[group.channels].mean(0) for group in graph.groups]))
+
+
+def _masks(problem: PruningProblem, ratios: np.ndarray) -> list[np.ndarray]:
+  """Returns the mask within the budgets for each row of ratios `[B, G]`."""
+  constraints = problem.constraints
+  within = channel_order(constraints.graph, problem.saliency[_CRITERION], "global")
+  orders = [order_by_ratios(constraints.graph, within, row) for row in ratios]
+  return [allocate(constraints, order) for order in orders]

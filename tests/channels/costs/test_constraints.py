@@ -1,4 +1,4 @@
-"""Budgets and the spending of what is left."""
+"""Tests of budgets, and of topping up a mask until no other channel fits into them."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +30,7 @@ def test_top_up_is_feasible_and_maximal(graph):
 def test_violations_by_hand(graph):
   constraints = make_constraints(graph, {"macs": 0.5, "params": 0.8}, 0.0)
   ones = np.ones(graph.num_channels)
-  # Names are sorted: macs, params. (1 - 0.5) / 0.5 = 1, (1 - 0.8) / 0.8 = 0.25.
+  # The names are sorted: macs, then params. (1 - 0.5) / 0.5 = 1, (1 - 0.8) / 0.8 = 0.25.
   np.testing.assert_allclose(constraints.budgets.violations(ones), [1.0, 0.25])
   assert not constraints.feasible(ones)
 
@@ -59,8 +59,9 @@ def test_channels_of_a_group_cost_the_same(repeated):
     return jnp.concatenate([h, h[:, repeated], h[:, repeated]], -1) @ v["b"]
 
   graph = gp.trace(fn, {"a": np.ones((3, 6)), "b": np.ones((14, 50))}, np.ones((2, 3)))
-  # Two channels are read once and four three times: 3 + 50 or 3 + 150 multiply-adds each, 718 in
-  # all. The smallest network keeps one of both: 206 / 718, and no choice of which one matters.
+  # Two channels are read once and four are read three times. That makes 3 + 50 or 3 + 150
+  # multiply-adds for each, 718 in all. The smallest network keeps one channel of each group, which
+  # costs 206 / 718 whichever channels they are.
   assert sorted(len(group.channels) for group in graph.groups) == [2, 4]
   constraints = make_constraints(graph, {"macs": 206 / 718}, 0.0)
   for order in (np.arange(6), np.arange(6)[::-1]):

@@ -1,4 +1,4 @@
-"""The floors of groups, and the ranks that raise a mask to them."""
+"""Tests of the floors of groups, and of the ranks by which a mask is raised to the floors."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ def graph(example_b):
 
 
 def test_floors_round_up(graph):
-  # Widths 4 4 6 6 8 8, a quarter: 1 1 1.5 1.5 2 2.
+  # The widths are 4 4 6 6 8 8, so a quarter of each is 1 1 1.5 1.5 2 2.
   assert keep_floors(graph, 0.25).tolist() == [1, 1, 2, 2, 2, 2]
   assert keep_floors(graph, 0.0).tolist() == [1] * 6
   with pytest.raises(gp.InputError, match=r"1\.5"):
@@ -39,7 +39,8 @@ def test_only_groups_below_their_floor_are_raised():
   priority = np.array([1, 2, 3, 6, 5, 4], np.float32)
   mask = np.array([True, False, False, False, False, False])
   raised = raise_to_floors(mask, priority, group_of, starts, np.array([2, 2]))
-  # Group 0 keeps its bit and gains channel 2, the best other; group 1 gains its best two.
+  # Group 0 keeps channel 0 and gains channel 2, which has the highest priority of the rest. Group 1
+  # gains the two channels with the highest priority.
   assert raised.tolist() == [True, False, True, True, True, False]
   enough = np.array([True, True, False, False, False, True])
   floors = np.array([2, 1])

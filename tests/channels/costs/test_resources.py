@@ -1,4 +1,4 @@
-"""Resources: exact counts, their gradients, and what one more channel costs."""
+"""Tests of the resources: exact counts, their gradients, and the cost of one more channel."""
 
 import dataclasses
 import functools
@@ -20,14 +20,18 @@ from tests.conftest import Example
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Latency:
-  """Time in steps: kernels compute blocks of four channels. No sum of products."""
+  """A latency that grows in steps, because kernels compute channels in blocks of four.
 
-  seconds: np.ndarray  # [N // 4 + 1] by number of blocks
+  Unlike the resources of the package, this latency is not a sum of products.
+  """
+
+  seconds: np.ndarray  # [ceil(N / 4) + 1], indexed by the number of blocks
   unit: str = "seconds"
 
   def cost(self, mask):
     kept = mask.sum()
-    if isinstance(mask, jax.core.Tracer):  # between the steps, a line
+    # Under a trace, straight lines join the steps, so that the cost has a gradient.
+    if isinstance(mask, jax.core.Tracer):
       return jnp.interp(kept / 4, jnp.arange(len(self.seconds)), jnp.asarray(self.seconds))
     return self.seconds[int(-(-kept // 4))]
 
@@ -70,7 +74,7 @@ def test_channels_on_several_axes_of_a_layer_are_added_on_all_of_them():
   graph = gp.trace(fn, variables, np.ones((5, 3)))
   resource = RESOURCES["macs"](graph)
   mask = np.array([True, False, False, False])
-  # k channels: 3 k + k k + 2 k multiply-adds: 6 for one channel, 14 for two.
+  # k channels cost 3 k + k k + 2 k multiply-adds: 6 for one channel, 14 for two.
   assert resource.with_one_more(mask).tolist() == [6, 14, 14, 14]
 
 
@@ -81,7 +85,7 @@ def test_the_gradient_is_that_of_finite_differences(name, graph):
   gradient = resource.gradient(point)
   assert gradient.dtype == np.float32
   step = 1e-4 * np.eye(graph.num_channels)
-  # Costs are counted in float64 where nothing is traced.
+  # Outside of a trace, costs are counted in float64, so that small differences are accurate.
   slopes = [(resource.cost(point + d) - resource.cost(point - d)) / 2e-4 for d in step]
   np.testing.assert_allclose(gradient, slopes, rtol=1e-5)
 
@@ -95,7 +99,8 @@ def test_bytes_of_activations_by_hand():
 
   e = Example(TwoConvolutions())
   graph = gp.trace(e.eval_fn, e.variables, e.x)
-  # Four channels at 4 x 4 positions in float32, then 3 outputs there in bfloat16.
+  # The first layer writes 4 channels at 4 x 4 positions in float32, and the second layer 3 outputs
+  # at each position in bfloat16.
   assert gp.activation_bytes(graph, np.ones(4)) == 4 * 16 * 4 + 3 * 16 * 2
   assert gp.activation_bytes(graph, np.array([1, 0, 0, 1])) == 2 * 16 * 4 + 3 * 16 * 2
 
@@ -120,12 +125,20 @@ def test_bytes_inside_a_scan_count_once_an_iteration():
   shapes = {"first": (3, 6), "loop": (6, 6), "second": (6, 4), "last": (4, 2)}
   variables = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
   graph = gp.trace(fn, variables, np.ones((7, 3), np.float32))
-  # Six values, five times six more, then one of four channels, and two.
+  # The layers write 6 values, 5 times 6 values in the scan, 1 of 4 channels, and 2 outputs.
   assert gp.activation_bytes(graph, np.array([0, 1, 0, 0])) == 4 * (6 + 5 * 6 + 1 + 2)
 
 
 def greedy(constraints, mask, priority):
-  """Adds what fits, channel by channel, each tried by its own count."""
+  """Returns the mask with every channel added that fits, in the order of priority.
+
+  The cost of each candidate mask is counted anew.
+
+  Args:
+    constraints: the budgets that the mask must fit.
+    mask: `[N]` bool, the channels to begin with.
+    priority: `[N]`, the highest first.
+  """
   for channel in np.argsort(-priority, kind="stable"):
     if constraints.feasible(more := with_channel(mask, channel)):
       mask = more
@@ -145,7 +158,7 @@ def test_topping_up_is_the_plain_greedy_loop(limits, graph, monkeypatch):
   monkeypatch.setitem(RESOURCES, "latency", latency)
   constraints, rng = make_constraints(graph, limits, 0.0), np.random.default_rng(0)
   for mask in (constraints.smallest_mask(), np.zeros(graph.num_channels, bool)):
-    priority = np.round(4 * rng.random(graph.num_channels))  # with ties
+    priority = np.round(4 * rng.random(graph.num_channels))  # rounded, so that priorities tie
     full = constraints.top_up(mask, priority)
     np.testing.assert_array_equal(full, greedy(constraints, mask, priority))
     assert constraints.costs(full).keys() == limits.keys()

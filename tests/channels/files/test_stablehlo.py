@@ -1,4 +1,4 @@
-"""StableHLO files, read back and run without this package."""
+"""Tests of exported StableHLO files, which are read back and run without this package."""
 
 import jax
 from jaxlib.mlir import ir
@@ -33,7 +33,8 @@ def test_a_fixed_batch_runs_on_xla_alone(small, example_b, tmp_path):
   assert_same(logits, small.apply(small.variables, example_b.x[:4]))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])  # JAX computes with 32 bits of either
+# JAX computes in 32 bits by default, so both dtypes are exported as float32.
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_batch_is_dynamic_unless_given(dtype, small, example_b, tmp_path):
   gp.export_stablehlo(tmp_path / "net.mlirbc", small, example_b.x.astype(dtype))
   text = read(tmp_path / "net.mlirbc")

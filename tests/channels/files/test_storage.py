@@ -1,4 +1,4 @@
-"""Saved networks: whatever their variables are in comes back, or is refused in words."""
+"""Tests of saved networks: any container of variables is read back or refused with a message."""
 
 import json
 from typing import NamedTuple
@@ -27,7 +27,14 @@ class Weights(NamedTuple):
 
 
 def reloaded(fn, variables, x, path):
-  """The compact network under a random mask, and what is read back of it."""
+  """Returns the compact network under a random mask, and the same network read from a file.
+
+  Args:
+    fn: a function of (variables, x).
+    variables: its variables.
+    x: a batch of inputs, `[B, ...]`.
+    path: where the network is saved.
+  """
   graph = gp.trace(fn, variables, x)
   small = gp.compact(graph, fn, variables, random_mask(graph, np.random.default_rng(1)))
   gp.save(path, small, x)

@@ -1,4 +1,4 @@
-"""The union-find against a plain relabelling oracle."""
+"""Tests of the union-find `LabelClasses` against a plain relabelling oracle."""
 
 import numpy as np
 
@@ -29,7 +29,8 @@ def test_classes_agree_with_relabelling():
 def test_a_long_chain_is_one_class():
   classes = LabelClasses()
   labels = classes.fresh(5000)
-  for step in (4, 2, 1):  # chains beside each other, then between them
+  # Steps 4 and 2 make several chains beside each other, which step 1 joins.
+  for step in (4, 2, 1):
     classes.unify(labels[:-step], labels[step:])
   assert not classes.find(labels).any()
 

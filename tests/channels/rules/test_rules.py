@@ -1,4 +1,7 @@
-"""How operations carry channels: groups worked out by hand, and the law on each."""
+"""Tests of how operations carry channels.
+
+The groups are worked out by hand, and each function must give the same outputs masked and compact.
+"""
 
 from flax import linen as nn
 import jax
@@ -25,12 +28,19 @@ def weights(**shapes):
 
 
 def indices(graph, path, axis):
-  """The channel ids along an axis of a variable."""
+  """Returns the channel ids along an axis of the variable at a path, as a list."""
   return next(leaf for leaf in graph.leaves if leaf.path == path).axes[axis].tolist()
 
 
 def check(fn, variables, masks=3, x=X):
-  """Traces, and holds the function to the laws; returns the graph."""
+  """Traces the function, checks the laws on random masks, and returns the graph.
+
+  Args:
+    fn: a function of (variables, x).
+    variables: its variables.
+    masks: the number of random masks.
+    x: a batch of inputs.
+  """
   graph = gp.trace(fn, variables, x)
   rng = np.random.default_rng(2)
   for _ in range(masks):
@@ -46,7 +56,7 @@ def test_a_channel_shuffle_permutes_channels_and_couples_none():
     return (nn.relu(conv(y, v["b"])).mean((1, 2))) @ v["c"]
 
   graph = check(fn, weights(a=(1, 1, 3, 6), b=(1, 1, 6, 4), c=(4, 2)))
-  # Two rows of three, read by columns.
+  # The shuffle writes two rows of three channels and reads them by columns.
   assert indices(graph, "a", 3) == [0, 1, 2, 3, 4, 5]
   assert indices(graph, "b", 2) == [0, 3, 1, 4, 2, 5]
 
@@ -55,7 +65,7 @@ def test_a_split_axis_that_is_computed_with_is_coupled_along_its_longest_axis():
   def fn(v, x):
     y = conv(x, v["a"])
     y = y.reshape(*y.shape[:3], 2, 3)
-    y = (y * v["gain"][None, None, None]).reshape(*X.shape[:3], 6)  # per element of a row of 3
+    y = (y * v["gain"][None, None, None]).reshape(*X.shape[:3], 6)  # one gain per column
     return nn.relu(y).mean((1, 2)) @ v["c"]
 
   graph = check(fn, weights(a=(1, 1, 3, 6), gain=(1, 3), c=(6, 2)))
@@ -67,7 +77,7 @@ def test_pixel_shuffle(last):
   def fn(v, x):
     y = conv(x, v["a"])
     b, h, w, _ = y.shape
-    if last:  # channels are the last factor of the split
+    if last:  # the channels are the last factor of the split axis
       y = y.reshape(b, h, w, 2, 2, 3).transpose(0, 1, 3, 2, 4, 5)
     else:
       y = y.reshape(b, h, w, 3, 2, 2).transpose(0, 1, 4, 2, 5, 3)
@@ -97,7 +107,7 @@ def test_splits_strided_slices_and_reversal_select_labels():
     return y.mean((1, 2)) @ v["c"]
 
   graph = check(fn, weights(a=(1, 1, 3, 5), c=(4, 2)))
-  # Channel 1 is sliced away: no layer reads it. The four others arrive as 4, 3, 2, 0.
+  # Channel 1 is sliced away, so no layer reads it. The other four arrive in the order 4, 3, 2, 0.
   assert indices(graph, "a", 3) == [0, -1, 1, 2, 3]
   assert indices(graph, "c", 0) == [3, 2, 1, 0]
   assert graph.frozen["a"].endswith("no layer reads it")
@@ -106,9 +116,9 @@ def test_splits_strided_slices_and_reversal_select_labels():
 @pytest.mark.parametrize(
   ("groups", "inputs", "outputs", "expected_in", "expected_out"),
   [
-    # Few, wide groups lose the same channels in each.
+    # Every one of a few wide groups loses the same channels.
     (2, 6, 8, [0, 1, 2, 0, 1, 2], [3, 4, 5, 6, 3, 4, 5, 6]),
-    # Many narrow groups go whole, with their inputs.
+    # Many narrow groups are removed as a whole, together with their inputs.
     (4, 4, 8, [0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3]),
     (4, 8, 8, [0, 0, 1, 1, 2, 2, 3, 3], [0, 0, 1, 1, 2, 2, 3, 3]),
     (5, 5, 5, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
@@ -182,7 +192,8 @@ def test_layers_inside_a_scan_are_frozen_and_counted():
   graph = check(fn, weights(a=(3, 3, 3, 5), b=(3, 3, 5, 4), stack=(3, 3, 3, 4, 4), c=(4, 2)))
   assert [group.name for group in graph.groups] == ["a"]
   assert "used by `scan`" in graph.frozen["stack"]
-  # 36 positions * 9 taps: 3 -> 5, 5 -> 4, and three times 4 -> 4; the last layer is 4 * 2.
+  # The convolutions have 36 positions * 9 taps and the channels 3 -> 5, 5 -> 4, and three times
+  # 4 -> 4. The last layer has 4 * 2 multiply-adds.
   assert gp.macs(graph, np.ones(5)) == 36 * 9 * (15 + 20 + 3 * 16) + 8
 
 
@@ -254,7 +265,8 @@ def test_indexing_selects_labels_with_any_batch_size(select, width, expected, tm
   assert indices(graph, "b", 2) == expected
   mask = random_mask(graph, np.random.default_rng(6))
   small = gp.compact(graph, fn, variables, mask)
-  gp.save(tmp_path / "net", small, X)  # with a symbolic batch size, indexing is a gather
+  # A saved network has a symbolic batch size, with which JAX implements indexing as a gather.
+  gp.save(tmp_path / "net", small, X)
   loaded = gp.load(tmp_path / "net")
   assert_same(loaded.apply(loaded.variables, X[:1]), small.apply(small.variables, X[:1]))
 
@@ -279,7 +291,8 @@ def test_channels_on_a_batch_axis_of_a_dot_product_are_counted():
 
   x = np.random.default_rng(7).standard_normal((2, 5, 3)).astype(np.float32)
   graph = check(fn, weights(a=(3, 6), s=(5, 6), o=(6, 2)), x=x)
-  # Of a channel, at 5 positions: 3 to make it, 1 to sum it over them; then 2 to read it.
+  # A channel needs 3 multiply-adds to be computed at each of 5 positions, 1 at each position to be
+  # summed over them, and 2 to be read by the last layer.
   assert gp.macs(graph, np.arange(6) < 2) == 2 * (5 * 3 + 5 + 2)
 
 
@@ -291,7 +304,7 @@ def test_heads_of_attention_are_counted():
 
   x = np.random.default_rng(7).standard_normal((2, 5, 3)).astype(np.float32)
   graph = check(fn, weights(q=(3, 16), k=(3, 16), w=(3, 16), o=(16, 2)), x=x)
-  # Of each of 8 heads, over 5 tokens: three projections 3 -> 2, two products of 5 * 5 * 2, and the
+  # Each of the 8 heads has three projections 3 -> 2 of 5 tokens, two products of 5 * 5 * 2, and the
   # output of the mean token 2 -> 2.
   assert gp.macs(graph, np.arange(8) < 2) == 2 * (3 * 5 * 3 * 2 + 2 * 5 * 5 * 2 + 2 * 2)
 
@@ -303,7 +316,7 @@ def test_indices_out_of_bounds_freeze_what_they_select_from():
   variables = weights(a=(1, 1, 3, 6), b=(3, 4))
   with pytest.raises(gp.InputError, match="no channel of this network can be removed"):
     gp.trace(fn, variables, X)
-  # The layer after it can still be pruned; clipped, index 7 is 5.
+  # The layer after the selection can still be pruned. In clip mode, index 7 selects channel 5.
   clipped = lambda v, x: jnp.take(nn.relu(conv(x, v["a"])), jnp.array([0, 1, 7]), -1, mode="clip")
   graph = check(lambda v, x: nn.relu(conv(clipped(v, x), v["b"])).mean((1, 2)) @ v["c"],
                 weights(a=(1, 1, 3, 6), b=(1, 1, 3, 4), c=(4, 2)))  # fmt: skip
@@ -376,8 +389,8 @@ def test_one_channel_repeated_in_a_branch_that_is_removed():
 
 
 def test_what_is_tied_after_a_split_is_tied_before_it():
-  # The 16 outputs of a convolution in 4 groups are 4 channels: its groups lose the same ones. Split
-  # into groups and their channels, the second axis is the one that has labels.
+  # The 16 outputs of a convolution in 4 groups are 4 channels, because all groups lose the same
+  # outputs. Where these outputs are reshaped to (group, output), the second axis has the labels.
   def fn(v, x):
     y = conv(nn.relu(conv(x, v["a"])), v["b"], groups=4)
     y = (y.reshape(*y.shape[:3], 4, 4) * v["s"][None, None, None]).reshape(*y.shape[:3], 16)
@@ -388,8 +401,8 @@ def test_what_is_tied_after_a_split_is_tied_before_it():
 
 @pytest.mark.parametrize("reduce", [jax.lax.pmean, jax.lax.psum, jax.lax.pmax, jax.lax.pmin])
 def test_collectives_over_the_examples_are_element_by_element_in_the_channels(reduce):
-  # A `vmap` inside the function makes the examples an axis of the operands; one around it, or
-  # several devices, leave them a name.
+  # A `vmap` inside the traced function makes the examples an axis of the operands. A `vmap` around
+  # the function, or several devices, leave the examples as an axis name of the collective.
   def of_one(v, x):
     h = jnp.tanh(x @ v["a"])
     h = (h - reduce(h, "examples")) @ v["b"]

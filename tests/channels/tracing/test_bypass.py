@@ -1,4 +1,4 @@
-"""Groups that may be removed whole because another path carries the signal."""
+"""Tests of groups that may be removed whole because another path carries the signal."""
 
 from flax import linen as nn
 import jax
@@ -24,7 +24,8 @@ def test_residual_branches_have_a_bypass_and_streams_have_none(example_b):
 def test_with_padded_shortcuts_the_first_stream_carries_the_others():
   e = Example(small_resnet("A"))
   graph = gp.trace(e.eval_fn, e.variables, e.x)
-  # What stages 2 and 3 add beside the stem's channels only ever holds what their blocks compute.
+  # The channels that stages 2 and 3 add beside the stem's channels hold nothing but the outputs of
+  # their blocks, so these channels may be removed whole.
   assert bypassed(graph) == [
     f"stage{k}/kernel" for k in ("1_0/conv1", "2_0/conv1", "2_0/conv2", "3_0/conv1", "3_0/conv2")
   ]
@@ -36,7 +37,10 @@ def test_a_chain_has_no_bypass():
 
 
 class Branches(nn.Module):
-  """Two parallel branches, and squeeze-excite, whose gate cannot do without its layers' inputs."""
+  """A network of two parallel branches, a layer that joins them, and squeeze-and-excitation.
+
+  The squeeze layer may lose all channels, because the gate is then a constant other than zero.
+  """
 
   @nn.compact
   def __call__(self, x):
@@ -66,11 +70,11 @@ def test_parallel_branches_carry_for_each_other_but_not_all_at_once():
 @pytest.mark.parametrize(
   ("gate", "bypass"),
   [
-    (lambda y: y, []),  # a product with zero is zero
+    (lambda y: y, []),  # the emptied factor is zero, and so is the product
     (nn.relu, []),
     (nn.silu, []),
     (lambda y: y - y * y, []),
-    (nn.sigmoid, ["a"]),  # 1/2
+    (nn.sigmoid, ["a"]),  # sigmoid(0) = 1/2
     (jnp.exp, ["a"]),
     (lambda y: nn.relu(y + 1), ["a"]),
   ],
@@ -85,7 +89,8 @@ def test_a_product_carries_where_an_emptied_factor_is_not_zero(gate, bypass):
   x = rng.standard_normal((5, 3)).astype(np.float32)
   graph = gp.trace(fn, variables, x)
   assert bypassed(graph) == bypass
-  # Without the kernel of the emptied layer, examples differ exactly where the signal is carried.
+  # With the kernel of the emptied layer at zero, the outputs of different examples differ exactly
+  # where the other factor still carries the signal.
   out = fn({**variables, "a": np.zeros((3, 4), np.float32)}, x)
   assert (np.ptp(out, axis=0) > 0).all() == bool(bypass)
 
@@ -106,7 +111,7 @@ def test_whole_branches_can_be_removed(shortcut, tmp_path):
   gp.save(tmp_path / "net", small, e.x)
   loaded = gp.load(tmp_path / "net")
   assert_same(loaded.apply(loaded.variables, e.x), small.apply(small.variables, e.x))
-  # It trains, too.
+  # The gradients of the network with emptied groups are finite, so it can be trained.
   train = compact_function(graph, e.train_fn, mask, allow_empty=True)
   gradients = jax.grad(lambda v: (train(v, e.x)[0] ** 2).mean())(small.variables)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))

@@ -1,4 +1,4 @@
-"""Functions that cannot be traced are refused with a sentence that helps."""
+"""Tests that functions which cannot be traced are refused with a helpful message."""
 
 from flax import linen as nn
 import jax

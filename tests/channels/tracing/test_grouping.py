@@ -1,4 +1,4 @@
-"""The splitting of elements by where they occur, against a count in Python."""
+"""Tests of `Partition`, which splits elements by where they occur, against a count in Python."""
 
 import collections
 

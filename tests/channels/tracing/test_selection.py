@@ -1,4 +1,4 @@
-"""keep, freeze and only: what the user says about variables by name."""
+"""Tests of keep, freeze and only, by which a user selects variables by name."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,7 +54,7 @@ def test_keep_holds_what_a_layer_produces_but_not_what_it_reads(example_b):
   conv1 = "stage2_0/conv1/kernel"
   assert widths(example_b, keep="stage2_0/conv1") == without(conv1)
   assert widths(example_b, keep=conv1) == without(conv1)
-  # The stream of stage 1 is produced by the stem too.
+  # The stem also produces the stream of stage 1, so keeping conv2 keeps the channels of the stem.
   assert widths(example_b, keep="stage1_0/conv2") == without("stem/kernel")
 
 

@@ -1,4 +1,4 @@
-"""What trace finds, and what it refuses."""
+"""Tests of the groups and costs that `trace` finds, and of the inputs that it refuses."""
 
 import flax
 from flax import linen as nn
@@ -16,8 +16,9 @@ from tests.conftest import Example, small_resnet
 def test_groups_of_option_a():
   example = Example(small_resnet("A"))
   graph = gp.trace(example.eval_fn, example.variables, example.x)
-  # Padding puts one filler channel on each side: the stream of stage 1 lives on in channels
-  # 1..4 of stage 2, and all of these in channels 1..6 of stage 3. Inner widths are free.
+  # The padded shortcut adds one channel of zeros on each side. So the stream of stage 1 continues
+  # in channels 1..4 of stage 2, and all channels of stage 2 continue in channels 1..6 of stage 3.
+  # The widths inside the blocks are independent.
   assert [(group.name, len(group.channels)) for group in graph.groups] == [
     ("params/stem/kernel", 4),
     ("params/stage1_0/conv1/kernel", 4),
@@ -36,7 +37,7 @@ def test_groups_of_option_b():
   graph = gp.trace(example.eval_fn, example.variables, example.x)
   assert [len(group.channels) for group in graph.groups] == [16, 16, 32, 32, 64, 64]
   assert graph.num_channels == 224
-  # The image has one channel; an axis of one element is not worth reporting.
+  # The image has one channel, and an axis of one element is not reported as frozen.
   assert set(graph.frozen) == {"params/head/kernel", "params/head/bias"}
   assert graph.frozen["params/head/kernel"] == "axis 1: output of the model"
 
@@ -55,7 +56,7 @@ def test_shapes_are_enough(example_b):
   other = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
   assert one.num_channels == other.num_channels
   ones = np.ones(one.num_channels)
-  assert gp.macs(one, ones) == gp.macs(other, ones)  # of one example, whatever the batch
+  assert gp.macs(one, ones) == gp.macs(other, ones)  # per example, whatever the batch size
 
 
 def test_costs_do_not_depend_on_the_traced_batch_size():
@@ -65,8 +66,9 @@ def test_costs_do_not_depend_on_the_traced_batch_size():
     spec = jax.ShapeDtypeStruct((batch, 32, 32, 3), jnp.float32)
     graph = gp.trace(eval_function(module), shapes, spec)
     ones = np.ones(graph.num_channels)
-    # By hand, kernel 9, positions 1024, 256, 64: stem 3*16, stage 1 6*16*16,
-    # stage 2 (16+5*32)*32, stage 3 (32+5*64)*64, and the dense layer 640.
+    # By hand, the kernels have 9 taps and the stages 1024, 256 and 64 positions. The channel
+    # products are: stem 3*16, stage 1 6*16*16, stage 2 (16+5*32)*32, stage 3 (32+5*64)*64. The
+    # dense layer adds 640.
     assert (
       gp.macs(graph, ones)
       == 9 * (1024 * (3 * 16 + 6 * 256) + 256 * (16 + 5 * 32) * 32 + 64 * (32 + 5 * 64) * 64) + 640
@@ -76,7 +78,8 @@ def test_costs_do_not_depend_on_the_traced_batch_size():
 def test_an_unknown_operation_freezes_what_it_touches():
   def fn(variables, x):
     hidden = x @ variables["a"]
-    hidden = jnp.sort(hidden, axis=-1)  # no rule: removing a channel would reorder the others
+    # `sort` has no rule, because removing a channel would reorder the other channels.
+    hidden = jnp.sort(hidden, axis=-1)
     hidden = nn.relu(hidden @ variables["b"])
     return hidden @ variables["c"]
 
@@ -107,7 +110,7 @@ def test_an_einsum_over_space_and_channels():
   np.testing.assert_allclose(
     gp.masked(graph, fn)(variables, mask, x), small.apply(small.variables, x), rtol=1e-5
   )
-  # 3 positions * 2 inputs * 4 channels, and 3 * 4 * 5.
+  # The first layer has 3 positions * 2 inputs * 4 channels, and the last layer 3 * 4 * 5.
   assert gp.macs(graph, np.ones(4)) == 24 + 60
 
 
@@ -183,7 +186,7 @@ def test_variables_of_another_network_are_refused(example_b):
 def test_variables_of_another_tree_are_refused_by_the_paths_that_differ(example_b):
   graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
   params = {"params": example_b.variables["params"], "extra": np.ones(1)}
-  # Two statistics of nine normalisations.
+  # Nine normalisations have two statistics each, which makes 18 missing variables.
   message = "18 missing, batch_stats/norm_stem/mean first and 1 that it does not have, extra first"
   with pytest.raises(gp.InputError, match=message):
     gp.compact(graph, example_b.eval_fn, params, np.ones(graph.num_channels))
@@ -205,7 +208,8 @@ def test_products_of_weights_alone_are_counted_whole(batch):
   shapes = {"h": (3, 6), "o": (6, 2), "p": (2, 4), "q": (4, 2)}
   variables = {name: np.ones(shape) for name, shape in shapes.items()}
   graph = gp.trace(fn, variables, np.ones((batch, 3)))
-  # 3 -> 6, 6 -> 2 and 2 -> 2 for an example; the product of p and q is 2 * 4 * 2.
+  # Each example takes the products 3 -> 6, 6 -> 2 and 2 -> 2. The product of p and q takes
+  # 2 * 4 * 2 once, whatever the batch.
   assert gp.macs(graph, np.ones(graph.num_channels)) == 18 + 12 + 4 + 16
 
 

@@ -1,4 +1,4 @@
-"""What every field of a config means, told where the field is defined and nowhere else."""
+"""Tests of `--describe_config`: every field has a meaning, written where the field is defined."""
 
 import dataclasses
 import re
@@ -14,14 +14,14 @@ from tests.experiments.mains import run
 
 
 def dataclasses_of(section):
-  """Those of a section and of the sections in it."""
+  """Returns the dataclasses of a section and of all sections in it."""
   values = (getattr(section, field.name) for field in dataclasses.fields(section))
   inner = (dataclasses_of(value) for value in values if dataclasses.is_dataclass(value))
   return {type(section)}.union(*inner)
 
 
 def leaves(tree, prefix=""):
-  """The names of all values, as they are set on the command line."""
+  """Yields the names of all values, as they are set on the command line."""
   for name, value in tree.items():
     if isinstance(value, dict) and value:
       yield from leaves(value, f"{prefix}{name}.")
@@ -30,7 +30,7 @@ def leaves(tree, prefix=""):
 
 
 def listed(text):
-  """{name: value} of a listing's lines."""
+  """Returns {name: value} of the lines of a listing."""
   return dict(re.findall(r"^([a-z]\S*) = (.*?) *(?:  #.*)?$", text, re.MULTILINE))
 
 
@@ -88,7 +88,7 @@ class CarefulRecipe(Recipe):
 
 @dataclasses.dataclass(frozen=True)
 class CarefulSettings(Settings):
-  """An experiment whose recipe has it.
+  """Settings of an experiment whose fine-tuning recipe is a `CarefulRecipe`.
 
   Attributes:
     finetune: carefully done.

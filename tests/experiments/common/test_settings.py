@@ -1,4 +1,4 @@
-"""Values that no comparison can use, refused before anything is done."""
+"""Tests that settings of unusable values are refused, and that missing fields have defaults."""
 
 import functools
 
@@ -12,7 +12,7 @@ import gatprune_jax as gp
 from gatprune_jax.runs.checkpointer import CheckpointConfig
 
 TAKEN = "has the name of another method, variant or phase"
-# {name: (fields of the config, words of the sentence)}
+# {name: (fields of the section `compare` or `model`, part of the error message)}
 BAD = {
   "dropout": ({"model": {"name": "vgg16", "dropout": 0.5}}, "model dropout is 0.5: experiments"),
   "word for dropout": ({"model": {"name": "vgg16", "dropout": "x"}}, "model dropout is x: exper"),
@@ -47,7 +47,7 @@ def test_bad_comparisons_are_refused(case):
     make_settings(Tree(tree))
 
 
-# {path of a field: (its new value; words of the sentence)}
+# {path of a field: (its new value, part of the error message)}
 MISMADE = {
   "model.factory": ("make", "model factory 'make' names no function: give MODULE:NAME, such as"),
   "images.val": (3, r"config\.images has val, which no experiment knows: take it out"),
@@ -93,7 +93,7 @@ def test_a_resource_without_a_budget_does_not_count():
 
 
 class Tree(dict):
-  """A config as far as settings are made of it, with values that flags would not let through."""
+  """A dict in place of a `ConfigDict`, for values that the command line would refuse."""
 
   def to_dict(self):
     return self

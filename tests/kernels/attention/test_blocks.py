@@ -1,4 +1,4 @@
-"""Cutting, padding and stacking sets of edges."""
+"""Tests of how sets of edges are cut, padded and stacked into blocks."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,13 @@ def bipartite(rng, num_senders, num_receivers, norms=True):
 
 
 def norm_of_edge(senders, receivers, norms):
-  """{(sender, receiver): norm} of the edges that exist; refuses one that appears twice."""
+  """Returns {(sender, receiver): norm} of the edges that exist; raises if an edge appears twice.
+
+  Args:
+    senders: node ids `[S]`.
+    receivers: node ids `[R]`.
+    norms: `[S, R]`, or None for zeros.
+  """
   found = {}
   real = (senders < NUM_NODES)[:, None] & (receivers < NUM_NODES)[None]
   for i, j in zip(*np.nonzero(real), strict=True):
@@ -57,7 +63,8 @@ def test_shapes_are_few_however_many_widths_there_are(backend, num_sides):
   rng = np.random.default_rng(1)
   sets = [bipartite(rng, *rng.integers(2, 400, 2)) for _ in range(200)]
   blocks = stack_blocks(sets, tiling_for(backend))
-  assert len(blocks) <= num_sides**2 + 2  # a remainder of one node makes a star
+  # Two further shapes are stars, which arise where one node remains after cutting.
+  assert len(blocks) <= num_sides**2 + 2
   assert all(max(block.norms.shape[2:]) <= TILE for block in blocks)
 
 
@@ -66,7 +73,8 @@ def test_slices_bound_edges_and_what_their_ends_hold():
   stars = [bipartite(rng, 1, TILE, norms=False) for _ in range(8)]
   squares = [bipartite(rng, TILE, TILE) for _ in range(8)]
   tiling = tiling_for("cpu")._replace(at_once=2**16)
-  # A star has 128 edges, but 129 nodes of 16 features; a square 128^2, and 256 nodes.
+  # A star has 128 edges, and 129 nodes that count as 16 edges each. A square has 128^2 edges and
+  # 256 nodes.
   assert [len(block.senders) for block in stack_blocks([*stars, *squares], tiling)] == [1, 3]
   tiling = tiling._replace(at_once=2**14)
   assert [len(block.senders) for block in stack_blocks([*stars, *squares], tiling)] == [2, 8]
@@ -79,12 +87,13 @@ def test_only_large_sets_without_norms_sort():
   edges = bipartite(np.random.default_rng(2), 2 * TILE + 1, 2 * TILE + 2, norms=False)
   (block,) = stack_blocks([edges], tiling_for("cpu"))
   assert block.senders.shape == block.receivers.shape == (1, 1, 4 * TILE)
-  for block in stack_blocks([edges], tiling_for("gpu")):  # sorted from longer sides on
+  # On a GPU only sets with longer sides are sorted, so this set is cut into tiles.
+  for block in stack_blocks([edges], tiling_for("gpu")):
     assert max(block.senders.shape[2], block.receivers.shape[2]) <= TILE
 
 
 def sizes(jaxpr):
-  """Elements of every array that a jaxpr makes, those of its inner jaxprs included."""
+  """Yields the size of every array that a jaxpr computes, including those of inner jaxprs."""
   for eqn in jaxpr.eqns:
     yield from (var.aval.size for var in eqn.outvars)
     for inner in jax.tree.leaves(

@@ -1,4 +1,4 @@
-"""Two forms of attention over sets of edges, and their gradients, against NumPy in float64."""
+"""Tests of two forms of attention over sets of edges and their gradients, against NumPy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,19 +22,30 @@ def normal(rng, *shape):
 
 
 def random_ends(rng, scale=1.0):
-  """Scores of senders and of receivers, and what senders hold."""
+  """Returns the scores of senders `[K, H, S]` and receivers `[K, H, R]`, and x `[K, H, S, D]`."""
   sent, received = (normal(rng, SETS, HEADS, number) for number in (SENDERS, RECEIVERS))
   x = normal(rng, SETS, HEADS, SENDERS, WIDTH)
   return np.float32(scale) * sent, np.float32(scale) * received, x
 
 
 def random_norms(rng):
-  """Their weight, and norms."""
+  """Returns the weight of the norms, `[H]`, and the norms, `[K, S, R]`."""
   return normal(rng, HEADS), normal(rng, SETS, SENDERS, RECEIVERS)
 
 
 def oracle(sent, received, x, weight=NO_WEIGHT, norms=0.0):
-  """Logarithm of the sum of exponentials `[K, H, R]`, and mean `[K, H, R, D]`, in float64."""
+  """Computes the attention by its formula in float64.
+
+  Args:
+    sent: scores of senders, `[K, H, S]`.
+    received: scores of receivers, `[K, H, R]`.
+    x: values of senders, `[K, H, S, D]`.
+    weight: weight of the norms, `[H]`.
+    norms: `[K, S, R]`, or a scalar.
+
+  Returns:
+    Logarithm of the sum of exponentials `[K, H, R]`, and mean `[K, H, R, D]`.
+  """
   norms = np.broadcast_to(norms, (SETS, sent.shape[-1], RECEIVERS))
   raw = np.asarray(sent, np.float64)[..., :, None] + received[..., None, :]
   raw = raw + np.einsum("h,ksr->khsr", weight, norms)
@@ -54,14 +65,20 @@ def assert_close(sums, expected, tolerance=2e-6):
 
 
 def receivers_of(d_mean, expected):
-  """What a gradient needs to know where a receiver has no other edges."""
+  """Returns the `Receivers` for a gradient, where all edges of a receiver are in one set."""
   log_total, mean = expected
   known = log_total, d_mean, (d_mean * mean).sum(-1)
   return Receivers(*(jnp.asarray(a, jnp.float32) for a in known))
 
 
 def differences(loss, values, step=1e-5):
-  """Central differences of a loss by each element of each array, in float64."""
+  """Returns central differences of a loss for each element of each array, in float64.
+
+  Args:
+    loss: a function of the arrays that returns a scalar.
+    values: the arrays, of any shapes.
+    step: half of the distance between the two evaluations.
+  """
   gradients = []
   for i, value in enumerate(values):
     gradient = np.zeros(value.shape)
@@ -92,7 +109,8 @@ FORMS = {
 }
 
 
-# Scores in the hundreds: all weights but one underflow, on both sides of zero.
+# At the scale 300 the scores are in the hundreds, on both sides of zero, and all weights but one
+# underflow.
 @pytest.mark.parametrize("scale", [0.1, 3.0, 300.0])
 def test_both_forms_equal_the_formula(scale):
   rng = np.random.default_rng(0)
@@ -129,7 +147,8 @@ def test_gradients_equal_finite_differences():
 def test_gradients_of_both_forms_are_equal_with_ties():
   rng = np.random.default_rng(3)
   x = random_ends(rng)[2]
-  # Whole numbers: equal senders, and logits that are zero exactly, where the slope changes.
+  # The scores are whole numbers, so that senders are equal and some logits are exactly zero, where
+  # the slope changes.
   sent, received = (
     rng.integers(-2, 3, (SETS, HEADS, number)).astype(np.float32) for number in (SENDERS, RECEIVERS)
   )

@@ -1,4 +1,4 @@
-"""Attention on tiles: the layout, the kernels (interpreted, without a GPU), and their gradient."""
+"""Tests of attention on tiles: layout, kernels (interpreted where there is no GPU), gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,13 @@ from tests.kernels.attention.test_blocks import NUM_NODES, bipartite, norm_of_ed
 
 @pytest.fixture(autouse=True)
 def _exact_products():
-  """On a GPU, products are otherwise rounded to ten bits."""
+  """Raises the precision of matrix products, which a GPU otherwise rounds to ten bits."""
   with jax.default_matmul_precision("highest"):
     yield
 
 
 def as_block(tiles):
-  """The same edges as one slice of sets."""
+  """Returns the edges of tiles as a `Block`, one slice of sets."""
   lines = tiles.receivers.lines
   row = np.repeat(np.arange(len(lines)), lines[:, 1])
   along = np.concatenate([np.arange(number) for number in lines[:, 1]])
@@ -72,7 +72,7 @@ def test_columns_go_through_the_tiles_that_rows_do():
 
   rows = visited(tiles.receivers)
   assert rows == {(row, column, tile) for column, row, tile in visited(tiles.senders)}
-  assert {tile for _, _, tile in rows} == set(range(len(tiles.norms)))  # 0 is that of no norms
+  assert {tile for _, _, tile in rows} == set(range(len(tiles.norms)))  # tile 0 has zero norms
   np.testing.assert_array_equal(tiles.norms.transpose(0, 2, 1), tiles.transposed)
   assert not tiles.norms[0].any()
 
@@ -129,7 +129,7 @@ def test_a_node_without_edges_attends_to_itself():
   rng = np.random.default_rng(2)
   params, nodes = random_attention(rng), jnp.asarray(rng.standard_normal((5, 5)), jnp.float32)
   one = Bipartite(np.array([0]), np.array([1]), flags(forward=True), None)
-  alone = np.array([0, 2, 3, 4])  # node 1 alone receives
+  alone = np.array([0, 2, 3, 4])  # only node 1 receives
   expected = jnp.einsum("nf,fhd->nhd", nodes, params.query).reshape(5, -1)
   attended = graph_attention(params, nodes, tile_sets([one], 5))
   np.testing.assert_allclose(attended[alone], expected[alone], rtol=1e-5, atol=1e-6)

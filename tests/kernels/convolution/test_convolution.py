@@ -1,4 +1,4 @@
-"""Convolutions in other forms against XLA's: values, gradients, and under transformations."""
+"""Tests that convolutions in other forms equal XLA's: values, gradients, and under vmap."""
 
 import jax
 from jax import lax
@@ -38,7 +38,15 @@ FORMS = (block_convolution, canonical_convolution, matrix_convolution, merged_co
 
 
 def problem(case, window=(3, 3), space=(7, 8), leading=((), ()), num_images=2):
-  """XLA's convolution, the parameters of its primitive, and operands with leading axes."""
+  """Returns XLA's convolution, the parameters of its primitive, and random operands.
+
+  Args:
+    case: a key of `CASES`.
+    window: height and width of the kernel.
+    space: height and width of the images.
+    leading: shapes of the leading axes of images and kernel.
+    num_images: batch size.
+  """
   arguments = {"window_strides": (1, 1), "dimension_numbers": LAYOUT, **CASES[case]}
   sizes = dict(zip("NHWC", (num_images, *space, 4), strict=True))
   sizes |= {"I": 4 // arguments.get("feature_group_count", 1), "O": 6}
@@ -57,7 +65,7 @@ def problem(case, window=(3, 3), space=(7, 8), leading=((), ()), num_images=2):
 
 def assert_same_values_and_gradients(ours, xla, operands):
   def results(*operands):
-    # The cube, so that the gradient is not constant in the output.
+    # The loss is a cube, so that its gradient is not constant in the output.
     cube = lambda fn: lambda *args: (fn(*args) ** 3).mean()
     return [(fn(*operands), jax.grad(cube(fn), argnums=(0, 1))(*operands)) for fn in (ours, xla)]
 
@@ -89,7 +97,7 @@ def test_under_vmap(case, in_axes, convolution):
 
 @pytest.mark.parametrize("convolution", [canonical_convolution, merged_convolution])
 def test_under_two_vmaps(convolution):
-  # Weights differ along one axis, inputs along both.
+  # The inputs differ along both mapped axes, and the weights along the inner axis only.
   xla, params, operands = problem("strided", leading=((2, 3), (3,)))
   ours = lambda x, w: convolution(x, w, **params)
   batched = lambda fn: jax.vmap(jax.vmap(fn), (0, None))
@@ -106,7 +114,7 @@ def test_canonical_makes_no_grouped_convolutions():
 
 
 def convolutions(fn, *operands):
-  """Parameters of every convolution of a function, with the channels that it computes."""
+  """Returns the parameters and the number of output channels of every convolution in fn."""
 
   def of(jaxpr):
     for eqn in jaxpr.eqns:
@@ -120,7 +128,8 @@ def convolutions(fn, *operands):
 
 @pytest.mark.parametrize(
   ("dilation", "inputs", "expected"),
-  # Two outputs side by side read four inputs, or two of which each is followed by a zero.
+  # Two outputs side by side read four inputs. Where the input is dilated by 2, they read two
+  # inputs, each of which is followed by a zero.
   [(1, range(-1, 3), [[1, 0], [2, 1], [3, 2], [0, 3]]), (2, range(2), [[2, 1], [0, 3]])],
 )
 def test_what_neighbours_read(dilation, inputs, expected):
@@ -158,7 +167,8 @@ def test_gradients_of_strided_convolutions_multiply_no_dilated_input():
 @pytest.mark.parametrize("padding", [((-1, 2), (0, 0)), ((-1, 1), (0, -1))])
 @pytest.mark.parametrize("convolution", [block_convolution, canonical_convolution])
 def test_nothing_beyond_a_cropped_input_is_read(convolution, padding):
-  # XLA reads it (https://github.com/openxla/xla/issues/48713): its own result is no reference.
+  # XLA reads beyond a cropped input (https://github.com/openxla/xla/issues/48713), so its own
+  # result is no reference.
   rng = np.random.default_rng(0)
   x, w = (rng.standard_normal(dims).astype(np.float32) for dims in ((2, 6, 6, 4), (2, 1, 4, 2)))
   of = lambda padding: (
@@ -174,7 +184,7 @@ def test_nothing_beyond_a_cropped_input_is_read(convolution, padding):
 
 @pytest.mark.parametrize("num_candidates", [1, 10, 11, 23])
 def test_merged_sets_of_any_number_of_candidates(num_candidates):
-  # Ten candidates of six channels are merged; the last set is filled up.
+  # Ten candidates of six channels are merged into a set, and zeros fill up the last set.
   xla, params, operands = problem("strided", leading=((num_candidates,), (num_candidates,)))
   ours = lambda x, w: merged_convolution(x, w, **params)
   assert_same_values_and_gradients(jax.jit(jax.vmap(ours)), jax.vmap(xla), operands)
@@ -205,7 +215,7 @@ def test_widths_that_fill_an_accelerator(width, expected, monkeypatch):
 
 @pytest.mark.parametrize("num_images", [1, 4, 7])
 def test_kernel_gradients_of_any_number_of_images(num_images):
-  # They are summed over four blocks, if there are so many, the last one perhaps smaller.
+  # The gradients are summed over at most four blocks of images, of which the last may be smaller.
   xla, params, operands = problem("same", num_images=num_images)
   assert_same_values_and_gradients(
     lambda x, w: canonical_convolution(x, w, **params), xla, operands
@@ -213,7 +223,7 @@ def test_kernel_gradients_of_any_number_of_images(num_images):
 
 
 def test_the_kernel_gradient_of_no_outputs_is_zero():
-  # A window of three does not fit into two rows.
+  # A window of three rows does not fit into two rows, and the last case has no images.
   for strides, outputs in (((1, 1), (1, 0, 2, 5)), ((2, 2), (1, 0, 1, 5)), ((1, 1), (0, 2, 2, 5))):
     x, g = jnp.ones((outputs[0], 2, 4, 3)), jnp.ones(outputs)
     dw = kernel_gradient(x, g, (3, 3), strides, ((0, 0), (0, 0)), (1, 1), None)
@@ -285,8 +295,8 @@ def test_sums_in_a_wider_type():
   np.testing.assert_allclose(ours(x, w), xla(x, w), rtol=1e-6)
   dx, dw = jax.grad(lambda x, w: ours(x, w).sum(), argnums=(0, 1))(x, w)
   assert dx.dtype == dw.dtype == jnp.bfloat16
-  # The middle of the image is read at all nine offsets by both outputs: 9 * 2 * 0.5; the middle of
-  # the kernel reads all sixteen positions.
+  # Both outputs read the middle of the image at all nine offsets: 9 * 2 * 0.5. The middle of the
+  # kernel reads all sixteen positions.
   assert dx[0, 1, 1, 0] == 9
   assert dw[1, 1, 0, 0] == 16
 

@@ -1,4 +1,4 @@
-"""Random search and evolution: what they score is feasible, distinct, and exactly counted."""
+"""Tests of random search and evolution: scored masks are feasible, distinct and counted exactly."""
 
 import itertools
 
@@ -14,7 +14,10 @@ WIDTHS = (5, 4, 3)
 
 
 def make_terms():
-  """Twelve channels in a chain of dense layers; at most half of the MACs."""
+  """Returns the terms of a search in a chain of dense layers.
+
+  The chain has twelve channels, of which masks may keep at most half of the MACs.
+  """
   sizes = (3, *WIDTHS, 2)
   variables = [np.ones(pair, np.float32) for pair in itertools.pairwise(sizes)]
 
@@ -36,7 +39,7 @@ def terms():
 
 
 class Score:
-  """A hidden value of each pair of channels; remembers what it was asked."""
+  """A score that adds a random value for each pair of kept channels; it records the masks."""
 
   def __init__(self):
     values = np.random.default_rng(1).standard_normal((12, 12))
@@ -73,7 +76,8 @@ def test_exactly_as_many_distinct_feasible_masks_as_asked_for(strategy, num_mask
 
 
 def test_evolution_of_bits_comes_within_one_percent_of_the_best_of_all_masks(terms):
-  # 200 of the 517 masks to which nothing can be added; the optimum is enumerated.
+  # The search scores 200 of the 517 masks to which no channel can be added. The optimum is found by
+  # enumeration.
   optimum = Score()(feasible_masks(terms)).max()
   for seed in range(5):
     found = search_without_learning("evolve_bits", terms, Score(), 200, 8, 4, seed)
@@ -81,7 +85,7 @@ def test_evolution_of_bits_comes_within_one_percent_of_the_best_of_all_masks(ter
 
 
 def test_ratios_keep_the_first_of_each_group_in_the_classical_order(terms):
-  # Channels of a group cost the same, so filling up the budget follows the order too. The
+  # Channels of a group cost the same, so topping up to the budget follows the order too. The
   # classical order here is the reverse of the channels' numbers.
   found = search_without_learning("random_ratios", terms, Score(), 5, 5, 1, seed=2)
   for mask in found.masks:
@@ -91,7 +95,8 @@ def test_ratios_keep_the_first_of_each_group_in_the_classical_order(terms):
 
 
 def test_the_classical_mask_stays_a_parent_while_it_is_the_best(terms):
-  # Nothing is as good as the classical mask: its own children are nearer to it than theirs.
+  # No mask scores as high as the classical mask. Its children are nearer to it than the children of
+  # other masks, so the mean score is higher while it stays a parent.
   best = terms.best.mask
   near = lambda masks: -(masks != best).sum(1).astype(float)
   terms = terms._replace(score=0.0)
@@ -101,7 +106,7 @@ def test_the_classical_mask_stays_a_parent_while_it_is_the_best(terms):
 
 
 def test_it_ends_where_nothing_new_is_within_reach():
-  # One group: every ratio keeps the same channels.
+  # There is one group, so every ratio keeps the same channels.
   variables = {"a": np.ones((2, 4), np.float32), "b": np.ones((4, 2), np.float32)}
   graph = gp.trace(lambda v, x: x @ v["a"] @ v["b"], variables, np.ones((1, 2), np.float32))
   constraints = make_constraints(graph, {"macs": 0.5}, 0.0)
@@ -115,7 +120,7 @@ def test_it_ends_where_nothing_new_is_within_reach():
   found = search_without_learning("evolve_ratios", terms, score, 20, 4, 2, seed=0)
   assert found.masks.shape == (0, 4)
   assert asked == []
-  # Of the bits there are six pairs, of which one is known.
+  # Bits can keep six different pairs of channels, of which one pair is known already.
   found = search_without_learning("evolve_bits", terms, score, 20, 4, 2, seed=0)
   assert sorted(asked) == sorted(found.masks.tolist())
   assert len(np.unique(found.masks, axis=0)) == len(found.masks) == 5

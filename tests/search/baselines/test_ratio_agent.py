@@ -1,4 +1,4 @@
-"""The learner of ratios: it stays within budgets, spends what it gets, and learns."""
+"""Tests of the ratio agent: it stays within budgets, uses all of its evaluations, and learns."""
 
 import dataclasses
 
@@ -19,9 +19,11 @@ from tests.search.test_search import CONFIG
 
 
 def make_problem():
-  """A wide copying group in front of a narrow one; only the narrow one's width matters.
+  """Returns a problem in which equal shares of two groups of twelve channels are not optimal.
 
-  The classical mask keeps equal shares of both.
+  The first group copies four features, and every channel that it loses makes the copy worse. The
+  output reads only four channels of the second group. The classical mask keeps equal shares of both
+  groups.
   """
   rng = np.random.default_rng(0)
   first = rng.standard_normal((4, 12)).astype(np.float32)
@@ -50,7 +52,7 @@ def make_problem():
 
 
 def test_ratios_move_to_where_the_score_is_best():
-  # Of two groups, the first should keep e times the second's share.
+  # The utility is highest where the first of two groups keeps e times the share of the second.
   policy = RatioPolicy(8)
   groups = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3)), jnp.float32)
   config = dataclasses.replace(CONFIG, ppo=dataclasses.replace(CONFIG.ppo, kl_stop=np.inf))
@@ -68,11 +70,11 @@ def test_it_improves_on_equal_shares_with_the_masks_it_is_given():
   problem = make_problem()
   config = dataclasses.replace(CONFIG, samples=8, chunk=8)
   result = SEARCHES["ratio_agent"](problem, config, 5, seed=0)
-  assert result.evaluations == 5  # of seven that ratios can make
+  assert result.evaluations == 5  # of the seven masks that ratios can make
   for mask in result.masks:
     assert problem.constraints.feasible(mask)
     widths = [mask[group.channels].sum() for group in problem.constraints.graph.groups]
-    # Within a group, the largest norms are kept.
+    # Within a group, the channels with the largest norms are kept.
     for group, width in zip(problem.constraints.graph.groups, widths, strict=True):
       norms = problem.saliency["l1"][group.channels]
       assert set(np.flatnonzero(mask[group.channels])) == set(np.argsort(-norms)[:width])
@@ -102,7 +104,8 @@ def test_less_than_the_classical_masks_is_refused():
 def test_orders_follow_ratios_by_hand():
   graph = make_problem().constraints.graph  # two groups of twelve
   order = order_by_ratios(graph, np.arange(24), np.array([1.0, 0.5]))
-  # Twice as many of the first: positions (r + 1/2) / 12 against (r + 1/2) / 6.
+  # The first group keeps twice the share of the second, so the channels of rank r have the
+  # positions (r + 1/2) / 12 and (r + 1/2) / 6.
   assert np.argsort(order)[:9].tolist() == [0, 12, 1, 2, 13, 3, 4, 14, 5]
 
 
