@@ -1,4 +1,4 @@
-"""Options with which XLA compiles fast, which pays because tests run a program only for a moment."""
+"""Options with which XLA compiles fast: tests run a program only for a moment."""
 
 import os
 import subprocess
