@@ -41,8 +41,8 @@ def test_the_front_door_and_its_parts_run(tmp_path, monkeypatch):
     names["loaded"].apply(names["loaded"].variables, x),
     names["small"].apply(names["small"].variables, x), atol=1e-5,
   )  # fmt: skip
-  assert names["found"].masks.shape[1] == 11
-  assert len(names["before"]) == len(names["after"]) == len(names["found"].masks)
+  assert names["result"].masks.shape[1] == 11
+  assert len(names["before"]) == len(names["after"]) == len(names["result"].masks)
   assert np.isfinite([*names["scores"], *names["accuracies"]]).all()
   # Only the definition of the task runs, because its use needs a network that returns boxes.
   exec(task.rpartition("gp.prune")[0], names)

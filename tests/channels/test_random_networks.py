@@ -17,7 +17,7 @@ from tests.channels.counting import count_macs
 from tests.channels.laws import assert_same
 from tests.channels.random_networks import draw_case
 
-NUM_NETWORKS = 208
+NUM_NETWORKS, NUM_QUICK = 208, 72  # the networks after the first 72 are slow tests
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 
 # Each program runs only once, so most of its time is compilation. Compilation is faster without
@@ -144,7 +144,13 @@ def check_law(seed, path):
     raise
 
 
-@pytest.mark.parametrize("seed", range(0, NUM_NETWORKS, 2))
+def seeds(first):
+  """Returns every second seed, of which those from `NUM_QUICK` on are slow tests."""
+  of_seed = lambda seed: () if seed < NUM_QUICK else pytest.mark.slow
+  return [pytest.param(seed, marks=of_seed(seed)) for seed in range(first, NUM_NETWORKS, 2)]
+
+
+@pytest.mark.parametrize("seed", seeds(0))
 def test_the_law(seed, tmp_path):
   check_law(seed, tmp_path / "net")
 

@@ -65,6 +65,7 @@ def test_a_factory_network_is_trained_and_pruned(user_module, tmp_path):
   assert accuracy == pytest.approx(result["pruned"]["test_accuracy"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_one_that_is_trained_already_is_not_trained_again(user_module, tmp_path):
   done = prune(tmp_path / "run", "make", "--config.dense.trained=True", "--config.search.updates=1")
   assert done.returncode == 0, done.stderr

@@ -30,6 +30,7 @@ from tests.experiments.mains import (
   wait_for,
 )
 
+SLOW = pytest.mark.slow
 FULL = os.environ.get("GATPRUNE_SLOW") == "1"  # whether to test the sizes that take minutes
 
 QUICK = [
@@ -105,10 +106,10 @@ def lines(workdir, phase):
   ("main", "arguments", "phase", "after", "number"),
   [
     ("train", QUICK, "dense", 1, signal.SIGTERM),
-    ("prune", QUICK, "dense", 2, signal.SIGTERM),
+    pytest.param("prune", QUICK, "dense", 2, signal.SIGTERM, marks=SLOW),
     ("prune", QUICK, "search", 3, signal.SIGINT),
     ("prune", QUICK, "finetune", 1, signal.SIGTERM),
-    pytest.param("prune", IN_TURN, "finetune", 1, signal.SIGTERM, marks=pytest.mark.slow),
+    pytest.param("prune", IN_TURN, "finetune", 1, signal.SIGTERM, marks=SLOW),
   ],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, main, arguments, phase, after, number):
@@ -202,6 +203,7 @@ def test_a_second_process_is_refused(whole, tmp_path):
   assert_same_run(expected, str(workdir), "training")
 
 
+@SLOW
 def test_a_data_directory_that_vanishes_ends_in_a_sentence(tmp_path):
   data = tmp_path / "data"
   for label in ("a", "b"):
@@ -248,6 +250,7 @@ def in_small_file_system(script, tmp_path):
   return done
 
 
+@SLOW
 def test_a_full_disk_ends_in_a_sentence_and_the_run_goes_on_with_more(whole, tmp_path):
   expected = whole("prune", QUICK)
   out = tmp_path / "out"
@@ -284,6 +287,7 @@ def test_a_read_only_workdir_ends_in_a_sentence(whole, tmp_path):
   assert contents(stopped) == before
 
 
+@SLOW
 def test_memory_does_not_grow(tmp_path):
   """Compares the resident memory after the last update with that after an early update."""
   updates, early = (500, 50) if FULL else (60, 20)

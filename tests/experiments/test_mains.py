@@ -120,6 +120,7 @@ def test_a_finished_workdir_says_so(pruned):
   assert contents(workdir) == before
 
 
+@pytest.mark.slow  # `test_interruptions` stops real processes
 def test_an_interrupted_run_is_finished_by_the_same_command(pruned, tmp_path):
   # A run that was stopped during its search leaves the dense network, and no result.
   workdir, _ = pruned

@@ -50,9 +50,8 @@ def plain(tmp_path_factory):
 @pytest.mark.parametrize(
   ("processes", "devices"),
   [
-    (1, 4),
     (2, 2),
-    *(pytest.param(*layout, marks=SLOW) for layout in ((1, 3), (1, 8), (2, 4), (4, 2))),
+    *(pytest.param(*layout, marks=SLOW) for layout in ((1, 3), (1, 4), (1, 8), (2, 4), (4, 2))),
   ],
 )
 def test_a_run_does_not_depend_on_processes_and_devices(processes, devices, plain, tmp_path):
@@ -81,7 +80,7 @@ def beyond_an_epoch(workdir, processes):
   assert wait_for(lambda: len(metrics(workdir)) > 1, processes[0]), processes[0].communicate()[1]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=SLOW), 1])
 def test_where_a_process_is_killed_the_others_end_and_name_it(victim, tmp_path):
   workdir = str(tmp_path / "run")
   running = begin_all("train", 2, 1, f"--workdir={workdir}", *LONG, "--silence=3")

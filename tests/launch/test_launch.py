@@ -176,7 +176,10 @@ def test_local_hands_on_a_clear_error(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
-def test_local_stops_all_processes_and_goes_on(tmp_path):
+@pytest.mark.parametrize(
+  "signals", [[signal.SIGTERM], pytest.param([signal.SIGINT], marks=pytest.mark.slow)]
+)
+def test_local_stops_all_processes_and_goes_on(tmp_path, signals):
   metrics = tmp_path / "run" / "metrics.jsonl"
   # A shell cannot trap a signal that was ignored when the shell began. SIGINT is ignored for tests
   # that run in the background of a shell, so `env` restores its default.
@@ -185,7 +188,7 @@ def test_local_stops_all_processes_and_goes_on(tmp_path):
     f"--python={sys.executable}", "--processes=2", "--devices=2", "--",
     "train", f"--workdir={tmp_path / 'run'}", *SMALL, "--config.dense.recipe.epochs=8",
   ]  # fmt: skip
-  for number in (signal.SIGTERM, signal.SIGINT):
+  for number in signals:
     before = size(metrics)
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     slurm.wait_for(lambda before=before: size(metrics) > before, 300)

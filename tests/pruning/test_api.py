@@ -115,12 +115,14 @@ def test_what_does_not_train_keeps_its_own_law(pruned):
   )
 
 
-def test_one_device_and_two_give_the_same(tmp_path):
-  names = ("linen", "nnx", "equinox")
+@pytest.mark.parametrize(
+  "name", ["equinox", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linen", "nnx"))]
+)
+def test_one_device_and_two_give_the_same(name, tmp_path):
   results = []
   for devices in (1, 2):
     path = str(tmp_path / f"{devices}.npz")
-    command = [sys.executable, "-m", "tests.pruning.examples", path, *names]
+    command = [sys.executable, "-m", "tests.pruning.examples", path, name]
     done = subprocess.run(
       command, env=environment(devices), capture_output=True, text=True, timeout=900, check=False
     )
