@@ -13,8 +13,8 @@ SHORTER = [
   ("constraints, data)", "constraints, data, config=SEARCH)"),
   ("gp.Scorer(problem)", "gp.Scorer(problem, SEARCH)"),
   ("search(problem)", "search(problem, SEARCH)"),
-  ("(problem, found.masks)(data", "(problem, found.masks, SEARCH)(data"),
-  ("finetune(problem, found.masks)", "finetune(problem, found.masks, FINETUNE)"),
+  ("(problem, result.masks)(data", "(problem, result.masks, SEARCH)(data"),
+  ("finetune(problem, result.masks)", "finetune(problem, result.masks, FINETUNE)"),
 ]
 
 

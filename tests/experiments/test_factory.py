@@ -8,7 +8,7 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.data import load_dataset
-from tests.experiments.mains import SMALL, run
+from tests.experiments.mains import RESNET, run
 
 # A user's own module. It has a factory of an NNX network that fits the images and labels, and
 # factories that fail.
@@ -47,7 +47,7 @@ def user_module(tmp_path, monkeypatch):
 
 def prune(workdir, factory, *arguments):
   return run(
-    "prune", f"--workdir={workdir}", f"--config.model.factory=users_networks:{factory}", *SMALL,
+    "prune", f"--workdir={workdir}", f"--config.model.factory=users_networks:{factory}", *RESNET,
     *arguments,
   )  # fmt: skip
 

@@ -19,14 +19,14 @@ import gatprune_jax as gp
 from gatprune_jax.data import load_dataset
 from gatprune_jax.models import cifar_resnet
 from gatprune_jax.runs.checkpoint import restore_variables, save_variables
-from tests.experiments.mains import SMALL, contents, metrics, run
+from tests.experiments.mains import RESNET, contents, metrics, run
 
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory):
   """Returns the workdir of a finished run, and the completed process."""
   workdir = str(tmp_path_factory.mktemp("prune") / "run")
-  done = run("prune", f"--workdir={workdir}", "--config.budgets.params=0.5", *SMALL)
+  done = run("prune", f"--workdir={workdir}", "--config.budgets.params=0.5", *RESNET)
   assert done.returncode == 0, done.stderr
   return workdir, done
 
@@ -34,7 +34,7 @@ def pruned(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
   workdir = str(tmp_path_factory.mktemp("train") / "run")
-  done = run("train", f"--workdir={workdir}", *SMALL)
+  done = run("train", f"--workdir={workdir}", *RESNET)
   assert done.returncode == 0, done.stderr
   return workdir, done
 
@@ -113,7 +113,7 @@ def test_the_progress_line_names_what_it_shows(pruned):
 def test_a_finished_workdir_says_so(pruned):
   workdir, done = pruned
   before = contents(workdir)
-  again = run("prune", f"--workdir={workdir}", "--config.budgets.params=0.5", *SMALL)
+  again = run("prune", f"--workdir={workdir}", "--config.budgets.params=0.5", *RESNET)
   assert again.returncode == 0
   assert "is finished" in again.stdout
   assert done.stdout.splitlines()[0] in again.stdout
@@ -129,7 +129,7 @@ def test_an_interrupted_run_is_finished_by_the_same_command(pruned, tmp_path):
   for name in ("result.json", "proposals.npz"):
     os.remove(stopped / name)
   shutil.rmtree(stopped / "checkpoints" / "search")
-  again = run("prune", f"--workdir={stopped}", "--config.budgets.params=0.5", *SMALL)
+  again = run("prune", f"--workdir={stopped}", "--config.budgets.params=0.5", *RESNET)
   assert again.returncode == 0, again.stderr
   assert "dense epoch" not in again.stderr
   results = []
@@ -151,9 +151,9 @@ def test_same_seed_same_bits(pruned, trained):
 def test_prune_starts_from_a_trained_network(trained, tmp_path):
   train_workdir, done = trained
   assert "select accuracy" in done.stdout
-  assert "is finished" in run("train", f"--workdir={train_workdir}", *SMALL).stdout
+  assert "is finished" in run("train", f"--workdir={train_workdir}", *RESNET).stdout
   workdir = tmp_path / "run"
-  done = run("prune", f"--workdir={workdir}", f"--config.dense.checkpoint={train_workdir}", *SMALL)
+  done = run("prune", f"--workdir={workdir}", f"--config.dense.checkpoint={train_workdir}", *RESNET)
   assert done.returncode == 0, done.stderr
   assert "dense epoch" not in done.stderr
   with open(os.path.join(train_workdir, "result.json")) as file:
@@ -174,8 +174,8 @@ def test_a_workdir_is_not_given_to_another_run(pruned):
   workdir, _ = pruned
   before = contents(workdir)
   place = f"--workdir={workdir}"
-  assert_refused(run("prune", place, *SMALL), "budgets.params is 0.5, here it is 1.0")
-  assert_refused(run("train", place, *SMALL), "holds a run of experiments.prune")
+  assert_refused(run("prune", place, *RESNET), "budgets.params is 0.5, here it is 1.0")
+  assert_refused(run("train", place, *RESNET), "holds a run of experiments.prune")
   assert contents(workdir) == before
 
 
@@ -185,7 +185,7 @@ def test_a_network_that_was_trained_on_images_that_judge_is_refused(trained, tmp
     ("--config.seed=1", "was trained with seed 0, here it is 1: images that it learned"),
     ("--config.images.select=299", "was trained with images.select 300, here it is 299"),
   ):
-    done = run("prune", f"--workdir={tmp_path / 'run'}", checkpoint, change, *SMALL)
+    done = run("prune", f"--workdir={tmp_path / 'run'}", checkpoint, change, *RESNET)
     assert_refused(done, words)
   assert not (tmp_path / "run").exists()
 
@@ -217,7 +217,7 @@ def broken_checkpoint(trained, tmp_path, change):
 )
 def test_a_bad_checkpoint_is_refused(trained, tmp_path, change, words):
   flag = broken_checkpoint(trained[0], tmp_path, change)
-  done = run("prune", f"--workdir={tmp_path / 'run'}", flag, *SMALL)
+  done = run("prune", f"--workdir={tmp_path / 'run'}", flag, *RESNET)
   assert_refused(done, words)
   assert not (tmp_path / "run").exists()
 
@@ -225,7 +225,7 @@ def test_a_bad_checkpoint_is_refused(trained, tmp_path, change, words):
 def test_compare_gives_every_search_the_same_number_of_masks_and_continues(tmp_path):
   workdir = str(tmp_path / "run")
   arguments = (
-    f"--workdir={workdir}", *SMALL, "--config.search.elites=3", "--config.compare.seeds=(3,4)",
+    f"--workdir={workdir}", *RESNET, "--config.search.elites=3", "--config.compare.seeds=(3,4)",
     "--config.search.refinement=3", "--config.compare.budgets=(0.5,)",
     "--config.compare.searches=('random_ratios','evolve_bits','ratio_agent')",
   )  # fmt: skip
@@ -303,7 +303,7 @@ def test_variants_of_the_agent_change_what_they_name():
 )
 def test_compare_refuses_bad_plans_before_it_writes(argument, message, tmp_path):
   workdir = tmp_path / "run"
-  done = run("compare", f"--workdir={workdir}", argument, *SMALL)
+  done = run("compare", f"--workdir={workdir}", argument, *RESNET)
   assert done.returncode == 1
   assert message in done.stderr
   assert not workdir.exists()

@@ -1,0 +1,10 @@
+"""Closed-form compensation of the channels that a mask removes."""
+
+from gatprune_jax.channels.compensation.transfer import (
+  RIDGE,
+  Compensation,
+  compensate,
+  measure_compensation,
+)
+
+__all__ = ["RIDGE", "Compensation", "compensate", "measure_compensation"]

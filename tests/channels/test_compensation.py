@@ -1,0 +1,234 @@
+"""Compensation against explicit least squares in float64, and the laws it must keep."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels.compensation import compensate, measure_compensation
+from tests.channels.laws import assert_same, random_mask
+from tests.channels.random_networks import draw_case
+
+
+def least_squares(x, kept, ridge):
+  """Returns B, which predicts the removed columns of x from the kept ones, and the kept columns.
+
+  It minimises |x_R - x_P B|^2 / rows + r |B|^2 by stacking sqrt(rows r) I under x_P.
+  """
+  kept = np.asarray(kept, bool)
+  strength = ridge * np.trace(x.T @ x / len(x)) / x.shape[1]
+  stacked = np.concatenate([x[:, kept], np.sqrt(len(x) * strength) * np.eye(kept.sum())])
+  target = np.concatenate([x[:, ~kept], np.zeros((kept.sum(), (~kept).sum()))])
+  return np.linalg.lstsq(stacked, target, rcond=None)[0]
+
+
+def compensated_by_hand(kernel, x, kept, ridge):
+  """Returns W' of a dense kernel `[n, m]` whose inputs are the rows of x, in float64."""
+  kernel, kept = np.asarray(kernel, np.float64), np.asarray(kept, bool)
+  new = np.zeros_like(kernel)
+  new[kept] = kernel[kept] + least_squares(x, kept, ridge) @ kernel[~kept]
+  return new
+
+
+def perceptron(v, x):
+  hidden = jax.nn.relu(x @ v["a"])
+  return jax.nn.relu(hidden @ v["b"]) @ v["c"]
+
+
+def perceptron_variables(rng):
+  shapes = {"a": (6, 10), "b": (10, 8), "c": (8, 3)}
+  return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 1e-1])
+def test_it_is_explicit_least_squares(ridge):
+  rng = np.random.default_rng(0)
+  variables, x = perceptron_variables(rng), rng.standard_normal((200, 6)).astype(np.float32)
+  graph = gp.trace(perceptron, variables, x[:2])
+  mask = random_mask(graph, rng)
+  new = compensate(graph, perceptron, variables, mask, x, ridge)
+  relu = lambda a: np.maximum(a, 0)
+  first = relu(x.astype(np.float64) @ variables["a"])
+  second = relu(first @ variables["b"])
+  of = lambda group: mask[graph.groups[group].channels]
+  np.testing.assert_array_equal(new["a"], variables["a"])  # its inputs are the images
+  for name, inputs, kept in (("b", first, of(0)), ("c", second, of(1))):
+    expected = compensated_by_hand(variables[name], inputs, kept, ridge)
+    np.testing.assert_allclose(new[name], expected, rtol=1e-5, atol=1e-5 * abs(expected).max())
+
+
+def test_a_bias_takes_the_means():
+  # The hidden channels are far from zero, so a regression without a constant would be worse.
+  rng = np.random.default_rng(1)
+  variables = {
+    "a": rng.standard_normal((6, 10)).astype(np.float32),
+    "c": rng.standard_normal((10, 3)).astype(np.float32),
+    "bias": rng.standard_normal(3).astype(np.float32),
+  }
+  fn = lambda v, x: (jnp.tanh(x @ v["a"]) + 3.0) @ v["c"] + v["bias"][None]
+  x = rng.standard_normal((200, 6)).astype(np.float32)
+  graph = gp.trace(fn, variables, x[:2])
+  mask = random_mask(graph, rng)
+  new = compensate(graph, fn, variables, mask, x)
+  hidden = np.tanh(x.astype(np.float64) @ variables["a"]) + 3.0
+  with_constant = np.concatenate([hidden, np.ones((200, 1))], axis=1)
+  kernel = np.concatenate([variables["c"], variables["bias"][None]])
+  expected = compensated_by_hand(kernel, with_constant, np.append(mask, True), 1e-3)
+  np.testing.assert_allclose(new["c"], expected[:-1], rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(new["bias"], expected[-1], rtol=1e-4, atol=1e-4)
+
+
+def convolutions(v, x):
+  conv = lambda x, w, stride, groups: jax.lax.conv_general_dilated(
+    x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=groups,
+  )  # fmt: skip
+  x = jax.nn.relu(conv(x, v["a"], 1, 1))
+  x = jax.nn.relu(conv(x, v["b"], 2, 1))
+  x = jax.nn.relu(conv(x, v["d"], 1, v["d"].shape[-1]))  # depthwise: it mixes no channels
+  return conv(x, v["c"], 1, 1).mean((1, 2))
+
+
+def convolution_variables(rng):
+  shapes = {"a": (3, 3, 2, 8), "b": (3, 3, 8, 6), "d": (3, 3, 1, 6), "c": (1, 1, 6, 4)}
+  return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_a_convolution_mixes_channels_at_each_position():
+  rng = np.random.default_rng(2)
+  variables, x = convolution_variables(rng), rng.standard_normal((20, 8, 8, 2)).astype(np.float32)
+  graph = gp.trace(convolutions, variables, x[:2])
+  mask = random_mask(graph, rng)
+  new = compensate(graph, convolutions, variables, mask, x)
+  hidden = jax.nn.relu(
+    jax.lax.conv_general_dilated(
+      x, variables["a"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+  )
+  rows = np.asarray(hidden, np.float64).reshape(-1, 8)
+  kept = mask[graph.groups[0].channels]
+  for position in np.ndindex(3, 3):
+    expected = compensated_by_hand(variables["b"][position], rows, kept, 1e-3)
+    np.testing.assert_allclose(new["b"][position], expected, rtol=1e-4, atol=1e-4)
+  for name in ("a", "d"):
+    np.testing.assert_array_equal(new[name], variables[name])
+
+
+def test_a_grouped_convolution_has_a_regression_for_each_group():
+  rng = np.random.default_rng(3)
+  conv = lambda x, w, groups: jax.lax.conv_general_dilated(
+    x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+  )
+  fn = lambda v, x: conv(jax.nn.relu(conv(x, v["a"], 1)), v["b"], 2).mean((1, 2))
+  shapes = {"a": (1, 1, 3, 12), "b": (1, 1, 6, 4)}
+  variables = {k: rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()}
+  x = rng.standard_normal((20, 5, 5, 3)).astype(np.float32)
+  graph = gp.trace(fn, variables, x[:2])
+  mask = random_mask(graph, rng)
+  new = compensate(graph, fn, variables, mask, x)
+  hidden = np.maximum(x.reshape(-1, 3).astype(np.float64) @ variables["a"][0, 0], 0)
+  ids = graph.leaves[1].axes[2]  # of the second kernel's inputs, the same in both groups
+  for group in range(2):
+    inputs, outputs = slice(6 * group, 6 * group + 6), slice(2 * group, 2 * group + 2)
+    kernel = variables["b"][0, 0][:, outputs]
+    expected = compensated_by_hand(kernel, hidden[:, inputs], mask[ids], 1e-3)
+    np.testing.assert_allclose(new["b"][0, 0][:, outputs], expected, rtol=1e-4, atol=1e-4)
+
+
+SEEDS = (0, 3, 4, 9, 12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_laws_on_random_networks(seed):
+  case = draw_case(seed)
+  x = jax.tree.map(np.float32, case.x)
+  variables = jax.tree.map(np.float32, case.variables)
+  graph = gp.trace(case.eval_fn, variables, x)
+  measured = measure_compensation(graph, case.eval_fn, variables, x)
+  # The full mask changes nothing.
+  full = measured(variables, jnp.ones(graph.num_channels))
+  jax.tree.map(lambda a, b: assert_same(a, b, 1e-6), full, variables)
+  mask = random_mask(graph, np.random.default_rng(seed))
+  new = measured(variables, jnp.asarray(mask))
+  # Masked and compact networks are the same with the new variables too.
+  small = gp.compact(graph, case.eval_fn, new, mask)
+  masked = jax.jit(gp.masked(graph, case.eval_fn))(new, mask, x)
+  assert_same(masked, small.apply(small.variables, x))
+  # Under vmap every mask is compensated as it is alone.
+  both = jax.jit(jax.vmap(measured, (None, 0)))(
+    variables, jnp.stack([jnp.asarray(mask), jnp.ones(graph.num_channels, bool)])
+  )
+  jax.tree.map(lambda rows, one: assert_same(rows[0], one), both, new)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_input_is_predicted_worse_than_by_zero(seed):
+  # With E the mean square of what is left of each input, E_zero - E is positive semidefinite.
+  case = draw_case(seed)
+  x = jax.tree.map(np.float32, case.x)
+  variables = jax.tree.map(np.float32, case.variables)
+  graph = gp.trace(case.eval_fn, variables, x)
+  measured = measure_compensation(graph, case.eval_fn, variables, x)
+  mask = random_mask(graph, np.random.default_rng(seed))
+  assert len(measured.readers) > 1
+  for reader, grams in zip(measured.readers, measured.grams, strict=True):
+    kept = np.append(mask, True)[graph.leaves[reader.leaf].axes[reader.axis]]
+    if reader.bias is not None:
+      kept = np.append(kept, True)
+    for gram in np.asarray(grams, np.float64):
+      strength = measured.ridge * np.trace(gram) / len(gram)
+      within = gram[np.ix_(kept, kept)] + strength * np.eye(kept.sum())
+      b = np.linalg.solve(within, gram[np.ix_(kept, ~kept)])
+      gain = b.T @ gram[np.ix_(kept, ~kept)]
+      gain = gain + gain.T - b.T @ gram[np.ix_(kept, kept)] @ b
+      assert np.linalg.eigvalsh(gain).min(initial=0) >= -1e-6 * max(np.trace(gram), 1e-9)
+
+
+def test_the_network_is_nearer_to_the_dense_one(example):
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  measured = measure_compensation(graph, example.eval_fn, example.variables, example.x)
+  masked = jax.jit(gp.masked(graph, example.eval_fn))
+  dense = masked(example.variables, np.ones(graph.num_channels, bool), example.x)
+  better = []
+  for seed in range(8):
+    mask = random_mask(graph, np.random.default_rng(seed), keep=0.7)
+    error = lambda variables, mask=mask: float(
+      ((masked(variables, mask, example.x) - dense) ** 2).mean()
+    )
+    better.append(error(measured(example.variables, jnp.asarray(mask))) < error(example.variables))
+  assert sum(better) >= 7
+
+
+def test_a_shared_kernel_has_the_sum_of_its_matrices():
+  rng = np.random.default_rng(5)
+  normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+  fn = lambda v, x: jax.nn.relu(jax.nn.relu(jax.nn.relu(x @ v["a"]) @ v["s"]) @ v["s"]) @ v["z"]
+  variables, x = {"a": normal(3, 4), "s": normal(4, 4), "z": normal(4, 2)}, normal(50, 3)
+  graph = gp.trace(fn, variables, x)
+  measured = measure_compensation(graph, fn, variables, x)
+  assert [graph.leaves[reader.leaf].path for reader in measured.readers] == ["s", "z"]
+  relu = lambda a: np.maximum(a, 0)
+  first = relu(x.astype(np.float64) @ variables["a"])
+  second = relu(first @ variables["s"])
+  third = relu(second @ variables["s"])
+  expected = (first.T @ first + second.T @ second) / 100
+  np.testing.assert_allclose(measured.grams[0][0], expected, rtol=1e-4)
+  np.testing.assert_allclose(measured.grams[1][0], third.T @ third / 50, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("images", "ridge", "sentence"),
+  [
+    (0, 1e-3, "compensation needs images"),
+    (20, -1.0, r"ridge is -1\.0: it must not be negative"),
+    (2, 0.0, "depend on each other, and ridge is 0"),
+  ],
+)
+def test_what_cannot_be_computed_is_refused(images, ridge, sentence):
+  rng = np.random.default_rng(6)
+  variables, x = perceptron_variables(rng), rng.standard_normal((20, 6)).astype(np.float32)
+  graph = gp.trace(perceptron, variables, x[:2])
+  mask = random_mask(graph, rng)
+  with pytest.raises(gp.InputError, match=sentence):
+    compensate(graph, perceptron, variables, mask, x[:images], ridge)
