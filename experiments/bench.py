@@ -13,7 +13,7 @@ import sys
 from absl import app, flags, logging
 import jax
 
-from experiments.benchmarks import BENCHMARKS, Row, Skipped, overview
+from experiments.benchmarks import BENCHMARKS, Measurement, Skipped, overview
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.report import benchmark_table
 from gatprune_jax.runtime import cores
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
   runs.write_json(_OUT.value, content)
 
 
-def rows_of(name: str) -> Iterator[Row]:
+def rows_of(name: str) -> Iterator[Measurement]:
   """Yields the rows of one benchmark; a skipped benchmark only prints the reason."""
   try:
     yield from BENCHMARKS[name]()

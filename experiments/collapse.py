@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     rows = [CompareRow(**row) for row in stored if row["method"] == _AGENT]
     if len(rows) < 2:
       raise InputError(f"{argv[1]} has {len(rows)} rows of {_AGENT!r}: compare two seeds or more")
-    body = [describe(row, entropies(argv[1], row)) for row in rows]
+    body = [describe_collapse(row, entropies(argv[1], row)) for row in rows]
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
@@ -73,7 +73,7 @@ def entropies(workdir: str, row: CompareRow) -> tuple[float, float]:
   return next(within, float("nan")), updates[-1]["entropy"]
 
 
-def describe(row: CompareRow, entropy: tuple[float, float]) -> list[str]:
+def describe_collapse(row: CompareRow, entropy: tuple[float, float]) -> list[str]:
   """Returns the cells of one row of the table."""
   ratios = " ".join(f"{ratio:.2f}" for ratio in row.keep_ratios)
   numbers = (np.std(row.keep_ratios), *entropy)

@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments.common import dense
 from experiments.common.app import start
-from experiments.common.preparing import Prepared, prepare, problem_of
+from experiments.common.preparing import Setup, problem_of, set_up
 from experiments.common.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax import InputError
@@ -35,9 +35,9 @@ from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.plot import plot_comparison
 from gatprune_jax.runs.report import CompareRow, comparison_over_seeds
-from gatprune_jax.runtime.files import whole_file
 from gatprune_jax.runtime.preemption import Preempted
 from gatprune_jax.runtime.processes import from_first, is_first
+from gatprune_jax.runtime.whole_files import whole_file
 from gatprune_jax.search import SEARCHES, PruningProblem, SearchConfig, SearchResult, search
 from gatprune_jax.training import steps_per_epoch
 
@@ -59,7 +59,7 @@ def main(settings: Settings, run: Run) -> None:
   for seed in settings.compare.seeds:  # refuse bad settings before a file is written
     for budget in settings.compare.budgets:
       plan = dataclasses.replace(settings, seed=seed)
-      plans.append((plan, budget, prepare(plan, {"macs": budget})))
+      plans.append((plan, budget, set_up(plan, {"macs": budget})))
       if plan.compare.finetune:
         steps_per_epoch(plan.finetune, plans[-1][-1].data.train)
   with runs.claim(run.workdir, "compare", run.config):
@@ -68,7 +68,7 @@ def main(settings: Settings, run: Run) -> None:
 
 
 def make_tables(
-  settings: Settings, run: Run, plans: Sequence[tuple[Settings, float, Prepared]]
+  settings: Settings, run: Run, plans: Sequence[tuple[Settings, float, Setup]]
 ) -> str:
   """Makes the rows that are missing, writes all rows, and returns the table as markdown.
 
@@ -76,7 +76,7 @@ def make_tables(
     settings: settings of the experiment.
     run: the workdir and the config of the run.
     plans: for each seed and budget: the settings with that seed, the budget as the largest share of
-      the dense network's MACs, and what `prepare` made for both.
+      the dense network's MACs, and what `set_up` made for both.
   """
   workdir = run.workdir
   # Every seed runs the same programs. With a cache on the disk each program is compiled once.
@@ -103,9 +103,7 @@ def make_tables(
   return table
 
 
-def compare_once(
-  settings: Settings, budget: float, prepared: Prepared, run: Run, path: str
-) -> None:
+def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, path: str) -> None:
   """Runs all methods on one seed's network at one budget, and writes their rows.
 
   The rows go to `{path}.json`, the masks of each method to `{path}-masks.npz`. A method whose masks

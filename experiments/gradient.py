@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.common import dense
 from experiments.common.app import start
-from experiments.common.preparing import Prepared, prepare, problem_of
+from experiments.common.preparing import Setup, problem_of, set_up
 from experiments.common.settings import Settings
 from gatprune_jax import InputError
 from gatprune_jax.agent import (
@@ -43,7 +43,7 @@ def main(settings: Settings, run: Run) -> None:
   if runs.inspect(run.workdir, "gradient", run.config) is runs.Status.FINISHED:
     cosines = runs.read_result(run.workdir, "gradient")["cosines"]
   else:
-    prepared = prepare(settings, {"macs": settings.limits["macs"]})
+    prepared = set_up(settings, {"macs": settings.limits["macs"]})
     with runs.claim(run.workdir, "gradient", run.config):
       logger = RunLogger(run, settings.checkpoints, run.workdir)
       cosines = measure(settings, prepared, logger)
@@ -51,7 +51,7 @@ def main(settings: Settings, run: Run) -> None:
   print(cosine_table(settings, cosines))
 
 
-def measure(settings: Settings, prepared: Prepared, logger: RunLogger) -> dict[str, list[float]]:
+def measure(settings: Settings, prepared: Setup, logger: RunLogger) -> dict[str, list[float]]:
   """Computes the cosine between every batch's estimate and the reference, for each estimator.
 
   Args:

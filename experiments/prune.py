@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.common import dense
 from experiments.common.app import start
-from experiments.common.preparing import Prepared, prepare, problem_of
+from experiments.common.preparing import Setup, problem_of, set_up
 from experiments.common.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax.channels import check_finite
@@ -32,19 +32,19 @@ def main(settings: Settings, run: Run) -> None:
     print(f"{run.workdir} is finished:\n{comparison([Row(**row) for row in methods])}")
     return
   # All checks of the settings and inputs come before anything is written.
-  prepared = prepare(settings, settings.limits)
+  prepared = set_up(settings, settings.limits)
   network = prepared.dense.network
   variables = dense.restore_dense(settings, network) if settings.dense.checkpoint else None
   check_finite(variables)
   steps_per_epoch(settings.finetune, prepared.data.train)
   with runs.claim(run.workdir, "prune", run.config):
-    pruned = prune(settings, run, prepared, variables)
+    pruned = prune_trained(settings, run, prepared, variables)
   print(pruned)
   path = os.path.join(run.workdir, "pruned")
   print(f"The pruned network is in {path}: gatprune_jax.load({path!r}) runs it.")
 
 
-def prune(settings: Settings, run: Run, prepared: Prepared, variables: Any) -> Pruned:
+def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any) -> Pruned:
   """Prunes the prepared network, and writes all results to the workdir.
 
   Args:

@@ -43,7 +43,7 @@ class Chip(NamedTuple):
 V5E = Chip(197e12, 200e9, 1e-6, 256, 800e9, 50e-6)
 
 
-class Network(NamedTuple):
+class Architecture(NamedTuple):
   """Counts of the network that is pruned."""
 
   macs: float  # of one image
@@ -63,7 +63,7 @@ class Work(NamedTuple):
   utilisation: float  # share of the peak that convolutions reach
 
 
-def mask_flops(network: Network, images: int) -> float:
+def mask_flops(network: Architecture, images: int) -> float:
   """Returns the FLOPs of forward passes over images under one mask.
 
   A mask multiplies activations, so a masked network computes all MACs of the dense one.
@@ -106,7 +106,7 @@ def reduce_seconds(chip: Chip, total: float, devices: int) -> float:
 
 
 def update_seconds(
-  chip: Chip, network: Network, work: Work, serial_share: float, devices: int
+  chip: Chip, network: Architecture, work: Work, serial_share: float, devices: int
 ) -> float:
   """Returns the seconds of one update of the search.
 
@@ -128,7 +128,7 @@ def update_seconds(
   return math.ceil(work.masks / devices) * one + gather + confirmation + learning
 
 
-def step_seconds(chip: Chip, network: Network, work: Work, devices: int) -> float:
+def step_seconds(chip: Chip, network: Architecture, work: Work, devices: int) -> float:
   """Returns the seconds of one step of dense training.
 
   The images are shared out over the chips. A step is a forward and a backward pass, two all-reduces
@@ -152,7 +152,7 @@ def efficiency(seconds, devices: int) -> float:
   return seconds(1) / (devices * seconds(devices))
 
 
-def count(name: str, num_classes: int, side: int) -> Network:
+def count(name: str, num_classes: int, side: int) -> Architecture:
   """Counts MACs, parameters and batch-norm layers of a network of `gatprune_jax.models`.
 
   Args:
@@ -165,7 +165,7 @@ def count(name: str, num_classes: int, side: int) -> Network:
   graph = gp.trace(models.eval_function(module), shapes, x)
   everything = np.ones(graph.num_channels)
   statistics = [leaf.size for leaf in jax.tree.leaves(shapes["batch_stats"])]  # means, variances
-  return Network(
+  return Architecture(
     gp.macs(graph, everything), gp.params(graph, everything), len(statistics) // 2,
     sum(statistics) // 2,
   )  # fmt: skip

@@ -8,17 +8,17 @@ from experiments.benchmarks.attention import (
   attention_compilation,
   attention_size,
 )
+from experiments.benchmarks.candidate_steps import finetuning, finetuning_against_torch
 from experiments.benchmarks.ceiling import ceiling
 from experiments.benchmarks.compression import half_width_speed, tracing
-from experiments.benchmarks.finetuning import finetuning, finetuning_against_torch
+from experiments.benchmarks.device_scaling import scaling
 from experiments.benchmarks.mask_scoring import scoring, scoring_against_torch
-from experiments.benchmarks.measuring import Row
+from experiments.benchmarks.measuring import Measurement
 from experiments.benchmarks.peers import PEERS, Skipped, overview
 from experiments.benchmarks.reading import reading
-from experiments.benchmarks.scaling import scaling
 from experiments.benchmarks.searching import agent_overhead, first_update
 
-BENCHMARKS: dict[str, Callable[[], Iterable[Row]]] = {
+BENCHMARKS: dict[str, Callable[[], Iterable[Measurement]]] = {
   "tracing": tracing,
   "half_width_speed": half_width_speed,
   "scoring": scoring,
@@ -36,4 +36,4 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Row]]] = {
   "attention_compilation": attention_compilation,
 }
 
-__all__ = ["BENCHMARKS", "PEERS", "Row", "Skipped", "overview"]
+__all__ = ["BENCHMARKS", "PEERS", "Measurement", "Skipped", "overview"]

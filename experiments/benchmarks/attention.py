@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.measuring import Row, alternating
+from experiments.benchmarks.measuring import Measurement, alternating
 from experiments.benchmarks.peers import require
 import gatprune_jax as gp
 from gatprune_jax import models
@@ -30,7 +30,7 @@ _RESNET50_WIDTHS = (64, 128, 256, 512)
 _DIVISORS = (8, 4, 2, 1)  # divide the widths, which gives four sizes of one graph
 
 
-class ChannelGraph(NamedTuple):
+class AttentionCase(NamedTuple):
   """A network's channel graph, with random weights and input for an attention layer on it.
 
   Attributes:
@@ -50,7 +50,7 @@ class ChannelGraph(NamedTuple):
   edges: Layout
 
 
-class Program(NamedTuple):
+class CompiledLayer(NamedTuple):
   """A compiled layer with its gradient, and facts about the compiled program."""
 
   run: Callable[[], Any]
@@ -61,7 +61,7 @@ class Program(NamedTuple):
 
 def channel_graph(
   name: str, side: int, num_classes: int, edge_norms: bool, **options: Any
-) -> ChannelGraph:
+) -> AttentionCase:
   """Makes the `ChannelGraph` of a network of `models` on images `[side, side, 3]`.
 
   Args:
@@ -90,10 +90,10 @@ def channel_graph(
   num_nodes = graph.num_channels + len(graph.layers)
   nodes = jnp.asarray(normal(num_nodes, _NODE_FEATURES))
   edges = lay_out(sets, num_nodes)
-  return ChannelGraph(graph.num_channels, len(graph.layers), params, nodes, sets, edges)
+  return AttentionCase(graph.num_channels, len(graph.layers), params, nodes, sets, edges)
 
 
-def compiled(layer: Callable, graph: ChannelGraph, edges: Any) -> Program:
+def compiled(layer: Callable, graph: AttentionCase, edges: Any) -> CompiledLayer:
   """Compiles a layer with the gradient of the sum of its squared outputs; does not run it.
 
   Args:
@@ -111,7 +111,7 @@ def compiled(layer: Callable, graph: ChannelGraph, edges: Any) -> Program:
   seconds = time.perf_counter() - start
   memory = program.memory_analysis()
   arguments = jax.device_put((graph.params, graph.nodes, edges))
-  return Program(
+  return CompiledLayer(
     lambda: program(*arguments),
     seconds,
     program.as_text().count(" = "),
@@ -119,7 +119,7 @@ def compiled(layer: Callable, graph: ChannelGraph, edges: Any) -> Program:
   )
 
 
-def attention_against_jraph() -> Iterator[Row]:
+def attention_against_jraph() -> Iterator[Measurement]:
   """Compares the layer with `jraph.GAT`, at sizes where that needs at most half of the memory."""
   half = _memory() / 2**31
   for edge_norms in (True, False):
@@ -134,7 +134,7 @@ def attention_against_jraph() -> Iterator[Row]:
       yield _against(graph, reference.run, "jraph.GAT", told)
 
 
-def attention_against_torch() -> list[Row]:
+def attention_against_torch() -> list[Measurement]:
   """Compares the layer with `torch_geometric.nn.GATConv`, on a quarter of ResNet-50's widths.
 
   Raises:
@@ -152,7 +152,7 @@ def attention_against_torch() -> list[Row]:
   return [_against(graph, run, "torch_geometric GATConv", note)]
 
 
-def attention_size() -> list[Row]:
+def attention_size() -> list[Measurement]:
   """Measures how time grows with the number of channels, memory, and the cost of edge norms."""
   seconds, programs, channels = {}, {}, []
   for divisor in _DIVISORS:
@@ -168,7 +168,7 @@ def attention_size() -> list[Row]:
   rows = []
   for name, values in seconds.items():
     rows.append(
-      Row(
+      Measurement(
         f"attention and gradient, resnet50, edges with {name}",
         values[-1],
         f"{channels[0]} channels instead of {channels[-1]}",
@@ -180,10 +180,13 @@ def attention_size() -> list[Row]:
   with_norms, without = seconds["norms"][-1], seconds["no norms"][-1]
   name = "attention and gradient, resnet50, no norms of edges"
   note = "largest size"
-  return [*rows, Row(name, without, "edges with norms", with_norms, with_norms / without, note)]
+  return [
+    *rows,
+    Measurement(name, without, "edges with norms", with_norms, with_norms / without, note),
+  ]
 
 
-def attention_compilation() -> list[Row]:
+def attention_compilation() -> list[Measurement]:
   """Measures the seconds to compile a layer and its gradient, relative to those of ResNet-20."""
   programs = {}
   for name, side, num_classes in (
@@ -198,7 +201,7 @@ def attention_compilation() -> list[Row]:
     programs[name] = graph, compiled(graph_attention, graph, graph.edges)
   _, least = programs.pop("resnet20")
   return [
-    Row(
+    Measurement(
       f"compile attention and gradient, {name}",
       program.seconds_to_compile,
       "resnet20",
@@ -219,7 +222,7 @@ def _memory() -> int:
 
 
 @functools.cache
-def _resnet50(divisor: int, edge_norms: bool) -> ChannelGraph:
+def _resnet50(divisor: int, edge_norms: bool) -> AttentionCase:
   widths = tuple(width // divisor for width in _RESNET50_WIDTHS)
   return channel_graph("resnet50", 224, 1000, edge_norms, widths=widths)
 
@@ -231,13 +234,15 @@ def _layout(edges: Layout) -> str:
   return f"{sets} sets of edges, {len(edges)} shapes"
 
 
-def _against(graph: ChannelGraph, reference: Callable[[], Any], name: str, note: str) -> Row:
+def _against(
+  graph: AttentionCase, reference: Callable[[], Any], name: str, note: str
+) -> Measurement:
   ours = compiled(graph_attention, graph, graph.edges)
   # The last of three calls in a row is used. After a call of the reference, one of the first two
   # also waits until the system has the reference's memory back. In a search, attention layers run
   # without such a wait.
   reference_seconds, _, _, seconds = alternating(reference, *3 * [ours.run], repeats=5)
-  return Row(
+  return Measurement(
     f"attention and gradient, resnet50, {graph.num_channels} channels",
     seconds,
     name,

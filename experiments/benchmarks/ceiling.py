@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.finetuning import all_at_once
+from experiments.benchmarks.candidate_steps import all_at_once
 from experiments.benchmarks.mask_scoring import score_all
 from experiments.benchmarks.masked_resnet import aligned_training, masked_training, problem
-from experiments.benchmarks.measuring import Row, alternating, dtypes
+from experiments.benchmarks.measuring import Measurement, alternating, dtypes
 from gatprune_jax.runtime import compilation, mesh
 
 
-def ceiling() -> Iterator[Row]:
+def ceiling() -> Iterator[Measurement]:
   """Measures the model FLOPs utilisation, and the share of the memory's bandwidth that is used.
 
   The ratio of a row is a share of the rate that was measured for matrix products, or for copies. A
@@ -35,10 +35,10 @@ def ceiling() -> Iterator[Row]:
     rate, bandwidth = 2 * side**3 / product_seconds, 2 * copied / copy_seconds
     for own, work in zip(seconds, works, strict=True):
       least, note = work.flops / rate, f"{rate / 1e9:.0f} GFLOP/s"
-      yield Row(work.name, own, "matmul, same FLOPs", least, least / own, note)
+      yield Measurement(work.name, own, "matmul, same FLOPs", least, least / own, note)
       if (moved := _bytes_accessed(work.call)) > 0:
         least, note = moved / bandwidth, f"{bandwidth / 1e9:.0f} GB/s"
-        yield Row(work.name, own, "copy, same bytes", least, least / own, note)
+        yield Measurement(work.name, own, "copy, same bytes", least, least / own, note)
 
 
 class _Work(NamedTuple):

@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 
-from experiments.benchmarks.measuring import Row, alternating, half_width, network, timed
+from experiments.benchmarks.measuring import Measurement, alternating, half_width, network, timed
 import gatprune_jax as gp
 from gatprune_jax import models
 
 
-def tracing() -> list[Row]:
+def tracing() -> list[Measurement]:
   """Measures the first calls of `trace` and `compact`, relative to `jax.make_jaxpr`."""
   module = models.model("resnet50", 1000)
   fn, x = models.eval_function(module), jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
@@ -27,12 +27,12 @@ def tracing() -> list[Row]:
   note = f"{graph.num_channels} channels"
   reference = "jax.make_jaxpr"
   return [
-    Row("trace resnet50 224x224", traced, reference, jaxpr, jaxpr / traced, note),
-    Row("compact resnet50 224x224", compacted, reference, jaxpr, jaxpr / compacted, note),
+    Measurement("trace resnet50 224x224", traced, reference, jaxpr, jaxpr / traced, note),
+    Measurement("compact resnet50 224x224", compacted, reference, jaxpr, jaxpr / compacted, note),
   ]
 
 
-def half_width_speed() -> list[Row]:
+def half_width_speed() -> list[Measurement]:
   """Compares forward passes of networks with half of every group's channels with the dense ones."""
   rows = []
   for name, side, batch, num_classes in (
@@ -52,7 +52,7 @@ def half_width_speed() -> list[Row]:
     )
     macs = gp.macs(graph, np.ones(graph.num_channels)) / gp.macs(graph, mask)
     rows.append(
-      Row(
+      Measurement(
         f"half-width {name}, {batch} images {side}x{side}",
         seconds[0],
         "dense",

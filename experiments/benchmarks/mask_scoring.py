@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarks.masked_resnet import Problem, problem
-from experiments.benchmarks.measuring import Row, alternating, dtypes, rows_against
+from experiments.benchmarks.measuring import Measurement, alternating, dtypes, rows_against
 from experiments.benchmarks.peers import adapter
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import AdaptationConfig, Evaluator, recalibrate, running_momentum
@@ -22,7 +22,7 @@ _BATCH = 64  # images for the statistics that are normalised together
 _jit = functools.partial(compilation.jit, shared=True)
 
 
-def scoring() -> Iterator[Row]:
+def scoring() -> Iterator[Measurement]:
   """Compares the scoring of masks with other computations in JAX.
 
   These are a forward pass of the dense network over the same images for each mask, the simplest
@@ -46,7 +46,7 @@ def scoring() -> Iterator[Row]:
     yield from rows_against(_name(p), ours, dict(zip(references, theirs, strict=True)), note)
 
 
-def scoring_against_torch() -> Iterator[Row]:
+def scoring_against_torch() -> Iterator[Measurement]:
   """Compares the scoring of masks with a loop over masks in PyTorch, at two settings.
 
   One setting is usual: batches of 256 images in NCHW layout. The other is the fastest of all tried.
@@ -67,7 +67,7 @@ def scoring_against_torch() -> Iterator[Row]:
     first = settings.index((256, "NCHW"))
     rows = ((first, "PyTorch loop", "batch 256, NCHW"), (best, "PyTorch loop, tuned", note))
     for i, name, told in rows:
-      yield Row(_name(p), ours, name, theirs[i], theirs[i] / ours, told)
+      yield Measurement(_name(p), ours, name, theirs[i], theirs[i] / ours, told)
 
 
 def score_all(p: Problem, jit: Callable = _jit) -> functools.partial[Any]:

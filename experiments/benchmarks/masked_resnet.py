@@ -73,7 +73,7 @@ def problem(num_masks: int, num_images: int, dtype: str, name: str = "resnet20")
   )
 
 
-class Training(NamedTuple):
+class TrainingCase(NamedTuple):
   """One gradient step of each candidate on all images of a problem."""
 
   step: Callable[[Any, Batch], Any]  # (one candidate, batch) -> state
@@ -82,7 +82,7 @@ class Training(NamedTuple):
   macs: float  # multiply-adds of one image, as a candidate computes them
 
 
-def masked_training(p: Problem) -> Training:
+def masked_training(p: Problem) -> TrainingCase:
   """Makes training in which each candidate computes the whole network, by XLA's convolution."""
   repeat = lambda leaf: jnp.repeat(leaf[None], len(p.masks), axis=0)
   stacked = jax.tree.map(repeat, p.network.variables)
@@ -91,7 +91,7 @@ def masked_training(p: Problem) -> Training:
   )
 
 
-def aligned_training(p: Problem) -> Training:
+def aligned_training(p: Problem) -> TrainingCase:
   """Makes training as in `train_candidates`, where aligned candidates compute fewer channels."""
   masks = np.asarray(p.masks)
   aligned = align_candidates(p.graph, p.network, masks, p.x)
@@ -100,7 +100,9 @@ def aligned_training(p: Problem) -> Training:
   return _training(p, network_of, aligned.cut(p.network.variables), np.arange(len(masks)), macs)
 
 
-def _training(p: Problem, network_of: Callable, stacked: Any, which: Any, macs: float) -> Training:
+def _training(
+  p: Problem, network_of: Callable, stacked: Any, which: Any, macs: float
+) -> TrainingCase:
   optimizer = make_optimizer(RECIPE, 100)
 
   def step(candidate, batch):
@@ -108,4 +110,4 @@ def _training(p: Problem, network_of: Callable, stacked: Any, which: Any, macs: 
     return train_step(network_of(one), CLASSIFICATION, optimizer, RECIPE, state, batch)[0]
 
   states = jax.vmap(functools.partial(init_train_state, p.network, optimizer))(stacked)
-  return Training(step, (states, which), Batch(p.x, p.y, ()), macs)
+  return TrainingCase(step, (states, which), Batch(p.x, p.y, ()), macs)

@@ -15,7 +15,7 @@ _SECONDS = 2.0  # seconds for which calls of short functions are repeated
 _MOST_REPEATS = 50
 
 
-class Row(NamedTuple):
+class Measurement(NamedTuple):
   """One comparison of a measured function with a reference."""
 
   name: str
@@ -26,7 +26,9 @@ class Row(NamedTuple):
   note: str
 
 
-def rows_against(name: str, seconds: float, references: dict[str, float], note: str) -> list[Row]:
+def rows_against(
+  name: str, seconds: float, references: dict[str, float], note: str
+) -> list[Measurement]:
   """Makes one row for each reference.
 
   Args:
@@ -36,7 +38,7 @@ def rows_against(name: str, seconds: float, references: dict[str, float], note: 
     note: note of every row.
   """
   return [
-    Row(name, seconds, reference, other, other / seconds, note)
+    Measurement(name, seconds, reference, other, other / seconds, note)
     for reference, other in references.items()
   ]
 

@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from experiments.benchmarks.measuring import Row, alternating
+from experiments.benchmarks.measuring import Measurement, alternating
 from experiments.benchmarks.peers import require
 from gatprune_jax.data import Photographs
 from gatprune_jax.data.decoding import random_crop
-from gatprune_jax.data.files import Unreadable
+from gatprune_jax.data.encoded_files import Unreadable
 
 _NUM, _BATCH, _SIDE, _AREA = 512, 64, 224, 0.08
 _SIZE = (500, 375)  # width and height of a typical ImageNet photograph, pixels
@@ -35,7 +35,7 @@ class _InMemory:
     return f"photograph {index}"
 
 
-def reading() -> list[Row]:
+def reading() -> list[Measurement]:
   """Measures random crops of 224 x 224 pixels in batches of 64, in images a second and core."""
   require("torch")
   files, cores = _photographs(), os.cpu_count() or 1
@@ -49,7 +49,9 @@ def reading() -> list[Row]:
   speed = lambda seconds: f"{_NUM / seconds / cores:.0f}"
   note = f"{speed(ours)} images a second and core against {speed(theirs)}"
   name = f"read {_NUM} photographs {_SIZE[0]}x{_SIZE[1]}, crops of {_SIDE}"
-  return [Row(name, ours, f"torch DataLoader, {cores} workers", theirs, theirs / ours, note)]
+  return [
+    Measurement(name, ours, f"torch DataLoader, {cores} workers", theirs, theirs / ours, note)
+  ]
 
 
 def _photographs() -> list[bytes]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.masked_resnet import Problem, problem
-from experiments.benchmarks.measuring import Row, dtypes, timed
+from experiments.benchmarks.measuring import Measurement, dtypes, timed
 from experiments.common.settings import make_settings
 from experiments.configs import cifar10_resnet20
 from gatprune_jax.channels import make_constraints
@@ -19,14 +19,14 @@ from gatprune_jax.data import Split
 from gatprune_jax.networks import CLASSIFICATION
 from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.search import PruningProblem, Scorer
-from gatprune_jax.search.loop import compile_update
+from gatprune_jax.search.agent_search import compile_update
 from gatprune_jax.search.preparation import prepare
 
 _UPDATES = 3  # measured updates, after a first one, which compiles
 _CONFIRMATION = 16  # images of the confirmation split, on which one more mask is scored
 
 
-def first_update() -> Iterator[Row]:
+def first_update() -> Iterator[Measurement]:
   """Compares the first update, which compiles, with a later one.
 
   Few images are used, because the number of images hardly changes the time of compilation.
@@ -35,17 +35,17 @@ def first_update() -> Iterator[Row]:
     p = _prepared(name, "float32", num_images=16, calibration_images=16, samples=4)
     state, first = timed(lambda p=p: p.update(p.state))
     _, later = timed(lambda p=p, state=state: p.update(state))
-    yield Row(f"first update of {name}", first, "a later one", later, later / first, "")
+    yield Measurement(f"first update of {name}", first, "a later one", later, later / first, "")
 
 
-def agent_overhead() -> Iterator[Row]:
+def agent_overhead() -> Iterator[Measurement]:
   """Compares updates with the same updates if all masks are known, on 512 and on 2,000 images."""
   for dtype in dtypes():
     yield _overhead(dtype, 256, 256)
     yield _overhead(dtype, 1500, 500)
 
 
-def _overhead(dtype: str, num_images: int, calibration_images: int) -> Row:
+def _overhead(dtype: str, num_images: int, calibration_images: int) -> Measurement:
   p = _prepared("resnet20", dtype, num_images, calibration_images, samples=32)
   copy = functools.partial(jax.tree.map, jnp.array)  # an update donates the memory of its state
   state = p.update(p.state)
@@ -63,7 +63,7 @@ def _overhead(dtype: str, num_images: int, calibration_images: int) -> Row:
   ours, theirs = ours / _UPDATES, theirs / _UPDATES - _seconds_in_a_row(p.score_on_confirmation)
   name = f"an update of resnet20, {num_images + calibration_images} images a mask, {dtype}"
   note = f"{theirs / ours:.1%} of it"
-  return Row(name, ours, "without scoring", theirs, theirs / ours, note)
+  return Measurement(name, ours, "without scoring", theirs, theirs / ours, note)
 
 
 def _seconds_in_a_row(fn: Callable[[], Any], num: int = 10) -> float:

@@ -11,7 +11,7 @@ from ml_collections import config_flags
 import numpy as np
 
 from experiments.common.config_tree import as_tree
-from experiments.common.describing import describe
+from experiments.common.describing import describe_config
 from experiments.common.settings import Settings, make_settings
 from gatprune_jax import InputError
 from gatprune_jax.runs.health import Diverged
@@ -64,7 +64,7 @@ def start(main: Callable[[Settings, Run], None]) -> None:
       settings = make_settings(_CONFIG.value)
       config = _plain(as_tree(settings))  # complete, also if the config file left fields out
       if _DESCRIBE.value:
-        print(describe(settings))
+        print(describe_config(settings))
         return
       if not _WORKDIR.value:
         raise InputError("no workdir given: add --workdir=DIR")
@@ -152,7 +152,7 @@ def _last_line(error: Exception) -> Exception:
 
 def _fail(error: Exception) -> None:
   print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-  processes.end(1)
+  processes.end_process(1)
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ _WIDTH = 100
 _COLUMN = 40  # column in which the meanings begin
 
 
-def describe(section: Any) -> str:
+def describe_config(section: Any) -> str:
   """Lists every field as `section.field = value  # meaning`, with a heading over each section."""
   title = "As config.FIELD in a config file, or --config.FIELD=VALUE on the command line."
   return "\n\n".join(_blocks(section, "", title))

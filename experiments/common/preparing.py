@@ -13,7 +13,7 @@ from gatprune_jax.data import Dataset
 from gatprune_jax.search import PruningProblem, check_search, make_problem
 
 
-class Prepared(NamedTuple):
+class Setup(NamedTuple):
   """What can be made of the settings before the weights are trained."""
 
   data: Dataset
@@ -21,7 +21,7 @@ class Prepared(NamedTuple):
   constraints: Constraints  # the network's channel graph, budgets and floors
 
 
-def prepare(settings: Settings, limits: Mapping[str, float]) -> Prepared:
+def set_up(settings: Settings, limits: Mapping[str, float]) -> Setup:
   """Loads the data, makes the network and traces its channels; writes nothing.
 
   Args:
@@ -39,15 +39,15 @@ def prepare(settings: Settings, limits: Mapping[str, float]) -> Prepared:
     graph, limits, settings.search.keep_floor, settings.search.allow_empty
   )
   check_search(settings.search, data, settings.seed)
-  return Prepared(data, made, constraints)
+  return Setup(data, made, constraints)
 
 
-def problem_of(settings: Settings, prepared: Prepared, variables: Any) -> PruningProblem:
+def problem_of(settings: Settings, prepared: Setup, variables: Any) -> PruningProblem:
   """Makes the pruning problem of the trained network; see `make_problem`.
 
   Args:
     settings: settings of the experiment.
-    prepared: data, dense network and constraints, from `prepare`.
+    prepared: data, dense network and constraints, from `set_up`.
     variables: variables of the trained dense network.
   """
   network = prepared.dense.network.with_variables(variables)

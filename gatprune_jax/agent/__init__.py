@@ -36,7 +36,7 @@ from gatprune_jax.agent.ppo import (
   PPOConfig,
   clipped_objective,
   leave_one_out_advantages,
-  make_optimizer,
+  policy_optimizer,
 )
 from gatprune_jax.agent.rewards import REWARDS, PastScores, compete, init_past, remember
 
@@ -73,8 +73,8 @@ __all__ = [
   "init_past",
   "jraph_attention",
   "leave_one_out_advantages",
-  "make_optimizer",
   "observe",
+  "policy_optimizer",
   "rank_among_all",
   "remember",
   "sample",

@@ -20,7 +20,7 @@ from gatprune_jax.agent.ppo import (
   PPOConfig,
   clipped_objective,
   leave_one_out_advantages,
-  make_optimizer,
+  policy_optimizer,
 )
 
 
@@ -96,7 +96,7 @@ def ppo(config: LearnerConfig, actor: Actor) -> Learner:
 
   def init(key: jax.Array, inputs: Any) -> LearnerState:
     params = actor.init(key, inputs)
-    return LearnerState(params, make_optimizer(settings, params).init(ravel_pytree(params)[0]))
+    return LearnerState(params, policy_optimizer(settings, params).init(ravel_pytree(params)[0]))
 
   def act(state, inputs, num, key):
     return actor.act(state.params, inputs, num, key)
@@ -104,7 +104,7 @@ def ppo(config: LearnerConfig, actor: Actor) -> Learner:
   def update(state, inputs, experience, rate):
     actions, behaviour = experience.actions, experience.behaviour
     advantage = _advantages(experience, config.critic.residual_weight)
-    optimizer = make_optimizer(settings, state.params)
+    optimizer = policy_optimizer(settings, state.params)
     vector, as_params = ravel_pytree(state.params)
     old_log_prob = behaviour.log_prob(actions)
     chex.assert_equal_shape([actions, old_log_prob, advantage])

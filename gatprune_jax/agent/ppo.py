@@ -49,7 +49,7 @@ class PPOConfig:
         raise InputError(f"ppo {field.name} is {value}: it must be positive")
 
 
-def make_optimizer(config: PPOConfig, params: Any) -> optax.GradientTransformation:
+def policy_optimizer(config: PPOConfig, params: Any) -> optax.GradientTransformation:
   """Builds Adam with a separate learning rate for the per-channel embedding.
 
   The optimizer works on all parameters as one vector (`jax.flatten_util.ravel_pytree`), because the

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import importlib
 
 from gatprune_jax.data.augmentation import random_flip, random_shift
-from gatprune_jax.data.config import DataConfig
+from gatprune_jax.data.data_config import DataConfig
 from gatprune_jax.data.digits import DIGITS, digits
 from gatprune_jax.data.feeding import Feed, check_feed, make_feed
 from gatprune_jax.data.in_memory import arrays

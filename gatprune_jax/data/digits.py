@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from gatprune_jax.data.config import DataConfig
+from gatprune_jax.data.data_config import DataConfig
 from gatprune_jax.data.splits import Dataset, Sizes, Split, cut_in_four
 from gatprune_jax.errors import InputError
 

@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 
-from gatprune_jax.data.config import DataConfig
-from gatprune_jax.data.files import Unreadable, read_all
+from gatprune_jax.data.data_config import DataConfig
+from gatprune_jax.data.encoded_files import Unreadable, read_all
 from gatprune_jax.data.photographs import Photographs
 from gatprune_jax.data.splits import (
   IMAGENET_PIXELS,

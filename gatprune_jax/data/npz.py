@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from gatprune_jax.data.config import DataConfig
+from gatprune_jax.data.data_config import DataConfig
 from gatprune_jax.data.splits import Dataset, Split, cut_in_four, measure_pixels
 from gatprune_jax.errors import InputError
 

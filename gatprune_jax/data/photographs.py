@@ -7,7 +7,7 @@ import grain
 import numpy as np
 
 from gatprune_jax.data.decoding import centre_crop, random_crop
-from gatprune_jax.data.files import READING_ERRORS, Files, Unreadable
+from gatprune_jax.data.encoded_files import READING_ERRORS, Files, Unreadable
 from gatprune_jax.errors import InputError
 
 _READ_AHEAD = 2  # batches that are read before they are used

@@ -7,12 +7,12 @@ from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 
-from gatprune_jax.data.config import DataConfig
-from gatprune_jax.data.files import READING_ERRORS, Unreadable, check_label, read_all
+from gatprune_jax.data.data_config import DataConfig
+from gatprune_jax.data.encoded_files import READING_ERRORS, Unreadable, check_label, read_all
 from gatprune_jax.data.photographs import Photographs
 from gatprune_jax.data.splits import IMAGENET_PIXELS, Dataset, Split, cut_in_four
 from gatprune_jax.errors import InputError
-from gatprune_jax.runtime.files import whole_file
+from gatprune_jax.runtime.whole_files import whole_file
 
 _CIFAR_SHAPE = (32, 32, 3)
 _IMAGENET_SIDE = 224

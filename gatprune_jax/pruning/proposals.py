@@ -10,7 +10,7 @@ import zlib
 from absl import logging
 import numpy as np
 
-from gatprune_jax.runtime.files import whole_file
+from gatprune_jax.runtime.whole_files import whole_file
 from gatprune_jax.search import SearchResult
 
 # Exceptions that NumPy and zipfile raise on damaged files.

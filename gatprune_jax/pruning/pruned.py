@@ -14,8 +14,8 @@ from gatprune_jax.networks import Network
 from gatprune_jax.pruning.proposals import Proposal
 from gatprune_jax.runs.report import Row, comparison
 from gatprune_jax.runs.workdir import write_json
-from gatprune_jax.runtime.files import whole_file
 from gatprune_jax.runtime.processes import is_first
+from gatprune_jax.runtime.whole_files import whole_file
 
 _TABLE, _ROWS, _MASKS, _NETWORK = "table.md", "rows.json", "masks.npz", "network"
 

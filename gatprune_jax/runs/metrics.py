@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from gatprune_jax.errors import InputError
-from gatprune_jax.runtime.files import whole_file
 from gatprune_jax.runtime.processes import is_first
+from gatprune_jax.runtime.whole_files import whole_file
 
 
 class MetricsFile:

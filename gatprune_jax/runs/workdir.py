@@ -16,8 +16,8 @@ import jax
 
 from gatprune_jax.errors import InputError
 from gatprune_jax.runs.lock import LOCK, OWNER, locked
-from gatprune_jax.runtime.files import PARTIAL, whole_file
 from gatprune_jax.runtime.processes import from_first, is_first
+from gatprune_jax.runtime.whole_files import PARTIAL, whole_file
 
 _CONFIG, _RESULT = "config.json", "result.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "jraph", "distrax", "orbax-checkpoint", "numpy")

@@ -29,7 +29,7 @@ def begin(address: str, num_processes: int, linger: float) -> subprocess.Popen:
   )  # fmt: skip
 
 
-def end(service: subprocess.Popen) -> None:
+def end_service(service: subprocess.Popen) -> None:
   """Ends the service; to be called once all processes have disconnected."""
   with contextlib.suppress(BrokenPipeError):
     service.communicate(b"end")

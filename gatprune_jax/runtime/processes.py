@@ -113,11 +113,11 @@ def joined(
       watch.wait()  # the cause may be that another process is gone
     watch.tell(error)
     traceback.print_exc()
-    end(1)
+    end_process(1)
   _part(watch, service)
 
 
-def end(code: int) -> None:
+def end_process(code: int) -> None:
   """Ends this process with an exit code; a joined process does not wait for the others."""
   if distributed.global_state.client is None:
     sys.exit(code)
@@ -165,7 +165,7 @@ def _part(watch: "_Watch", service: Any) -> None:
   watch.stop()
   jax.distributed.shutdown()
   if service is not None:
-    coordinator.end(service)
+    coordinator.end_service(service)
 
 
 class _Watch:
@@ -236,7 +236,7 @@ class _Watch:
   def _end(self, sentence: str) -> None:
     if not self._stopped.is_set():
       print(f"error: {sentence}", file=sys.stderr)
-      end(1)
+      end_process(1)
 
 
 def _client() -> Any:

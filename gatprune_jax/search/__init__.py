@@ -1,5 +1,6 @@
 """The constrained MDP, the search that trains an agent in it, and baseline searches."""
 
+from gatprune_jax.search.agent_search import Progress, search
 from gatprune_jax.search.baselines.competitors import SEARCHES
 from gatprune_jax.search.baselines.equal_budget import (
   STRATEGIES,
@@ -8,8 +9,6 @@ from gatprune_jax.search.baselines.equal_budget import (
   search_equal_budget,
   search_without_learning,
 )
-from gatprune_jax.search.config import SearchConfig
-from gatprune_jax.search.loop import Progress, search
 from gatprune_jax.search.mdp import SCHEDULES, make_decisions
 from gatprune_jax.search.problem import (
   DEFAULT_CRITERIA,
@@ -19,6 +18,7 @@ from gatprune_jax.search.problem import (
   make_problem,
 )
 from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
+from gatprune_jax.search.search_config import SearchConfig
 from gatprune_jax.search.warm_start import warm_logits
 
 __all__ = [

@@ -9,13 +9,13 @@ import numpy as np
 from gatprune_jax.agent import ENCODERS, LEARNERS, Learner, Policy, observe, with_embedding
 from gatprune_jax.runtime import mesh
 from gatprune_jax.search.acting import mask_actor
-from gatprune_jax.search.candidates import distinct
-from gatprune_jax.search.config import SearchConfig
+from gatprune_jax.search.final_masks import distinct
 from gatprune_jax.search.incumbent import Incumbent
 from gatprune_jax.search.mdp import make_decisions, make_environment
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.replay import init_replay
 from gatprune_jax.search.scorer import Scorer, best_classical
+from gatprune_jax.search.search_config import SearchConfig
 from gatprune_jax.search.update import SearchState, UpdateInputs, init_state
 from gatprune_jax.search.warm_start import warm_logits
 

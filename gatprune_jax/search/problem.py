@@ -14,7 +14,7 @@ from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation import Evaluator, adaptation_batches, check_calibration
 from gatprune_jax.networks import CLASSIFICATION, Network, Task
 from gatprune_jax.runtime.processes import from_first
-from gatprune_jax.search.config import SearchConfig
+from gatprune_jax.search.search_config import SearchConfig
 
 # These are the default saliency criteria. Their scores give the classical pruners, which serve as
 # baselines, and features of the channels for the agent.

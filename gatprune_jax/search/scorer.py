@@ -12,8 +12,8 @@ from gatprune_jax.criteria import Classical
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation import Evaluator, Score, Weights
 from gatprune_jax.runtime import mesh
-from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.problem import PruningProblem
+from gatprune_jax.search.search_config import SearchConfig
 
 
 class Images(NamedTuple):

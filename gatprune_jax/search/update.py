@@ -26,11 +26,11 @@ from gatprune_jax.agent import (
 from gatprune_jax.evaluation import Evaluator
 from gatprune_jax.runs.health import Health, all_finite, healthy, take_if_finite
 from gatprune_jax.runtime.maps import first_rows
-from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.incumbent import Incumbent, challenge
 from gatprune_jax.search.mdp import Environment, transition
 from gatprune_jax.search.replay import Replay, latest, score_new
 from gatprune_jax.search.scorer import Images, image_scores
+from gatprune_jax.search.search_config import SearchConfig
 
 # For each roll-back, this number is added to the step number of the random key, so that repeated
 # steps draw new samples. It is the largest power of two that three roll-backs can add to an int32.

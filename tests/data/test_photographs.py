@@ -8,7 +8,7 @@ import pytest
 import gatprune_jax as gp
 from gatprune_jax.data import Photographs, Split, make_feed
 from gatprune_jax.data.decoding import centre_crop, decode, random_crop
-from gatprune_jax.data.files import Unreadable, read_all
+from gatprune_jax.data.encoded_files import Unreadable, read_all
 from tests.data.directories import encoded, photograph
 
 SIDE = 16

@@ -8,7 +8,7 @@ from tests.experiments.mains import run
 CHIP = scaling.Chip(
   flops=1000, bandwidth=100, hop=1, slice_chips=16, outer_bandwidth=200, outer_latency=50
 )
-NETWORK = scaling.Network(macs=5, params=25, norms=2, norm_channels=10)
+NETWORK = scaling.Architecture(macs=5, params=25, norms=2, norm_channels=10)
 WORK = scaling.Work(masks=8, calibration=2, reward=8, confirmation=3, batch=32, utilisation=0.5)
 
 

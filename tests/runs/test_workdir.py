@@ -9,7 +9,7 @@ import pytest
 
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.workdir import Status
-from gatprune_jax.runtime.files import whole_file
+from gatprune_jax.runtime.whole_files import whole_file
 
 KILLED_AS_IT_WRITES = """
 import os, signal, sys

@@ -9,7 +9,7 @@ import pytest
 import gatprune_jax as gp
 from gatprune_jax.agent import PolicyConfig
 from gatprune_jax.search import Scorer
-from gatprune_jax.search.loop import compile_update
+from gatprune_jax.search.agent_search import compile_update
 from gatprune_jax.search.preparation import prepare
 from tests.search.test_search import CONFIG, make_problem
 

@@ -16,7 +16,7 @@ from gatprune_jax.runs.file_checkpointer import FileCheckpointer
 from gatprune_jax.runs.health import Diverged, must_roll_back
 from gatprune_jax.runs.loop import Steps, roll_back
 from gatprune_jax.search import Scorer, search
-from gatprune_jax.search.loop import compile_update, learn
+from gatprune_jax.search.agent_search import compile_update, learn
 from gatprune_jax.search.preparation import prepare
 from tests.search.test_search import CONFIG, make_problem
 

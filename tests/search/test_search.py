@@ -23,8 +23,8 @@ from gatprune_jax.search import (
   search,
   warm_logits,
 )
-from gatprune_jax.search import loop as loop_module
-from gatprune_jax.search.loop import compile_update, final_logits, learn
+from gatprune_jax.search import agent_search as loop_module
+from gatprune_jax.search.agent_search import compile_update, final_logits, learn
 from gatprune_jax.search.preparation import prepare
 from gatprune_jax.search.scorer import image_scores
 from gatprune_jax.search.update import Incumbent, challenge

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gatprune_jax.kernels.attention.edges import NOWHERE, Bipartite, cut
+from gatprune_jax.kernels.attention.edges import NOWHERE, Bipartite, cut_edges
 
 TILE = 128  # the longest side of a block whose edges are evaluated one by one
 _FEATURES = 16  # numbers that a head stores for a node; for an edge, a head stores one number
@@ -84,7 +84,7 @@ def stack_blocks(sets: Sequence[Bipartite], tiling: Tiling) -> tuple[Block, ...]
 
 def _pieces(edges: Bipartite, tiling: Tiling) -> list[Bipartite]:
   shorter = min(len(edges.senders), len(edges.receivers))
-  return [edges] if edges.norms is None and shorter > tiling.sorts_from else cut(edges, TILE)
+  return [edges] if edges.norms is None and shorter > tiling.sorts_from else cut_edges(edges, TILE)
 
 
 def _padded(edges: Bipartite, tiling: Tiling) -> Bipartite:

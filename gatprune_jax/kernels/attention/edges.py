@@ -26,7 +26,7 @@ def flags(**values: bool) -> np.ndarray:
   return np.array([values.get(name, False) for name in FLAGS], np.float32)
 
 
-def cut(edges: Bipartite, longest: int) -> list[Bipartite]:
+def cut_edges(edges: Bipartite, longest: int) -> list[Bipartite]:
   """Cuts a set of edges into sets with at most `longest` senders and `longest` receivers each."""
   starts = [
     (slice(i, i + longest), slice(j, j + longest))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gatprune_jax.kernels.attention.edges import NOWHERE, Bipartite, cut
+from gatprune_jax.kernels.attention.edges import NOWHERE, Bipartite, cut_edges
 
 SIDE = 32  # the number of senders, and the number of receivers, of a tile
 NODES_AT_ONCE = 8  # nodes whose places one program gathers
@@ -61,7 +61,7 @@ def tile_sets(sets: Sequence[Bipartite], num_nodes: int) -> Tiles:
   """
   receivers, senders, rows, columns, row_flags, column_flags = [], [], [], [], [], []
   norms = [np.zeros((SIDE, SIDE), np.float32)]
-  grids = [grid for edges in sets for grid in cut(edges, _LONGEST)]
+  grids = [grid for edges in sets for grid in cut_edges(edges, _LONGEST)]
   longest_side = lambda grid: max(len(grid.senders), len(grid.receivers))
   for grid in sorted(grids, key=longest_side, reverse=True):  # the longest programs start first
     received, sent = _in_lines(grid.receivers), _in_lines(grid.senders)

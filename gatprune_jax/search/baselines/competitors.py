@@ -5,9 +5,9 @@ import functools
 
 from gatprune_jax.search.baselines.equal_budget import STRATEGIES, search_equal_budget
 from gatprune_jax.search.baselines.ratio_agent import search_ratios
-from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.scorer import SearchResult
+from gatprune_jax.search.search_config import SearchConfig
 
 # (problem, config, evaluations, seed) -> result
 SEARCHES: dict[str, Callable[[PruningProblem, SearchConfig, int, int], SearchResult]] = {

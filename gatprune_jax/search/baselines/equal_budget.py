@@ -16,9 +16,9 @@ import numpy as np
 from gatprune_jax.channels import Constraints, ranks
 from gatprune_jax.criteria import Classical, allocate, order_by_ratios
 from gatprune_jax.errors import InputError
-from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
+from gatprune_jax.search.search_config import SearchConfig
 
 _DRAWS = 1000  # attempts at drawing one new mask
 

@@ -35,9 +35,9 @@ from gatprune_jax.errors import InputError
 from gatprune_jax.runs.checkpointer import NullCheckpointer
 from gatprune_jax.runs.health import Health, all_finite, healthy, take_if_finite
 from gatprune_jax.runs.loop import Steps, run
-from gatprune_jax.search.config import SearchConfig
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
+from gatprune_jax.search.search_config import SearchConfig
 
 _CRITERION = "l1"
 _FIRST_DEVIATION = 0.5  # of log-ratios, which is a factor of 1.6 in the ratios

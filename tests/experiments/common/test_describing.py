@@ -6,7 +6,7 @@ import re
 import pytest
 
 from experiments.common.config_tree import as_config, as_tree, is_open
-from experiments.common.describing import describe, meanings
+from experiments.common.describing import describe_config, meanings
 from experiments.common.settings import Settings, default_config, make_settings
 from experiments.configs import digits_resnet8
 from gatprune_jax.training import Recipe
@@ -68,7 +68,7 @@ def test_the_listing_is_of_the_given_config(tmp_path):
   )
   done = run("train", f"--config={path}", "--describe_config")
   assert done.returncode == 0, done.stderr
-  assert done.stdout == f"{describe(Settings())}\n"
+  assert done.stdout == f"{describe_config(Settings())}\n"
   assert listed(done.stdout)["search.updates"] == "100"
   done = run("train", f"--config={path}", "--describe_config", "--config.search.updates=7")
   assert listed(done.stdout)["search.updates"] == "7"
@@ -100,7 +100,7 @@ class CarefulSettings(Settings):
 def test_a_field_is_written_in_one_place():
   config = as_config(CarefulSettings())
   assert config.finetune.patience == 3
-  told = describe(CarefulSettings())
+  told = describe_config(CarefulSettings())
   (line,) = [line for line in told.splitlines() if line.startswith("finetune.patience")]
   assert re.fullmatch("finetune.patience = 3 +# epochs without improvement.", line)
   assert "\n# finetune: carefully done.\n" in told

@@ -9,12 +9,12 @@ import numpy as np
 
 from experiments.benchmarks.masked_resnet import (
   Problem,
-  Training,
+  TrainingCase,
   aligned_training,
   masked_training,
   problem,
 )
-from experiments.benchmarks.measuring import Row, alternating, dtypes, rows_against
+from experiments.benchmarks.measuring import Measurement, alternating, dtypes, rows_against
 from experiments.benchmarks.peers import adapter
 from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.runtime.maps import over_rows, over_shares
@@ -22,7 +22,7 @@ from gatprune_jax.runtime.maps import over_rows, over_shares
 _CANDIDATES, _BATCH = 8, 64
 
 
-def finetuning() -> Iterator[Row]:
+def finetuning() -> Iterator[Measurement]:
   """Compares one step of all candidates with other ways to compute it in JAX.
 
   These are a jitted step for each candidate in turn, vmap of the step with XLA's convolution and,
@@ -50,7 +50,7 @@ def finetuning() -> Iterator[Row]:
     yield from rows_against(_name(p), ours, dict(zip(references, theirs, strict=True)), note)
 
 
-def finetuning_against_torch() -> Iterator[Row]:
+def finetuning_against_torch() -> Iterator[Measurement]:
   """Compares one step of all candidates with a loop over them in PyTorch, in each memory layout.
 
   Raises:
@@ -65,10 +65,10 @@ def finetuning_against_torch() -> Iterator[Row]:
     ]
     ours, *theirs = alternating(all_at_once(aligned_training(p)), *loops, repeats=3)
     for layout, seconds in zip(layouts, theirs, strict=True):
-      yield Row(_name(p), ours, "PyTorch loop", seconds, seconds / ours, layout)
+      yield Measurement(_name(p), ours, "PyTorch loop", seconds, seconds / ours, layout)
 
 
-def all_at_once(training: Training, jit: Callable = compilation.jit) -> functools.partial[Any]:
+def all_at_once(training: TrainingCase, jit: Callable = compilation.jit) -> functools.partial[Any]:
   """Returns a call of one step of all candidates as in `train_candidates`, compiled by `jit`."""
 
   def side_by_side(candidates, batch):

@@ -6,14 +6,14 @@ import sys
 
 from experiments.benchmarks.mask_scoring import score_all
 from experiments.benchmarks.masked_resnet import problem
-from experiments.benchmarks.measuring import Row, alternating
+from experiments.benchmarks.measuring import Measurement, alternating
 from experiments.benchmarks.peers import Skipped
 
 _MASKS, _IMAGES = 8, 256  # 256 images for the statistics, and 256 for the score
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
-def scaling() -> list[Row]:
+def scaling() -> list[Measurement]:
   """Compares scoring on two devices with scoring on one, each in a process of its own.
 
   Raises:
@@ -23,7 +23,7 @@ def scaling() -> list[Row]:
     raise Skipped("it needs two cores")
   two, one = _seconds(2), _seconds(1)
   name = f"score {_MASKS} masks of resnet20, {2 * _IMAGES} images each, two devices"
-  return [Row(name, two, "one device", one, one / two, "one core for each device")]
+  return [Measurement(name, two, "one device", one, one / two, "one core for each device")]
 
 
 def _seconds(num_devices: int) -> float:
@@ -31,7 +31,7 @@ def _seconds(num_devices: int) -> float:
   cores = sorted(os.sched_getaffinity(0))[:num_devices]
   program = (
     f"import os; os.sched_setaffinity(0, {cores})\n"  # before JAX counts the cores
-    "from experiments.benchmarks.scaling import main; main()"
+    "from experiments.benchmarks.device_scaling import main; main()"
   )
   flags = f"{_ONE_THREAD} --xla_force_host_platform_device_count={num_devices}"
   environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}

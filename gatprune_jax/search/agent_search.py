@@ -14,14 +14,14 @@ from gatprune_jax.runs.checkpointer import Checkpointer, NullCheckpointer
 from gatprune_jax.runs.loop import Steps, run
 from gatprune_jax.runtime import mesh
 from gatprune_jax.search.acting import policy_logits
-from gatprune_jax.search.candidates import candidate_masks
-from gatprune_jax.search.config import SearchConfig
+from gatprune_jax.search.final_masks import candidate_masks
 from gatprune_jax.search.mdp import greedy_logits
 from gatprune_jax.search.preparation import prepare
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.refinement import neighbours, refine
 from gatprune_jax.search.replay import scored_masks
 from gatprune_jax.search.scorer import Scorer, SearchResult
+from gatprune_jax.search.search_config import SearchConfig
 from gatprune_jax.search.update import SearchState, UpdateInputs, update
 
 
