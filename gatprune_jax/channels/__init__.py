@@ -11,6 +11,7 @@ from gatprune_jax.channels.compaction import (
   compact_state,
   compact_variables,
 )
+from gatprune_jax.channels.compensation import Compensation, compensate, measure_compensation
 from gatprune_jax.channels.costs import (
   RESOURCES,
   Budgets,
@@ -46,6 +47,7 @@ __all__ = [
   "Budgets",
   "ChannelGraph",
   "Compact",
+  "Compensation",
   "Constraints",
   "Convolution",
   "Group",
@@ -61,6 +63,7 @@ __all__ = [
   "compact_function",
   "compact_state",
   "compact_variables",
+  "compensate",
   "export_stablehlo",
   "group_starts",
   "keep_floors",
@@ -70,6 +73,7 @@ __all__ = [
   "make_budgets",
   "make_constraints",
   "masked",
+  "measure_compensation",
   "parameter_flags",
   "params",
   "raise_to_floors",

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gatprune_jax.channels.compensation import compensate
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, check_mask_shape
 from gatprune_jax.channels.interpreter import Interpreter
 from gatprune_jax.channels.tracing.relabelling import bind
@@ -27,7 +28,12 @@ class Compact:
 
 
 def compact(
-  graph: ChannelGraph, fn: Callable, variables: Any, mask: Any, allow_empty: bool = False
+  graph: ChannelGraph,
+  fn: Callable,
+  variables: Any,
+  mask: Any,
+  allow_empty: bool = False,
+  images: Any = None,
 ) -> Compact:
   """Removes channels from a function and its variables.
 
@@ -41,12 +47,17 @@ def compact(
     mask: zeros and ones `[num_channels]`, 1 = keep.
     allow_empty: whether the mask may remove all channels of a group that has a bypass. A layer
       without remaining inputs is then not evaluated and its result is zero.
+    images: inputs `[n, ...]`, without labels, with which `compensate` lets the kernels take over
+      what the removed channels contributed; fn is then the network in eval mode. None leaves the
+      kept weights as they are.
 
   Raises:
-    InputError: the mask has another shape or other values, or it removes all channels of a group
-      that must not become empty.
+    InputError: the mask has another shape or other values, it removes all channels of a group that
+      must not become empty, or `compensate` refuses the images.
   """
   small_fn = compact_function(graph, fn, mask, allow_empty)
+  if images is not None:
+    variables = compensate(graph, fn, variables, mask, images)
   return Compact(small_fn, compact_variables(graph, variables, mask, allow_empty))
 
 

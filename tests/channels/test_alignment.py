@@ -147,7 +147,9 @@ def equations(jaxpr):
       yield from equations(getattr(body, "jaxpr", body))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+  "seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 12))]
+)
 def test_random_networks_train_side_by_side(seed):
   case = draw_case(seed)
   with jax.enable_x64(True):

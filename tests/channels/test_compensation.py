@@ -200,6 +200,16 @@ def test_the_network_is_nearer_to_the_dense_one(example):
   assert sum(better) >= 7
 
 
+def test_compact_folds_it_in(example_b):
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  mask = random_mask(graph, np.random.default_rng(7))
+  new = gp.compensate(graph, e.eval_fn, e.variables, mask, e.x)
+  expected = gp.compact(graph, e.eval_fn, new, mask)
+  small = gp.compact(graph, e.eval_fn, e.variables, mask, images=e.x)
+  jax.tree.map(np.testing.assert_array_equal, small.variables, expected.variables)
+
+
 def test_a_shared_kernel_has_the_sum_of_its_matrices():
   rng = np.random.default_rng(5)
   normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)

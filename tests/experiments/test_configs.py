@@ -28,7 +28,8 @@ CONFIGS = {
 # These configs take up to minutes each, most of it compilation, and have nothing that the other
 # configs do not have. `test_mains` runs the digits.
 SLOW = dict.fromkeys(
-  ("digits_resnet8", "cifar10_resnet56", "cifar100_resnet56", "cifar100_vgg19"), pytest.mark.slow
+  ("digits_resnet8", "cifar10_resnet20", "cifar10_resnet56", "cifar100_resnet56", "cifar100_vgg19"),
+  pytest.mark.slow,
 )
 # Unless slow tests are asked for, small networks and smaller images replace those of the config.
 # Compiling a network of ImageNet's form takes more than a minute.

@@ -108,7 +108,7 @@ def lines(workdir, phase):
     ("train", QUICK, "dense", 1, signal.SIGTERM),
     pytest.param("prune", QUICK, "dense", 2, signal.SIGTERM, marks=SLOW),
     ("prune", QUICK, "search", 3, signal.SIGINT),
-    ("prune", QUICK, "finetune", 1, signal.SIGTERM),
+    pytest.param("prune", QUICK, "finetune", 1, signal.SIGTERM, marks=SLOW),
     pytest.param("prune", IN_TURN, "finetune", 1, signal.SIGTERM, marks=SLOW),
   ],
 )
