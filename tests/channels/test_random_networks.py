@@ -17,7 +17,7 @@ from tests.channels.counting import count_macs
 from tests.channels.laws import assert_same
 from tests.channels.random_networks import draw_case
 
-NUM_NETWORKS, NUM_QUICK = 208, 48  # the networks after the first 48 are slow tests
+NUM_NETWORKS, NUM_QUICK = 208, 32  # the networks after the first 32 are slow tests
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 
 # Each program runs only once, so most of its time is compilation. Compilation is faster without

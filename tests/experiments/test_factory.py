@@ -52,6 +52,7 @@ def prune(workdir, factory, *arguments):
   )  # fmt: skip
 
 
+@pytest.mark.slow  # other tests of mains prune a factory's network too, see `tiny`
 def test_a_factory_network_is_trained_and_pruned(user_module, tmp_path):
   done = prune(tmp_path / "run", "make")
   assert done.returncode == 0, done.stderr

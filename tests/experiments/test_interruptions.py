@@ -105,7 +105,7 @@ def lines(workdir, phase):
 @pytest.mark.parametrize(
   ("main", "arguments", "phase", "after", "number"),
   [
-    ("train", QUICK, "dense", 1, signal.SIGTERM),
+    pytest.param("train", QUICK, "dense", 1, signal.SIGTERM, marks=SLOW),
     pytest.param("prune", QUICK, "dense", 2, signal.SIGTERM, marks=SLOW),
     ("prune", QUICK, "search", 3, signal.SIGINT),
     pytest.param("prune", QUICK, "finetune", 1, signal.SIGTERM, marks=SLOW),
@@ -148,7 +148,7 @@ def test_killed_again_and_again_it_ends_with_the_same_numbers(whole, tmp_path):
   rng = random.Random(0)
   kills, workdir = 0, tmp_path / "0"
   longest = 15.0
-  while kills < (20 if FULL else 3):
+  while kills < (20 if FULL else 2):
     since = time.monotonic()
     process = begin("prune", f"--workdir={workdir}", *QUICK)
     try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def test_the_returned_mask_is_within_one_percent_of_the_optimum(trained, budget)
   # A good mask is hard to find by chance: more than a thousand masks are feasible, and at most five
   # are within one percent of the optimum.
   assert (scores[feasible] >= 0.99 * optimum).sum() <= 5 < 1000 < feasible.sum()
-  for seed in range(5):
+  for seed in range(5 if os.environ.get("GATPRUNE_SLOW") == "1" else 3):
     result = search(problem, CONFIG, seed)
     assert problem.constraints.feasible(result.masks[0])
     assert result.scores[0] >= 0.99 * optimum, (seed, result.scores[0] / optimum)

@@ -69,7 +69,7 @@ def nan_accuracy(mask, score):
   return score._replace(score=score.score.at[0].set(jnp.inf))
 
 
-@pytest.mark.parametrize("spoil", [nan_loss, nan_accuracy])
+@pytest.mark.parametrize("spoil", [nan_loss, pytest.param(nan_accuracy, marks=pytest.mark.slow)])
 def test_after_three_skips_it_goes_back_and_after_three_times_it_stops(two_layers, tmp_path, spoil):
   searching = Searching(two_layers, dataclasses.replace(CONFIG, updates=50), spoil)
   with pytest.raises(Diverged, match=r"the search is not finite: 3 updates in a row up to step 6 ga"
