@@ -139,21 +139,27 @@ def test_a_grouped_convolution_has_a_regression_for_each_group():
 SEEDS = (0, 3, 4, 9, 12)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_laws_on_random_networks(seed):
+def random_network(seed):
+  """Returns function, variables, inputs and graph of a random network, and its compensation."""
   case = draw_case(seed)
   x = jax.tree.map(np.float32, case.x)
   variables = jax.tree.map(np.float32, case.variables)
   graph = gp.trace(case.eval_fn, variables, x)
   measured = measure_compensation(graph, case.eval_fn, variables, x)
+  return case.eval_fn, variables, x, graph, measured
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_laws_on_random_networks(seed):
+  fn, variables, x, graph, measured = random_network(seed)
   # The full mask changes nothing.
   full = measured(variables, jnp.ones(graph.num_channels))
   jax.tree.map(lambda a, b: assert_same(a, b, 1e-6), full, variables)
   mask = random_mask(graph, np.random.default_rng(seed))
   new = measured(variables, jnp.asarray(mask))
   # Masked and compact networks are the same with the new variables too.
-  small = gp.compact(graph, case.eval_fn, new, mask)
-  masked = jax.jit(gp.masked(graph, case.eval_fn))(new, mask, x)
+  small = gp.compact(graph, fn, new, mask)
+  masked = jax.jit(gp.masked(graph, fn))(new, mask, x)
   assert_same(masked, small.apply(small.variables, x))
   # Under vmap every mask is compensated as it is alone.
   both = jax.jit(jax.vmap(measured, (None, 0)))(
@@ -165,11 +171,7 @@ def test_laws_on_random_networks(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_input_is_predicted_worse_than_by_zero(seed):
   # With E the mean square of what is left of each input, E_zero - E is positive semidefinite.
-  case = draw_case(seed)
-  x = jax.tree.map(np.float32, case.x)
-  variables = jax.tree.map(np.float32, case.variables)
-  graph = gp.trace(case.eval_fn, variables, x)
-  measured = measure_compensation(graph, case.eval_fn, variables, x)
+  _, _, _, graph, measured = random_network(seed)
   mask = random_mask(graph, np.random.default_rng(seed))
   assert len(measured.readers) > 1
   for reader, grams in zip(measured.readers, measured.grams, strict=True):

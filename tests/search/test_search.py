@@ -19,11 +19,11 @@ from gatprune_jax.search import (
   PruningProblem,
   Scorer,
   SearchConfig,
+  agent_search,
   hold_out_confirmation,
   search,
   warm_logits,
 )
-from gatprune_jax.search import agent_search as loop_module
 from gatprune_jax.search.agent_search import compile_update, final_logits, learn
 from gatprune_jax.search.preparation import prepare
 from gatprune_jax.search.scorer import image_scores
@@ -97,7 +97,7 @@ def test_every_returned_mask_is_within_every_budget(two_layers, limits, change):
 
 def test_the_update_compiles_once(two_layers, monkeypatch):
   traces, compiled = [], []
-  update, compile_update = loop_module.update, loop_module.compile_update
+  update, compile_update = agent_search.update, agent_search.compile_update
 
   def counted(*args):
     traces.append(1)  # runs when JAX traces the update, not when the update runs
@@ -107,8 +107,8 @@ def test_the_update_compiles_once(two_layers, monkeypatch):
     compiled.append(compile_update(*args))
     return compiled[-1]
 
-  monkeypatch.setattr(loop_module, "update", counted)
-  monkeypatch.setattr(loop_module, "compile_update", kept)
+  monkeypatch.setattr(agent_search, "update", counted)
+  monkeypatch.setattr(agent_search, "compile_update", kept)
   steps = []
   run(two_layers, {"macs": 0.3}, on_update=lambda progress: steps.append(progress.update))
   assert steps == [1, 2, 3, 4]

@@ -32,11 +32,8 @@ class Observer(Interpreter):
     reader = self._readers.get(step.leaf)
     if reader is not None:
       x = _as_rows(step, values[step.contraction.operand], reader)  # [rows, groups, n]
-      gram, count = jnp.einsum("rgn,rgm->gnm", x, x), jnp.float32(len(x))
-      before = self._sums.get(step.leaf)
-      self._sums[step.leaf] = (
-        (gram, count) if before is None else (before[0] + gram, before[1] + count)
-      )
+      gram, count = self._sums.get(step.leaf, (0.0, 0.0))
+      self._sums[step.leaf] = gram + jnp.einsum("rgn,rgm->gnm", x, x), count + jnp.float32(len(x))
     return values
 
   def _call(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
