@@ -6,13 +6,16 @@ score as many masks as the first variant of the agent scored.
 
 Every seed and budget has two files in `rows/`: the rows, which are written when all methods are
 done, and the masks that the methods found, which are saved after each method. The same command
-therefore continues after an interruption. At the end the command writes `compare.json` (all rows),
-`compare.md` (mean and standard deviation) and `compare.png`.
+therefore continues after an interruption. With `--config.compare.start=DIR` the dense networks and
+the masks are those of a finished comparison, and are judged by other settings of the fine-tuning.
+At the end the command writes `compare.json` (all rows), `compare.md` (mean and standard deviation)
+and `compare.png`.
 """
 
 from collections.abc import Callable, Sequence
 import dataclasses
 import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,10 +26,13 @@ from experiments.common.preparing import Setup, problem_of, set_up
 from experiments.common.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax import InputError
+from gatprune_jax.data import Dataset
 from gatprune_jax.pruning import (
+  Judgement,
   Proposal,
   as_proposal,
   classical_proposals,
+  finetune,
   judge,
   load_proposals,
   save_proposals,
@@ -38,8 +44,20 @@ from gatprune_jax.runs.report import CompareRow, comparison_over_seeds
 from gatprune_jax.runtime.preemption import Preempted
 from gatprune_jax.runtime.processes import from_first, is_first
 from gatprune_jax.runtime.whole_files import whole_file
-from gatprune_jax.search import SEARCHES, PruningProblem, SearchConfig, SearchResult, search
+from gatprune_jax.search import (
+  PASSES_OF_STEP,
+  SEARCHES,
+  PruningProblem,
+  SearchConfig,
+  SearchResult,
+  passes_of_score,
+  search,
+)
 from gatprune_jax.training import steps_per_epoch
+
+EQUAL_COST = "best classical, equal cost"
+# Sections of the settings that a comparison shares with the one that it starts from.
+_SAME = ("dataset", "images", "image_size", "model", "dense", "criteria", "search")
 
 
 def main(settings: Settings, run: Run) -> None:
@@ -50,6 +68,8 @@ def main(settings: Settings, run: Run) -> None:
       "compare searches have ratio_agent, which needs l1, and criteria are "
       f"{', '.join(settings.criteria)}: add l1, or leave ratio_agent out"
     )
+  if settings.compare.start:
+    check_start(settings.compare.start, run.config)
   if runs.inspect(run.workdir, "compare", run.config) is runs.Status.FINISHED:
     path = os.path.join(run.workdir, "compare.json")
     rows = [CompareRow(**row) for row in from_first(lambda: runs.read_json(path))]
@@ -116,11 +136,17 @@ def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, p
     run: the workdir, the config, and whether the process was asked to stop.
     path: path of both files, without their endings.
   """
-  logger = RunLogger(run, settings.checkpoints, os.path.join(run.workdir, f"seed{settings.seed}"))
+  seed = f"seed{settings.seed}"
+  logger = RunLogger(run, settings.checkpoints, os.path.join(run.workdir, seed))
   data, graph = prepared.data, prepared.constraints.graph
-  variables = dense.train_dense(settings, prepared.dense, data, logger)
-  problem = problem_of(settings, prepared, variables)
-  proposals = find_masks(settings, problem, logger, budget, run.should_stop, f"{path}-masks.npz")
+  if start := settings.compare.start:
+    variables = dense.restore(os.path.join(start, seed), prepared.dense.network)
+    problem = problem_of(settings, prepared, variables)
+    proposals = masks_of_start(settings, budget)
+  else:
+    variables = dense.train_dense(settings, prepared.dense, data, logger)
+    problem = problem_of(settings, prepared, variables)
+    proposals = find_masks(settings, problem, logger, budget, run.should_stop, f"{path}-masks.npz")
   phase = f"finetune {budget}"
   judgement = judge(
     problem, data, proposals, settings.search,
@@ -128,8 +154,10 @@ def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, p
     side_by_side=settings.finetune_side_by_side, logger=logger, phase=phase,
   )  # fmt: skip
   ones, rows = np.ones(graph.num_channels), []
-  for method, first, chosen in judgement.choices:
+  full = settings.finetune.epochs if settings.compare.finetune else 0
+  for method, first, chosen, epochs in judgement.choices:
     mask = judgement.masks[chosen]
+    searched = method.passes / (PASSES_OF_STEP * data.train.num)
     rows.append(
       CompareRow(
         method=method.method,
@@ -145,10 +173,105 @@ def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, p
         keep_ratios=[
           float(judgement.masks[first][group.channels].mean()) for group in graph.groups
         ],
+        level=settings.search.level,
+        epochs=full,
+        cost=searched + epochs - full,
       )
     )
+  if settings.compare.equal_cost:
+    rows.append(classical_at_equal_cost(settings, problem, data, judgement, rows, logger))
   runs.write_json(f"{path}.json", [row._asdict() for row in rows])
   logger.forget(phase)
+
+
+def classical_at_equal_cost(
+  settings: Settings,
+  problem: PruningProblem,
+  data: Dataset,
+  judgement: Judgement,
+  rows: Sequence[CompareRow],
+  logger: RunLogger,
+) -> CompareRow:
+  """Fine-tunes the best classical pruner for as long as the agent searched and fine-tuned.
+
+  Args:
+    settings: settings of the experiment.
+    problem: the pruning problem.
+    data: the data set.
+    judgement: the judgement of all methods.
+    rows: the row of each method, in the judgement's order.
+    logger: logs and saves the fine-tuning.
+
+  Returns:
+    The row of the classical pruner whose mask was best on the select part.
+  """
+  (agent,) = (row for row in rows if row.method == next(iter(settings.compare.variants)))
+  named = {pruner.name for pruner in problem.pruners}
+  pairs = [pair for pair in zip(rows, judgement.choices, strict=True) if pair[0].method in named]
+  row, choice = max(pairs, key=lambda pair: pair[0].select_accuracy)
+  epochs = agent.epochs + round(agent.cost)
+  longer = dataclasses.replace(settings.finetune, epochs=epochs)
+  phase = f"equal cost {row.budget}"
+  tuned = finetune(
+    problem, judgement.masks[[choice.chosen]], longer, settings.search, seed=settings.seed,
+    side_by_side=settings.finetune_side_by_side, logger=logger, phase=phase,
+  )  # fmt: skip
+  select, test = (float(tuned.scores(split)[0]) for split in (data.select, data.test))
+  logger.forget(phase)
+  return row._replace(method=EQUAL_COST, select_accuracy=select, test_accuracy=test, epochs=epochs)
+
+
+def check_start(start: str, config: dict[str, Any]) -> None:
+  """Checks that another comparison has the masks and networks that are to be judged here.
+
+  Args:
+    start: its workdir.
+    config: the config of this run, of JSON types.
+
+  Raises:
+    InputError: if it is not finished, lacks a seed, budget or method, or had other settings of
+      data, network, criteria or search.
+  """
+  runs.read_result(start, "compare")  # raises if the comparison is not finished
+  there = runs.read_config(start)
+  for section in _SAME:
+    if there[section] != config[section]:
+      raise InputError(
+        f"compare.start {start} had other settings of {section}, {there[section]}, here they are "
+        f"{config[section]}: give the same"
+      )
+  for name in ("seeds", "budgets", "variants", "searches"):
+    found = there["compare"][name]
+    if missing := [one for one in config["compare"][name] if one not in found]:
+      raise InputError(f"compare.start {start} has no {name} {missing}: it has {list(found)}")
+
+
+def masks_of_start(settings: Settings, budget: float) -> list[Proposal]:
+  """Returns the proposals of the methods that are judged, from the comparison in `compare.start`.
+
+  Args:
+    settings: settings of the experiment, with the seed.
+    budget: largest share of the dense network's MACs.
+  """
+  start = settings.compare.start
+  read = lambda: runs.read_json(os.path.join(start, "compare.json"))
+  rows = [CompareRow(**row) for row in from_first(read)]
+  agents = [*settings.compare.variants, *SEARCHES, EQUAL_COST]
+  scores: dict[str, list[float]] = {}
+  for row in rows:
+    if row.budget == budget and row.method not in agents:
+      scores.setdefault(row.method, []).append(row.select_accuracy)
+  ranked = sorted(scores, key=lambda name: -np.mean(scores[name]))
+  wanted = [
+    *ranked[: settings.compare.classical or None],
+    *settings.compare.variants,
+    *settings.compare.searches,
+  ]
+  path = os.path.join(start, "rows", f"seed{settings.seed}-macs{budget}-masks.npz")
+  found = {method.method: method for method in from_first(lambda: load_proposals(path)) or ()}
+  if missing := [name for name in wanted if name not in found]:
+    raise InputError(f"{path} has no masks of {missing[0]}: run the comparison in {start} again")
+  return [found[name] for name in wanted]
 
 
 def find_masks(
@@ -185,7 +308,10 @@ def find_masks(
     if name in variants:
       result = _run_variant(name, settings.variant(name), settings.seed, problem, logger, budget)
     else:
-      evaluations = proposals[len(classical)].evaluations  # as many as the first variant
+      # As many masks as the first variant scored, and more for what else its scoring cost.
+      first = proposals[len(classical)]
+      each = passes_of_score(settings.search, problem.reward.num)
+      evaluations = max(first.evaluations, first.passes // each)
       result = SEARCHES[name](problem, settings.search, evaluations, settings.seed)
     proposals = [*proposals, as_proposal(name, result)]
     save_proposals(path, proposals)

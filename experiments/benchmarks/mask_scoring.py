@@ -11,6 +11,7 @@ import numpy as np
 from experiments.benchmarks.masked_resnet import Problem, problem
 from experiments.benchmarks.measuring import Measurement, alternating, dtypes, rows_against
 from experiments.benchmarks.peers import adapter
+from gatprune_jax.channels import RIDGE
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import AdaptationConfig, Evaluator, recalibrate, running_momentum
 from gatprune_jax.networks import CLASSIFICATION, masked_network
@@ -26,7 +27,8 @@ def scoring() -> Iterator[Measurement]:
   """Compares the scoring of masks with other computations in JAX.
 
   These are a forward pass of the dense network over the same images for each mask, the simplest
-  implementation of scoring (vmap over all masks) and, on CPU, the same program compiled by
+  implementation of scoring (vmap over all masks), scoring with weights that are compensated for
+  each mask, and, on CPU, the same program compiled by
   `jax.jit`, without the compiler options of `compilation.jit`.
   """
   for dtype in dtypes():
@@ -38,6 +40,7 @@ def scoring() -> Iterator[Measurement]:
         fn(p.network.variables, images) for _ in p.masks
       ],
       "vmap over all masks": _written_first(p),
+      "the same, compensated": score_all(p, ridge=RIDGE),
     }
     if jax.default_backend() == "cpu":
       references["the same by jax.jit"] = score_all(p, jax.jit)
@@ -70,11 +73,12 @@ def scoring_against_torch() -> Iterator[Measurement]:
       yield Measurement(_name(p), ours, name, theirs[i], theirs[i] / ours, told)
 
 
-def score_all(p: Problem, jit: Callable = _jit) -> functools.partial[Any]:
+def score_all(p: Problem, jit: Callable = _jit, ridge: float = 0.0) -> functools.partial[Any]:
   """Returns a call that scores all masks of a problem as a search does, compiled by `jit`."""
   train = Split(np.asarray(p.calibration), np.asarray(p.y))
   evaluator = Evaluator(
-    p.graph, p.network, CLASSIFICATION, train, adaptation=AdaptationConfig(),
+    p.graph, p.network, CLASSIFICATION, train, compensation_ridge=ridge,
+    adaptation=AdaptationConfig(),
     calibration_images=len(p.calibration), calibration_batch=_BATCH, num_images=len(p.x),
     samples=len(p.masks),
   )  # fmt: skip

@@ -158,7 +158,7 @@ def restore_dense(settings: Settings, network: Network) -> Any:
       images that are in the reward, select or test part here.
   """
   path = settings.dense.checkpoint
-  variables = _restore(place_of(path, "dense"), network)
+  variables = restore(path, network)
   trained = runs.read_config(path)
   if trained is not None:
     images = settings.images
@@ -188,6 +188,15 @@ def refuse_checkpoint(settings: Settings) -> None:
       f"dense.checkpoint is {settings.dense.checkpoint!r}: only experiments.prune starts from a "
       "trained network; leave it empty"
     )
+
+
+def restore(folder: str, network: Network) -> Any:
+  """Restores the variables of the dense network that `train_dense` saved in a folder.
+
+  Raises:
+    InputError: if there are none, or they do not fit the network.
+  """
+  return _restore(place_of(folder, "dense"), network)
 
 
 def _restore(path: str, network: Network) -> Any:

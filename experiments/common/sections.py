@@ -98,6 +98,13 @@ class CompareConfig:
       as many masks as the first variant.
     searches: searches that are compared with the agent, keys of `gatprune_jax.search.SEARCHES`.
     finetune: whether the pruned networks are fine-tuned; if not, they are judged as they are.
+    start: workdir of a finished experiments.compare whose dense networks and masks are judged
+      again, for example after a longer fine-tuning; the settings of the search must be the same.
+      "": dense networks are trained, and masks are searched.
+    classical: number of classical pruners that are judged, the best of `start` at each budget on
+      the select part; 0: all of them.
+    equal_cost: whether the best classical pruner on the select part is fine-tuned once more, for as
+      many epochs as the search and the fine-tuning of the first variant cost together.
   """
 
   seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -105,25 +112,15 @@ class CompareConfig:
   variants: dict[str, dict[str, Any]] = dataclasses.field(default_factory=lambda: {"agent": {}})
   searches: tuple[str, ...] = ("random_ratios", "evolve_ratios", "evolve_bits", "ratio_agent")
   finetune: bool = True
+  start: str = ""
+  classical: int = 0
+  equal_cost: bool = False
 
   def __post_init__(self):
     """Refuses empty, repeated or invalid seeds, budgets, variants and searches."""
-    if not self.seeds or not self.budgets or not self.variants:
-      raise InputError(
-        f"compare seeds {self.seeds}, budgets {self.budgets} and variants "
-        f"{tuple(self.variants)}: name one of each at least"
-      )
-    valid = all(type(seed) is int and 0 <= seed < 2**32 for seed in self.seeds)  # excludes bool
-    if not valid or len(set(self.seeds)) < len(self.seeds):
-      raise InputError(
-        f"compare seeds {self.seeds} must be distinct whole numbers, at least 0 and below 2**32"
-      )
-    is_share = lambda b: isinstance(b, (int, float)) and type(b) is not bool and 0 < b <= 1
-    valid = all(map(is_share, self.budgets))
-    if not valid or len(set(self.budgets)) < len(self.budgets):
-      raise InputError(
-        f"compare budgets {self.budgets} must be distinct numbers above 0, at most 1"
-      )
+    if not self.variants:
+      raise InputError(f"compare variants {tuple(self.variants)}: name one at least")
+    _check_cells("compare", self.seeds, self.budgets)
     for name in self.searches:
       if name not in tuple(SEARCHES):
         raise InputError(
@@ -131,7 +128,54 @@ class CompareConfig:
         )
     if len(set(self.searches)) < len(self.searches):
       raise InputError(f"compare searches {self.searches} must be distinct")
+    if self.classical and not self.start:
+      raise InputError(
+        f"compare classical is {self.classical}, but start is empty: the best classical pruners "
+        "are those of the comparison in start, so name its workdir, or set classical to 0"
+      )
+    if self.equal_cost and not self.finetune:
+      raise InputError("compare equal_cost is True and finetune False: set one of them otherwise")
     _check_variants(self.variants)
+
+
+@dataclasses.dataclass(frozen=True)
+class FidelityConfig:
+  """What `experiments.fidelity` measures.
+
+  Attributes:
+    seeds: seeds of the experiment; each has a dense network of its own.
+    budgets: largest shares of the dense network's MACs.
+    masks: number of masks that are drawn, scored and fine-tuned for each seed and budget.
+    steps: numbers of gradient steps before scoring; each gives a level with and one without
+      compensation.
+  """
+
+  seeds: tuple[int, ...] = (0, 1, 2)
+  budgets: tuple[float, ...] = (0.25, 0.12)
+  masks: int = 32
+  steps: tuple[int, ...] = (0, 4, 16, 48)
+
+  def __post_init__(self):
+    """Refuses values with which no agreement can be measured."""
+    _check_cells("fidelity", self.seeds, self.budgets)
+    if self.masks < 10:
+      raise InputError(f"fidelity masks is {self.masks}: an agreement needs 10 at least")
+    if not self.steps or not all(type(k) is int and k >= 0 for k in self.steps):
+      raise InputError(f"fidelity steps {self.steps} must be whole numbers, none negative")
+
+
+def _check_cells(section: str, seeds: tuple[Any, ...], budgets: tuple[Any, ...]) -> None:
+  """Refuses empty, repeated or invalid seeds and budgets."""
+  if not seeds or not budgets:
+    raise InputError(f"{section} seeds {seeds} and budgets {budgets}: name one of each at least")
+  valid = all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)  # excludes bool
+  if not valid or len(set(seeds)) < len(seeds):
+    raise InputError(
+      f"{section} seeds {seeds} must be distinct whole numbers, at least 0 and below 2**32"
+    )
+  is_share = lambda b: isinstance(b, (int, float)) and type(b) is not bool and 0 < b <= 1
+  if not all(map(is_share, budgets)) or len(set(budgets)) < len(budgets):
+    raise InputError(f"{section} budgets {budgets} must be distinct numbers above 0, at most 1")
 
 
 def _check_variants(names: Iterable[Any]) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from experiments.common.config_tree import as_config, as_tree, changed, made, refuse_infinite
-from experiments.common.sections import CompareConfig, DenseConfig, ModelConfig
+from experiments.common.sections import CompareConfig, DenseConfig, FidelityConfig, ModelConfig
 from gatprune_jax import InputError
 from gatprune_jax.channels import RESOURCES
 from gatprune_jax.criteria import check_saliency
@@ -34,6 +34,7 @@ class Settings(DataConfig):
       other, which is faster on a CPU if training them takes longer than compiling them.
     compare: settings of experiments.compare alone, which uses the seeds and budgets in this section
       instead of seed and budgets.
+    fidelity: settings of experiments.fidelity alone.
     checkpoints: how often a run is saved, so that it can continue after an interruption.
   """
 
@@ -48,6 +49,7 @@ class Settings(DataConfig):
   finetune: Recipe = dataclasses.field(default_factory=Recipe)
   finetune_side_by_side: bool = True
   compare: CompareConfig = dataclasses.field(default_factory=CompareConfig)
+  fidelity: FidelityConfig = dataclasses.field(default_factory=FidelityConfig)
   checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
   def __post_init__(self):

@@ -11,7 +11,12 @@ from gatprune_jax.channels.compaction import (
   compact_state,
   compact_variables,
 )
-from gatprune_jax.channels.compensation import Compensation, compensate, measure_compensation
+from gatprune_jax.channels.compensation import (
+  RIDGE,
+  Compensation,
+  compensate,
+  measure_compensation,
+)
 from gatprune_jax.channels.costs import (
   RESOURCES,
   Budgets,
@@ -43,6 +48,7 @@ from gatprune_jax.channels.tracing.trace import trace
 __all__ = [
   "FROZEN",
   "RESOURCES",
+  "RIDGE",
   "Aligned",
   "Budgets",
   "ChannelGraph",

@@ -8,7 +8,7 @@ where a kind is a set of channels that can replace each other without changing a
 docstring of `_kinds` shows an example.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 from typing import Any
 
@@ -48,7 +48,14 @@ class Aligned:
 
   def cut(self, variables: Any) -> Any:
     """Returns the part of the dense variables that each network holds, stacked `[C, ...]`."""
-    own = [compact_variables(self.graph, variables, keep, allow_empty=True) for keep in self.keep]
+    return self.cut_each(variables for _ in self.keep)
+
+  def cut_each(self, candidates: Iterable[Any]) -> Any:
+    """Does what `cut` does, with dense variables of its own for each of the C networks."""
+    own = [
+      compact_variables(self.graph, variables, keep, allow_empty=True)
+      for variables, keep in zip(candidates, self.keep, strict=True)
+    ]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *own)
 
   def uncut(self, stacked: Any, variables: Any) -> Any:

@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.channels import ChannelGraph
+from gatprune_jax.channels import (
+  ChannelGraph,
+  measure_compensation,
+)
 from gatprune_jax.data import Split
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation.adaptation import AdaptationConfig, adaptation_batches
@@ -21,6 +24,7 @@ from gatprune_jax.evaluation.recalibration import running_momentum
 from gatprune_jax.evaluation.scoring import (
   Score,
   Weights,
+  compensated_weights,
   mask_statistics,
   score_mask,
   score_with_statistics,
@@ -47,6 +51,7 @@ class Evaluator:
     task: Task,
     train: Split,
     *,
+    compensation_ridge: float,
     adaptation: AdaptationConfig,
     calibration_images: int,
     calibration_batch: int,
@@ -60,9 +65,11 @@ class Evaluator:
       graph: the network's channels.
       network: the trained network.
       task: provides the loss and the score.
-      train: training examples for the adaptation steps and the running statistics.
+      train: training examples for adaptation steps, running statistics and compensation.
+      compensation_ridge: ridge penalty of `measure_compensation`; 0: weights are not compensated.
       adaptation: settings of the gradient steps before a mask is scored.
-      calibration_images: number of training inputs for the running statistics of each mask.
+      calibration_images: number of training inputs for the running statistics of each mask, and
+        for the compensation.
       calibration_batch: largest number of these inputs that are normalised together as one batch;
         see `recalibrate`.
       num_images: number of images that a mask is usually scored on.
@@ -77,16 +84,23 @@ class Evaluator:
     self._graph, self._network, self._task = graph, network, task
     self._has_steps = adaptation.steps > 0
     inputs = jnp.asarray(train.x[:calibration_images])
+    compensation = None
+    if compensation_ridge:
+      compensation = mesh.agree(
+        measure_compensation(graph, network.eval_fn, network.variables, inputs, compensation_ridge)
+      )
     weights = Weights(
       network.variables,
       running_momentum(network, jnp.asarray(train.x[:_PROBE])),
       adaptation_batches(adaptation, train),
       equal_blocks(inputs, calibration_batch),
+      compensation,
     )
     self.weights = mesh.replicate(weights)
     scored = jax.ShapeDtypeStruct((num_images, *inputs.shape[1:]), inputs.dtype)
     bytes_each = largest_activation(network.eval_fn, network.variables, scored)
-    most = masks_at_once(bytes_each, self._has_steps, jax.default_backend())
+    own_weights = self._has_steps or compensation is not None
+    most = masks_at_once(bytes_each, own_weights, jax.default_backend())
     self.chunk = chunk or min(mesh.share(samples), most)
     self._call_size = max(samples, self.chunk * mesh.num_devices())
 
@@ -120,14 +134,23 @@ class Evaluator:
     """
     return self._in_calls(self._score_first, masks, mesh.replicate((x, y)))
 
+  def compensated(self, masks: np.ndarray) -> Any:
+    """Returns the dense network's variables, compensated for masks `[C, N]`, stacked `[C, ...]`."""
+    return self._in_calls(self._compensate_first, masks, ())
+
   def statistics(self, masks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Computes the running statistics `[C, ...]` under masks `[C, N]`, without adaptation steps."""
+    """Computes the running statistics `[C, ...]` under masks `[C, N]`, without adaptation steps.
+
+    The weights are compensated for each mask.
+    """
     return self._in_calls(self._calibrate_first, masks, ())
 
   def scores_with_statistics(
     self, masks: np.ndarray, statistics: tuple[np.ndarray, ...], x: jax.Array, y: Any
   ) -> Score:
-    """Scores masks with the dense weights and given running statistics.
+    """Scores masks without adaptation steps, with given running statistics.
+
+    The weights are compensated for each mask.
 
     Args:
       masks: `[C, N]`, 1 = keep.
@@ -146,14 +169,23 @@ class Evaluator:
     return self._first(one, self.jit)
 
   @functools.cached_property
+  def _compensate_first(self) -> Callable[..., Any]:
+    one = lambda mask, weights: compensated_weights(weights, mask).variables
+    return self._first(one, functools.partial(compilation.jit, shared=True))
+
+  @functools.cached_property
   def _calibrate_first(self) -> Callable[..., Any]:
-    one = lambda mask, weights: mask_statistics(self._graph, self._network, weights, mask)
+    def one(mask, weights):
+      own = compensated_weights(weights, mask)
+      return mask_statistics(self._graph, self._network, own, mask)
+
     return self._first(one, functools.partial(compilation.jit, shared=True))
 
   @functools.cached_property
   def _score_first_with(self) -> Callable[..., Score]:
     def one(own, weights, x, y):
       mask, statistics = own
+      weights = compensated_weights(weights, mask)
       return score_with_statistics(
         self._graph, self._network, self._task, weights, mask, statistics, x, y
       )

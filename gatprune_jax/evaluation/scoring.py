@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gatprune_jax.channels import ChannelGraph
+from gatprune_jax.channels import ChannelGraph, Compensation
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation.adaptation import AdaptationBatches, adapt
 from gatprune_jax.evaluation.batching import images_at_once, largest_activation
@@ -30,6 +30,7 @@ class Weights(NamedTuple):
   momentum: Momentum  # momentum of each running statistic of the network
   adaptation: AdaptationBatches  # batches of the gradient steps before scoring
   calibration: jax.Array  # [k, b, ...] batches of training inputs for the running statistics
+  compensation: Compensation | None = None  # measured on the dense network; None: no compensation
 
 
 def score_outputs(task: Task, outputs: Any, y: Any) -> Score:
@@ -52,11 +53,12 @@ def score_mask(
   x: jax.Array,
   y: Any,
 ) -> Score:
-  """Scores one mask, after the adaptation steps and with batch norm recalibrated for the mask.
+  """Scores one mask on weights of its own, with batch norm recalibrated for the mask.
 
-  The function scores a single mask; use `vmap` for several. Without adaptation steps all masks
-  share their weights. `vmap` over the mask then folds the masks into the batch of every
-  convolution, and operations that do not depend on a mask are computed once.
+  The weights are those of `own_weights`. The function scores a single mask; use `vmap` for several.
+  Without compensation and adaptation steps all masks share their weights. `vmap` over the mask then
+  folds the masks into the batch of every convolution, and operations that do not depend on a mask
+  are computed once.
 
   Args:
     graph: the network's channels.
@@ -67,10 +69,35 @@ def score_mask(
     x: inputs `[n, ...]`.
     y: targets, tree of `[n, ...]`.
   """
+  own = own_weights(graph, network, task, weights, mask)
+  statistics = mask_statistics(graph, network, own, mask)
+  return score_with_statistics(graph, network, task, own, mask, statistics, x, y)
+
+
+def own_weights(
+  graph: ChannelGraph, network: Network, task: Task, weights: Weights, mask: jax.Array
+) -> Weights:
+  """Returns the weights with which one mask is scored: compensated, then adapted by gradient steps.
+
+  Args:
+    graph: the network's channels.
+    network: the network's functions.
+    task: provides the loss of the steps.
+    weights: those of the dense network.
+    mask: `[N]`, 1 = keep.
+  """
+  compensated = compensated_weights(weights, mask)
   learner = masked_network(graph, network, mask, candidate_convolution())
-  learned = weights._replace(variables=adapt(learner, task, weights.variables, weights.adaptation))
-  statistics = mask_statistics(graph, network, learned, mask)
-  return score_with_statistics(graph, network, task, learned, mask, statistics, x, y)
+  variables = adapt(learner, task, compensated.variables, weights.adaptation)
+  return compensated._replace(variables=variables)
+
+
+def compensated_weights(weights: Weights, mask: jax.Array) -> Weights:
+  """Returns the weights of the dense network, compensated for one mask; see `Compensation`."""
+  if weights.compensation is None:
+    return weights
+  variables = weights.compensation(weights.variables, mask)
+  return weights._replace(variables=variables, compensation=None)
 
 
 def mask_statistics(
@@ -81,7 +108,7 @@ def mask_statistics(
   Args:
     graph: the network's channels.
     network: the network's functions.
-    weights: the variables, the momenta and the calibration batches.
+    weights: the variables, which are used as they are, the momenta and the calibration batches.
     mask: `[N]`, 1 = keep.
   """
   under_mask = masked_network(graph, network, mask, scoring_convolution())

@@ -1,6 +1,6 @@
 """Scores networks under masks before fine-tuning, and fine-tunes all of them with one recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -30,15 +30,15 @@ class Finetuned(NamedTuple):
 def scores_before(
   problem: PruningProblem, masks: np.ndarray, config: SearchConfig | None = None
 ) -> Scores:
-  """Returns a function that scores masks on a split before any fine-tuning.
+  """Returns a function that scores masks on a split before any gradient step.
 
-  The weights are the dense network's, and the batch-norm statistics of each mask are recalibrated
-  on training examples.
+  The weights are the dense network's, compensated for each mask, and the batch-norm statistics of
+  each mask are recalibrated on training examples.
 
   Args:
     problem: the network, task and training examples.
     masks: bool `[C, N]`.
-    config: says how many training examples are used for the statistics; None for the defaults.
+    config: settings of the compensation and the statistics; None for the defaults.
   """
   evaluator = problem.evaluator(config or SearchConfig())
   statistics = evaluator.statistics(masks)
@@ -56,10 +56,10 @@ def finetune(
   problem: PruningProblem,
   masks: np.ndarray,
   recipe: Recipe | None = None,
+  config: SearchConfig | None = None,
   *,
   seed: int = 0,
   side_by_side: bool = True,
-  allow_empty: bool = False,
   logger: ProgressLogger | None = None,
   phase: str = "finetune",
 ) -> Finetuned:
@@ -69,11 +69,13 @@ def finetune(
     problem: the network, task and training examples.
     masks: bool `[C, N]`.
     recipe: settings of the training; None for the defaults.
+    config: settings of the search. The networks start from weights that are compensated as in the
+      search, and `config.allow_empty` says whether groups that have a bypass may be empty. None for
+      the defaults.
     seed: seed of data order and augmentation.
     side_by_side: True trains all networks at one common shape, in a step that is compiled once.
       False trains compact networks one after the other; each is compiled for itself and computes
       only the channels that its mask keeps.
-    allow_empty: whether groups that have a bypass may be empty; see `compact`.
     logger: logs the training and saves its state; None does neither.
     phase: name of the training in the metrics and checkpoints.
 
@@ -81,8 +83,8 @@ def finetune(
     InputError, Diverged, Preempted: see `train`.
   """
   job = _Job(
-    problem, masks, recipe or Recipe(), jax.random.fold_in(jax.random.key(seed), 1),
-    allow_empty, logger or ProgressLogger(progress=False), phase,
+    problem, masks, recipe or Recipe(), config or SearchConfig(),
+    jax.random.fold_in(jax.random.key(seed), 1), logger or ProgressLogger(progress=False), phase,
   )  # fmt: skip
   return _side_by_side(job) if side_by_side else _in_turn(job)
 
@@ -93,14 +95,20 @@ class _Job(NamedTuple):
   problem: PruningProblem
   masks: np.ndarray
   recipe: Recipe
+  config: SearchConfig
   key: jax.Array  # PRNG key of data order and augmentation, the same for every mask
-  allow_empty: bool
   logger: ProgressLogger
   phase: str
 
   def teacher(self, x: jax.Array) -> Any:
     """Returns the dense network's outputs for inputs `[B, ...]`."""
     return self.problem.network.eval_fn(self.problem.network.variables, x)
+
+  def starts(self) -> Iterator[Any]:
+    """Yields the dense variables from which the network under each mask starts."""
+    evaluator = self.problem.evaluator(self.config)
+    for mask in self.masks:
+      yield jax.tree.map(lambda leaf: leaf[0], evaluator.compensated(mask[None]))
 
 
 def _side_by_side(job: _Job) -> Finetuned:
@@ -112,7 +120,7 @@ def _side_by_side(job: _Job) -> Finetuned:
     stacked = train_candidates(
       graph, network, task, jnp.asarray(masks), problem.train, job.recipe, job.key,
       lambda epoch, values, _: loop.record(epoch, values), job.teacher,
-      loop.checkpointer(job.logger.every.steps, line_of),
+      loop.checkpointer(job.logger.every.steps, line_of), job.starts(),
     )  # fmt: skip
   one_share = lambda own, x, y: ((), candidate_scores(graph, network, task, *own, x, y))
   after = compilation.jit(over_shares(one_share, len(masks)), shared=True)
@@ -125,7 +133,7 @@ def _side_by_side(job: _Job) -> Finetuned:
   def compact(index: int) -> Network:
     weights = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), stacked)
     own = network.with_variables(weights)
-    return compact_network(graph, own, masks[index], job.allow_empty)
+    return compact_network(graph, own, masks[index], job.config.allow_empty)
 
   return Finetuned(scores, compact)
 
@@ -136,8 +144,9 @@ def _in_turn(job: _Job) -> Finetuned:
   networks = []
   title = f"fine-tune {len(masks)} networks, network"
   with job.logger.loop(job.phase, title, len(masks)) as loop:
-    for index, mask in enumerate(masks, start=1):
-      small = compact_network(graph, network, mask, job.allow_empty)
+    for index, (mask, start) in enumerate(zip(masks, job.starts(), strict=True), start=1):
+      own = network.with_variables(start)
+      small = compact_network(graph, own, mask, job.config.allow_empty)
       name = f"{job.phase}/{index}"
       checkpointer = loop.checkpointer(job.logger.every.steps, lambda _, i=index: i - 1, name)
       history = []

@@ -27,11 +27,12 @@ class Proposal(NamedTuple):
   masks: np.ndarray  # [S, N] bool, best by the method's own score first
   evaluations: int  # masks scored
   seconds: float
+  passes: int = 0  # what scoring cost, in forward passes of one image
 
 
 def as_proposal(method: str, result: SearchResult) -> Proposal:
   """Returns a search's shortlist as a proposal of the named method."""
-  return Proposal(method, result.masks, result.evaluations, result.seconds)
+  return Proposal(method, result.masks, result.evaluations, result.seconds, result.passes)
 
 
 def save_proposals(path: str, proposals: Sequence[Proposal]) -> None:
@@ -58,10 +59,10 @@ def load_proposals(path: str) -> list[Proposal] | None:
   try:
     with open(path, "rb") as file, np.load(file) as columns:
       masks = np.split(columns["masks"], np.cumsum(columns["count"])[:-1])
-      plain = (columns[name].tolist() for name in ("method", "evaluations", "seconds"))
+      plain = (columns[name].tolist() for name in ("method", "evaluations", "seconds", "passes"))
       return [
-        Proposal(method, some, evaluations, seconds)
-        for some, method, evaluations, seconds in zip(masks, *plain, strict=True)
+        Proposal(method, some, *numbers)
+        for some, method, *numbers in zip(masks, *plain, strict=True)
       ]
   except _DAMAGE as error:
     logging.warning("%s is damaged (%s): the masks are searched again", path, error)

@@ -91,6 +91,10 @@ class CompareRow(NamedTuple):
   seconds: float  # time that the method took
   # For each group, the share of its channels in the best mask by the method's own score.
   keep_ratios: Sequence[float]
+  level: str = "as it is"  # what happened to the weights before a mask was scored
+  epochs: int = 0  # epochs of the fine-tuning
+  # Epochs of fine-tuning that cost as much as the search and the fine-tuning of further masks.
+  cost: float = 0.0
 
 
 def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:

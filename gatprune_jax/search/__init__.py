@@ -17,12 +17,19 @@ from gatprune_jax.search.problem import (
   hold_out_confirmation,
   make_problem,
 )
-from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
+from gatprune_jax.search.scorer import (
+  PASSES_OF_STEP,
+  Scorer,
+  SearchResult,
+  best_classical,
+  passes_of_score,
+)
 from gatprune_jax.search.search_config import SearchConfig
 from gatprune_jax.search.warm_start import warm_logits
 
 __all__ = [
   "DEFAULT_CRITERIA",
+  "PASSES_OF_STEP",
   "SCHEDULES",
   "SEARCHES",
   "STRATEGIES",
@@ -38,6 +45,7 @@ __all__ = [
   "hold_out_confirmation",
   "make_decisions",
   "make_problem",
+  "passes_of_score",
   "search",
   "search_equal_budget",
   "search_without_learning",

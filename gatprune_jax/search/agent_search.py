@@ -67,6 +67,7 @@ def search(
 
   scored = scored_masks(state.replay)
   scorer.remember(*scored)
+  scorer.count(len(scored[0]) - num_classical, config.updates)
   # A sampled mask that was scored before costs no evaluation, so the evaluation that it saves is
   # spent on an exchange of channels. Skipped updates do not count here: their samples were scored,
   # but the scores were discarded.
@@ -79,7 +80,7 @@ def search(
   score_candidates(problem, config, scorer, logits, incumbents, unspent)
   # The searches without an agent may score equally many masks on the confirmation split.
   masks, scores = scorer.shortlist(scorer.best(config.elites))
-  return SearchResult(masks, scores, len(scorer.known), checkpointer.seconds, state)
+  return SearchResult(masks, scores, len(scorer.known), checkpointer.seconds, state, scorer.passes)
 
 
 def learn(

@@ -11,7 +11,11 @@ from gatprune_jax.channels import Constraints
 from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Dataset, Split, cut
 from gatprune_jax.errors import InputError
-from gatprune_jax.evaluation import Evaluator, adaptation_batches, check_calibration
+from gatprune_jax.evaluation import (
+  Evaluator,
+  adaptation_batches,
+  check_calibration,
+)
 from gatprune_jax.networks import CLASSIFICATION, Network, Task
 from gatprune_jax.runtime.processes import from_first
 from gatprune_jax.search.search_config import SearchConfig
@@ -57,8 +61,11 @@ class PruningProblem:
     """Returns the evaluator for these settings, which is built and compiled only once."""
     settings = {
       name: getattr(config, name)
-      for name in ("adaptation", "calibration_images", "calibration_batch", "samples", "chunk")
-    }
+      for name in (
+        "compensation_ridge", "adaptation", "calibration_images", "calibration_batch", "samples",
+        "chunk",
+      )
+    }  # fmt: skip
     key = tuple(settings.values())
     if key not in self._evaluators:
       self._evaluators[key] = Evaluator(

@@ -15,6 +15,8 @@ from gatprune_jax.runtime import mesh
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.search_config import SearchConfig
 
+PASSES_OF_STEP = 3  # forward passes that a gradient step costs for each of its images
+
 
 class Images(NamedTuple):
   """Weights and images for scoring masks; arrays only, so it can be an argument under jit."""
@@ -35,6 +37,20 @@ def image_scores(config: SearchConfig, score: Score) -> jax.Array:
   return score.score + config.likelihood_weight * jnp.maximum(-score.loss, -config.likelihood_bound)
 
 
+def passes_of_score(config: SearchConfig, num_images: int) -> int:
+  """Returns what it costs to score a mask, in forward passes of one image.
+
+  A gradient step counts three forward passes for each of its images: one forward and, at twice its
+  cost, one backward. The measurement of compensation, which is made once, is not counted.
+
+  Args:
+    config: settings of the search.
+    num_images: number of images that the mask is scored on.
+  """
+  adapted = config.adaptation.steps * config.adaptation.batch_size
+  return config.calibration_images + num_images + PASSES_OF_STEP * adapted
+
+
 class SearchResult(NamedTuple):
   """Result of a search."""
 
@@ -45,6 +61,7 @@ class SearchResult(NamedTuple):
   evaluations: int
   seconds: float
   state: Any  # the agent's `SearchState`; None for other searches
+  passes: int = 0  # what scoring cost, see `passes_of_score`
 
 
 class Scorer:
@@ -55,6 +72,7 @@ class Scorer:
     evaluator: scores one mask, or many.
     images: the weights and images with which masks are scored.
     known: {bytes of a mask: (score, the task's mean score) on the reward images}.
+    passes: what scoring has cost so far, see `passes_of_score`.
   """
 
   def __init__(self, problem: PruningProblem, config: SearchConfig | None = None):
@@ -64,6 +82,7 @@ class Scorer:
     examples = as_arrays((*problem.reward, *problem.confirmation))
     self.images = Images(self.evaluator.weights, *mesh.replicate(examples))
     self.known: dict[bytes, tuple[float, float]] = {}
+    self.passes = 0
     self._constraints = problem.constraints
 
   def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +93,7 @@ class Scorer:
       score = self.evaluator.scores(given, self.images.reward_x, self.images.reward_y)
       scores = image_scores(self.config, score).mean(-1)
       self.remember(new.values(), np.asarray(scores), score.score.mean(-1))
+      self.count(on_reward=len(given))
     return tuple(np.array([self.known[mask.tobytes()] for mask in masks]).T)
 
   def remember(
@@ -90,9 +110,17 @@ class Scorer:
       score = float(score) if np.isfinite(score) else -np.inf  # so that the mask is never chosen
       self.known[mask.tobytes()] = (score, float(accuracy))
 
+  def count(self, on_reward: int = 0, on_confirmation: int = 0) -> None:
+    """Adds to `passes` what it costs to score so many masks on both kinds of images."""
+    for num, images in (
+      (on_reward, self.images.reward_x), (on_confirmation, self.images.confirmation_x)
+    ):  # fmt: skip
+      self.passes += num * passes_of_score(self.config, len(images))
+
   def on_confirmation(self, masks: np.ndarray) -> np.ndarray:
     """Returns the scores `[C, a]` of masks `[C, N]` on each confirmation image."""
     score = self.evaluator.scores(masks, self.images.confirmation_x, self.images.confirmation_y)
+    self.count(on_confirmation=len(masks))
     return np.asarray(image_scores(self.config, score))
 
   def best(self, num: int) -> np.ndarray:

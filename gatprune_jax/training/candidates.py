@@ -1,5 +1,6 @@
 """Trains one copy of a network under each of many masks, all of them side by side."""
 
+from collections.abc import Iterable
 import dataclasses
 import functools
 from typing import Any
@@ -58,6 +59,7 @@ def train_candidates(
   on_epoch: OnEpoch = lambda epoch, metrics, variables: None,
   teacher: Teacher | None = None,
   checkpointer: Checkpointer | None = None,
+  starts: Iterable[Any] | None = None,
 ) -> Any:
   """Trains one copy of a network under each mask, side by side, on the same batches.
 
@@ -67,7 +69,7 @@ def train_candidates(
 
   Args:
     graph: the network's channels.
-    network: the dense network; every candidate starts from its variables.
+    network: the dense network.
     task: gives the loss, and the score that is logged.
     masks: `[C, N]`, 1 = keep.
     split: training examples.
@@ -77,10 +79,12 @@ def train_candidates(
       are stacked `[C, ...]`.
     teacher: computes the outputs to imitate where the recipe distils.
     checkpointer: as in `train`.
+    starts: dense variables from which each of the C candidates starts; None starts all of them from
+      the network's variables.
 
   Returns:
     The dense variables of every candidate, stacked `[C, ...]`, on the host. Entries that a
-    candidate did not compute, because its mask removes them, keep their values from the start.
+    candidate did not compute, because its mask removes them, have the network's values.
 
   Raises:
     InputError, Diverged, Preempted: as `train`.
@@ -104,5 +108,5 @@ def train_candidates(
   dense = lambda stacked: aligned.uncut(stacked, network.variables)
   on_dense = lambda epoch, metrics, stacked: on_epoch(epoch, metrics, dense(stacked))
   training = Training(network, task, split, recipe, key, on_dense, teacher, Placement(len(masks)))
-  stacked = aligned.cut(network.variables)
+  stacked = aligned.cut(network.variables) if starts is None else aligned.cut_each(starts)
   return dense(training.run(step, jax.vmap, stacked, checkpointer or NullCheckpointer()))

@@ -207,4 +207,5 @@ def search_equal_budget(
     max(1, config.samples // 4), seed, scorer.known,
   )  # fmt: skip
   masks, scores = scorer.shortlist(scorer.best(config.elites))
-  return SearchResult(masks, scores, len(scorer.known), time.monotonic() - start, None)
+  seconds = time.monotonic() - start
+  return SearchResult(masks, scores, len(scorer.known), seconds, None, scorer.passes)

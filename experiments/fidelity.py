@@ -1,0 +1,184 @@
+"""Measures what scores say about the accuracy after fine-tuning: `python -m experiments.fidelity`.
+
+For each seed and budget, masks are drawn with random widths of the groups, and inside of them with
+the order of a classical pruner, which is drawn at random too. Every mask is fine-tuned twice, with
+two seeds of data order and augmentation. It is scored at several levels: with weights as they are
+or compensated, and after different numbers of gradient steps. The command prints, for every level,
+Kendall's tau between score and accuracy after fine-tuning, the regret of the best five, and the
+seconds that a mask takes. Tau between both trainings is the ceiling of what a score can reach.
+
+The accuracies are those on the select part. The larger it is, the less noise they have: a command
+for CIFAR-10 might add `--config.images.select=10000`. Writes `cells/`, one file for each seed and
+budget, which the same command continues from, and `result.json`.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import os
+import time
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from experiments.common import dense
+from experiments.common.app import start
+from experiments.common.preparing import problem_of, set_up
+from experiments.common.settings import Settings
+from gatprune_jax.criteria import allocate, order_by_ratios
+from gatprune_jax.pruning import finetune
+from gatprune_jax.runs import workdir as runs
+from gatprune_jax.runs.logger import Run, RunLogger
+from gatprune_jax.runs.report import markdown_table
+from gatprune_jax.runtime.preemption import Preempted
+from gatprune_jax.runtime.processes import from_first, is_first
+from gatprune_jax.search import PruningProblem, Scorer, SearchConfig
+
+_BEST = 5  # masks of the regret
+_SMALLEST = 0.1  # ratios of groups are log-uniform between this and 1
+
+
+def main(settings: Settings, run: Run) -> None:
+  """Measures the cells that are missing, and prints the table of all cells."""
+  dense.refuse_checkpoint(settings)
+  cells = []
+  plans = []
+  for seed in settings.fidelity.seeds:
+    for budget in settings.fidelity.budgets:
+      plan = dataclasses.replace(settings, seed=seed)
+      plans.append((plan, budget, set_up(plan, {"macs": budget})))
+  with runs.claim(run.workdir, "fidelity", run.config):
+    for number, (plan, budget, prepared) in enumerate(plans, start=1):
+      path = os.path.join(run.workdir, "cells", f"seed{plan.seed}-macs{budget}.json")
+      if not from_first(lambda path=path: os.path.exists(path)):
+        logger = RunLogger(run, plan.checkpoints, os.path.join(run.workdir, f"seed{plan.seed}"))
+        variables = dense.train_dense(plan, prepared.dense, prepared.data, logger)
+        problem = problem_of(plan, prepared, variables)
+        cell = measure(plan, problem, prepared.data.select, logger, f"fidelity {budget}")
+        if is_first():
+          os.makedirs(os.path.dirname(path), exist_ok=True)
+        runs.write_json(path, {"seed": plan.seed, "budget": budget, **cell})
+        if run.should_stop(number):
+          raise Preempted(f"stopped after {path}")
+      cells.append(from_first(lambda path=path: runs.read_json(path)))
+    runs.write_result(run.workdir, {"cells": len(cells), "versions": runs.versions()})
+  print(fidelity_table(cells))
+
+
+def draw_masks(problem: PruningProblem, num: int, seed: int) -> np.ndarray:
+  """Draws masks within the budgets: widths log-uniform by group, ordered by a classical pruner.
+
+  Args:
+    problem: the network, its budgets and its classical pruners.
+    num: number of masks.
+    seed: seed of the draws.
+
+  Returns:
+    Masks, bool `[num, N]`.
+  """
+  rng, graph = np.random.default_rng(seed), problem.constraints.graph
+  masks = []
+  for _ in range(num):
+    pruner = problem.pruners[rng.integers(len(problem.pruners))]
+    ratios = _SMALLEST ** rng.random(len(graph.groups))
+    masks.append(allocate(problem.constraints, order_by_ratios(graph, pruner.order, ratios)))
+  return np.stack(masks)
+
+
+def levels(config: SearchConfig, steps: Sequence[int]) -> list[SearchConfig]:
+  """Returns the settings of a search at every level: without and with compensation, by steps."""
+  return [
+    dataclasses.replace(
+      config, compensation_ridge=ridge, adaptation=dataclasses.replace(config.adaptation, steps=k)
+    )
+    for ridge in (0.0, config.compensation_ridge)
+    for k in steps
+  ]
+
+
+def measure(
+  settings: Settings, problem: PruningProblem, select: Any, logger: RunLogger, phase: str
+) -> dict[str, Any]:
+  """Scores and fine-tunes the masks of one cell.
+
+  Returns:
+    `levels`: name, score of each mask and seconds a mask of every level; `finals`: the accuracies
+    `[2, masks]` on the select part after two trainings; `keep_ratios` of each mask.
+  """
+  graph = problem.constraints.graph
+  masks = draw_masks(problem, settings.fidelity.masks, settings.seed)
+  measured = []
+  for config in levels(settings.search, settings.fidelity.steps):
+    scorer = Scorer(problem, config)
+    scorer(masks[:1])  # compiles the program
+    begin = time.monotonic()
+    scores, accuracies = scorer(masks)
+    seconds = (time.monotonic() - begin) / (len(masks) - 1)
+    measured.append(
+      {"level": config.level, "scores": scores.tolist(), "accuracies": accuracies.tolist(),
+       "seconds": seconds}
+    )  # fmt: skip
+  finals = []
+  for repetition in range(2):
+    tuned = finetune(
+      problem, masks, settings.finetune, settings.search, seed=1000 * settings.seed + repetition,
+      side_by_side=settings.finetune_side_by_side, logger=logger, phase=f"{phase} {repetition}",
+    )  # fmt: skip
+    finals.append(tuned.scores(select).tolist())
+    logger.forget(f"{phase} {repetition}")
+  ratios = [[float(mask[group.channels].mean()) for group in graph.groups] for mask in masks]
+  return {"levels": measured, "finals": finals, "keep_ratios": ratios}
+
+
+def agreement(scores: Sequence[float], finals: np.ndarray) -> float:
+  """Returns Kendall's tau between scores `[M]` and accuracies `[T, M]`, mean over T trainings."""
+  return float(np.mean([kendalltau(scores, final).statistic for final in finals]))
+
+
+def regret(scores: Sequence[float], finals: np.ndarray) -> float:
+  """Returns how far the best five masks by score end, on average, below the best five by outcome.
+
+  Args:
+    scores: `[M]`.
+    finals: accuracies after the trainings, `[T, M]`; their mean over trainings is the outcome.
+  """
+  outcome = finals.mean(0)
+  chosen = outcome[np.argsort(-np.asarray(scores), kind="stable")[:_BEST]]
+  return float(np.sort(outcome)[-_BEST:].mean() - chosen.mean())
+
+
+def fidelity_table(cells: Sequence[dict[str, Any]]) -> str:
+  """Returns a markdown table of every level's agreement, mean ± deviation over seeds, by budget."""
+  body = []
+  for budget in sorted({cell["budget"] for cell in cells}, reverse=True):
+    here = [cell for cell in cells if cell["budget"] == budget]
+    finals = [np.array(cell["finals"]) for cell in here]
+    ceiling = [kendalltau(*final).statistic for final in finals]
+    body.append([budget, "a second training", _spread(ceiling), "", "", ""])
+    for index, level in enumerate(here[0]["levels"]):
+      rows = [cell["levels"][index] for cell in here]
+      pairs = list(zip(rows, finals, strict=True))
+      body.append(
+        [
+          budget,
+          level["level"],
+          _spread([agreement(row["scores"], final) for row, final in pairs]),
+          _spread([agreement(row["accuracies"], final) for row, final in pairs]),
+          _spread([100 * regret(row["scores"], final) for row, final in pairs]),
+          f"{np.mean([row['seconds'] for row in rows]):.2f}",
+        ]
+      )
+  headers = (
+    "MACs at most", "level", "tau", "tau of accuracy alone", "regret of the best five, points",
+    "seconds a mask",
+  )  # fmt: skip
+  return markdown_table(headers, body)
+
+
+def _spread(values: Sequence[float]) -> str:
+  deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
+  return f"{np.mean(values):.2f} ± {deviation:.2f}"
+
+
+if __name__ == "__main__":
+  start(main)
