@@ -8,11 +8,11 @@ Kendall's tau between score and accuracy after fine-tuning, the regret of the be
 seconds that a mask takes. Tau between both trainings is the ceiling of what a score can reach.
 
 The accuracies are those on the select part. The larger it is, the less noise they have: a command
-for CIFAR-10 might add `--config.images.select=10000`. Writes `cells/`, one file for each seed and
-budget, which the same command continues from, and `result.json`.
+for CIFAR-10 might add `--config.images.select=10000`. Writes a folder for each seed and
+budget in `cells/`, from which the same command continues, and `result.json`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import os
 import time
@@ -23,14 +23,13 @@ from scipy.stats import kendalltau
 
 from experiments.common import dense
 from experiments.common.app import start
-from experiments.common.preparing import problem_of, set_up
+from experiments.common.preparing import Setup, problem_of, set_up
 from experiments.common.settings import Settings
 from gatprune_jax.criteria import allocate, order_by_ratios
 from gatprune_jax.pruning import finetune
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.report import markdown_table
-from gatprune_jax.runtime.preemption import Preempted
 from gatprune_jax.runtime.processes import from_first, is_first
 from gatprune_jax.search import PruningProblem, Scorer, SearchConfig
 
@@ -39,30 +38,77 @@ _SMALLEST = 0.1  # ratios of groups are log-uniform between this and 1
 
 
 def main(settings: Settings, run: Run) -> None:
-  """Measures the cells that are missing, and prints the table of all cells."""
+  """Measures what is missing of every cell, and prints the table of all cells."""
   dense.refuse_checkpoint(settings)
-  cells = []
   plans = []
-  for seed in settings.fidelity.seeds:
-    for budget in settings.fidelity.budgets:
-      plan = dataclasses.replace(settings, seed=seed)
-      plans.append((plan, budget, set_up(plan, {"macs": budget})))
+  for seed in settings.fidelity.seeds:  # refuse bad settings before a file is written
+    plan = dataclasses.replace(settings, seed=seed)
+    plans += [(plan, budget, set_up(plan, {"macs": budget})) for budget in plan.fidelity.budgets]
   with runs.claim(run.workdir, "fidelity", run.config):
-    for number, (plan, budget, prepared) in enumerate(plans, start=1):
-      path = os.path.join(run.workdir, "cells", f"seed{plan.seed}-macs{budget}.json")
-      if not from_first(lambda path=path: os.path.exists(path)):
-        logger = RunLogger(run, plan.checkpoints, os.path.join(run.workdir, f"seed{plan.seed}"))
-        variables = dense.train_dense(plan, prepared.dense, prepared.data, logger)
-        problem = problem_of(plan, prepared, variables)
-        cell = measure(plan, problem, prepared.data.select, logger, f"fidelity {budget}")
-        if is_first():
-          os.makedirs(os.path.dirname(path), exist_ok=True)
-        runs.write_json(path, {"seed": plan.seed, "budget": budget, **cell})
-        if run.should_stop(number):
-          raise Preempted(f"stopped after {path}")
-      cells.append(from_first(lambda path=path: runs.read_json(path)))
-    runs.write_result(run.workdir, {"cells": len(cells), "versions": runs.versions()})
+    cells = [measure(plan, budget, prepared, run) for plan, budget, prepared in plans]
+    runs.write_result(run.workdir, {"cells": cells, "versions": runs.versions()})
   print(fidelity_table(cells))
+
+
+def measure(settings: Settings, budget: float, prepared: Setup, run: Run) -> dict[str, Any]:
+  """Scores and fine-tunes the masks of one seed and budget, where this is not done yet.
+
+  Args:
+    settings: settings of the experiment, with the seed.
+    budget: largest share of the dense network's MACs.
+    prepared: data, dense network and constraints of this seed and budget.
+    run: the workdir, the config, and whether the process was asked to stop.
+
+  Returns:
+    `seed` and `budget`; `levels`: for each level its name, the scores and accuracies `[masks]`, and
+    the seconds that a mask took; `finals`: the accuracies `[2, masks]` on the select part after two
+    trainings.
+  """
+  logger = RunLogger(run, settings.checkpoints, os.path.join(run.workdir, f"seed{settings.seed}"))
+  variables = dense.train_dense(settings, prepared.dense, prepared.data, logger)
+  problem = problem_of(settings, prepared, variables)
+  masks = draw_masks(problem, settings.fidelity.masks, settings.seed)
+  place = os.path.join(run.workdir, "cells", f"seed{settings.seed}-macs{budget}")
+  if is_first():
+    os.makedirs(place, exist_ok=True)
+
+  def trained(repetition: int) -> list[float]:
+    phase = f"fidelity {budget} {repetition}"
+    tuned = finetune(
+      problem, masks, settings.finetune, settings.search, seed=1000 * settings.seed + repetition,
+      side_by_side=settings.finetune_side_by_side, logger=logger, phase=phase,
+    )  # fmt: skip
+    return tuned.scores(prepared.data.select).tolist()
+
+  return {
+    "seed": settings.seed,
+    "budget": budget,
+    "levels": [
+      kept(os.path.join(place, f"{config.level}.json"), lambda c=config: scored(problem, masks, c))
+      for config in levels(settings.search, settings.fidelity.steps)
+    ],
+    "finals": [
+      kept(os.path.join(place, f"training {i}.json"), lambda i=i: trained(i)) for i in range(2)
+    ],
+  }
+
+
+def kept(path: str, make: Callable[[], Any]) -> Any:
+  """Returns what a JSON file holds; the file is written first if it is missing."""
+  if not from_first(lambda: os.path.exists(path)):
+    runs.write_json(path, make())
+  return from_first(lambda: runs.read_json(path))
+
+
+def scored(problem: PruningProblem, masks: np.ndarray, config: SearchConfig) -> dict[str, Any]:
+  """Returns the scores of masks `[M, N]` at one level, and the seconds that a mask took."""
+  scorer = Scorer(problem, config)
+  scorer(masks[:1])  # compiles the program
+  begin = time.monotonic()
+  scores, accuracies = scorer(masks)
+  seconds = (time.monotonic() - begin) / (len(masks) - 1)
+  columns = {"scores": scores.tolist(), "accuracies": accuracies.tolist()}
+  return {"level": config.level, **columns, "seconds": seconds}
 
 
 def draw_masks(problem: PruningProblem, num: int, seed: int) -> np.ndarray:
@@ -94,40 +140,6 @@ def levels(config: SearchConfig, steps: Sequence[int]) -> list[SearchConfig]:
     for ridge in (0.0, config.compensation_ridge)
     for k in steps
   ]
-
-
-def measure(
-  settings: Settings, problem: PruningProblem, select: Any, logger: RunLogger, phase: str
-) -> dict[str, Any]:
-  """Scores and fine-tunes the masks of one cell.
-
-  Returns:
-    `levels`: name, score of each mask and seconds a mask of every level; `finals`: the accuracies
-    `[2, masks]` on the select part after two trainings; `keep_ratios` of each mask.
-  """
-  graph = problem.constraints.graph
-  masks = draw_masks(problem, settings.fidelity.masks, settings.seed)
-  measured = []
-  for config in levels(settings.search, settings.fidelity.steps):
-    scorer = Scorer(problem, config)
-    scorer(masks[:1])  # compiles the program
-    begin = time.monotonic()
-    scores, accuracies = scorer(masks)
-    seconds = (time.monotonic() - begin) / (len(masks) - 1)
-    measured.append(
-      {"level": config.level, "scores": scores.tolist(), "accuracies": accuracies.tolist(),
-       "seconds": seconds}
-    )  # fmt: skip
-  finals = []
-  for repetition in range(2):
-    tuned = finetune(
-      problem, masks, settings.finetune, settings.search, seed=1000 * settings.seed + repetition,
-      side_by_side=settings.finetune_side_by_side, logger=logger, phase=f"{phase} {repetition}",
-    )  # fmt: skip
-    finals.append(tuned.scores(select).tolist())
-    logger.forget(f"{phase} {repetition}")
-  ratios = [[float(mask[group.channels].mean()) for group in graph.groups] for mask in masks]
-  return {"levels": measured, "finals": finals, "keep_ratios": ratios}
 
 
 def agreement(scores: Sequence[float], finals: np.ndarray) -> float:

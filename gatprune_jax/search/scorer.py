@@ -72,17 +72,29 @@ class Scorer:
     evaluator: scores one mask, or many.
     images: the weights and images with which masks are scored.
     known: {bytes of a mask: (score, the task's mean score) on the reward images}.
-    passes: what scoring has cost so far, see `passes_of_score`.
   """
 
-  def __init__(self, problem: PruningProblem, config: SearchConfig | None = None):
+  def __init__(
+    self,
+    problem: PruningProblem,
+    config: SearchConfig | None = None,
+    images: Images | None = None,
+  ):
+    """Prepares the scoring of a problem's masks.
+
+    Args:
+      problem: the network to prune, with its constraints and data.
+      config: settings; None means the defaults.
+      images: those of another scorer of the problem, which are shared to save memory.
+    """
     self.config = config or SearchConfig()
     self.evaluator: Evaluator = problem.evaluator(self.config)
-    as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
-    examples = as_arrays((*problem.reward, *problem.confirmation))
-    self.images = Images(self.evaluator.weights, *mesh.replicate(examples))
+    if images is None:
+      as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
+      examples = as_arrays((*problem.reward, *problem.confirmation))
+      images = Images(None, *mesh.replicate(examples))
+    self.images = images._replace(weights=self.evaluator.weights)
     self.known: dict[bytes, tuple[float, float]] = {}
-    self.passes = 0
     self._constraints = problem.constraints
 
   def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +105,6 @@ class Scorer:
       score = self.evaluator.scores(given, self.images.reward_x, self.images.reward_y)
       scores = image_scores(self.config, score).mean(-1)
       self.remember(new.values(), np.asarray(scores), score.score.mean(-1))
-      self.count(on_reward=len(given))
     return tuple(np.array([self.known[mask.tobytes()] for mask in masks]).T)
 
   def remember(
@@ -110,17 +121,17 @@ class Scorer:
       score = float(score) if np.isfinite(score) else -np.inf  # so that the mask is never chosen
       self.known[mask.tobytes()] = (score, float(accuracy))
 
-  def count(self, on_reward: int = 0, on_confirmation: int = 0) -> None:
-    """Adds to `passes` what it costs to score so many masks on both kinds of images."""
-    for num, images in (
-      (on_reward, self.images.reward_x), (on_confirmation, self.images.confirmation_x)
-    ):  # fmt: skip
-      self.passes += num * passes_of_score(self.config, len(images))
+  def passes(self, on_reward: int, on_confirmation: int) -> int:
+    """Returns what it costs to score so many masks on both kinds of images.
+
+    See `passes_of_score`.
+    """
+    kinds = (on_reward, self.images.reward_x), (on_confirmation, self.images.confirmation_x)
+    return sum(num * passes_of_score(self.config, len(images)) for num, images in kinds)
 
   def on_confirmation(self, masks: np.ndarray) -> np.ndarray:
     """Returns the scores `[C, a]` of masks `[C, N]` on each confirmation image."""
     score = self.evaluator.scores(masks, self.images.confirmation_x, self.images.confirmation_y)
-    self.count(on_confirmation=len(masks))
     return np.asarray(image_scores(self.config, score))
 
   def best(self, num: int) -> np.ndarray:
@@ -136,6 +147,17 @@ class Scorer:
     scores = (1 - share) * self(masks)[0] + share * self.on_confirmation(masks).mean(-1)
     order = np.argsort(-scores, kind="stable")[: self.config.shortlist]
     return masks[order], scores[order]
+
+  def result(self, seconds: float) -> SearchResult:
+    """Returns the result of a search without a state, whose masks this scorer has scored.
+
+    Args:
+      seconds: duration of the search.
+    """
+    elites = self.best(self.config.elites)
+    masks, scores = self.shortlist(elites)
+    passes = self.passes(len(self.known), len(elites))
+    return SearchResult(masks, scores, len(self.known), seconds, None, passes)
 
 
 def best_classical(problem: PruningProblem, scorer: Scorer) -> Classical:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
+from gatprune_jax.channels import measure_compensation
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
   AdaptationConfig,
@@ -128,13 +129,15 @@ def test_a_recalibrated_network_evaluates_as_it_trains(example_b):
   np.testing.assert_allclose(example_b.eval_fn(new, example_b.x), logits, rtol=1e-3, atol=1e-3)
 
 
-def test_scores_of_masks_are_those_of_compact_networks(example_b):
+@pytest.mark.parametrize("compensated", [False, True])
+def test_scores_of_masks_are_those_of_compact_networks(example_b, compensated):
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
   nothing = adaptation_batches(AdaptationConfig(0, 1, 1.0), Split(e.x, e.y))
   momentum = running_momentum(e.network, e.x)
   calibration = equal_blocks(e.x[:8], 4)
-  weights = Weights(e.variables, momentum, nothing, calibration)
+  compensation = measure_compensation(graph, e.eval_fn, e.variables, e.x) if compensated else None
+  weights = Weights(e.variables, momentum, nothing, calibration, compensation)
   rng = np.random.default_rng(0)
   masks = rng.random((5, graph.num_channels)) < 0.7
   masks[:, [group.channels[0] for group in graph.groups]] = True
@@ -142,7 +145,9 @@ def test_scores_of_masks_are_those_of_compact_networks(example_b):
   # Five masks in chunks of two leave the last chunk incomplete.
   together = jax.jit(lambda masks: first_rows(score, masks, len(masks), 2))(masks)
   for index, mask in enumerate(masks):
-    small = compact_network(graph, e.network, mask)
+    images = e.x if compensated else None
+    small = gp.compact(graph, e.eval_fn, e.variables, mask, images=images)
+    small = compact_network(graph, e.network, mask).with_variables(small.variables)
     variables = recalibrate(small, momentum, small.variables, calibration)
     expected = score_outputs(CLASSIFICATION, small.eval_fn(variables, e.x), e.y)
     np.testing.assert_allclose(together.loss[index], expected.loss, atol=1e-3)

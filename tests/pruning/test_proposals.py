@@ -5,7 +5,7 @@ import numpy as np
 from gatprune_jax.pruning import Proposal, load_proposals, save_proposals
 
 PROPOSALS = [
-  Proposal("agent", np.eye(3, dtype=bool), 10, 1.5),
+  Proposal("agent", np.eye(3, dtype=bool), 10, 1.5, 6),
   Proposal("other", np.eye(3) < 0.5, 7, 0.5),
 ]
 

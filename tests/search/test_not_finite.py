@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
+from gatprune_jax.evaluation import AdaptationConfig
 from gatprune_jax.runs.checkpointer import NullCheckpointer
 from gatprune_jax.runs.file_checkpointer import FileCheckpointer
 from gatprune_jax.runs.health import Diverged, must_roll_back
@@ -34,23 +34,27 @@ class Searching:
   """A search before its first update, in which `spoil` changes the scores of masks."""
 
   def __init__(self, example, config=CONFIG, spoil=lambda mask, score: score):
-    problem = make_problem(example, {"macs": 0.3}, config)
-    self.scorer, self.config = Scorer(problem, config), config
-    _, self.learner, self.inputs, self.state = prepare(problem, config, self.scorer, 0)
+    self.problem = make_problem(example, {"macs": 0.3}, config)
+    self.scorer, self.config = Scorer(self.problem, config), config
+    self.cheap = Scorer(self.problem, config.cheap) if config.cheap_updates else self.scorer
+    _, self.learner, self.inputs, self.state = prepare(self.problem, config, self.cheap, 0)
     self.steps, self.metrics = [], []
     score = self.scorer.evaluator.score
     self.evaluator = copy.copy(self.scorer.evaluator)
     self.evaluator.score = lambda weights, mask, x, y: spoil(mask, score(weights, mask, x, y))
+    self.spoilt = copy.copy(self.scorer)
+    self.spoilt.evaluator = self.evaluator
 
   def on_update(self, progress):
     self.steps.append(progress.update)
     self.metrics.append(progress.metrics)
 
   def learn(self, checkpointer):
-    scorer = types.SimpleNamespace(evaluator=self.evaluator)
+    cheap = self.cheap if self.config.cheap_updates else self.spoilt
     return learn(
-      scorer, self.config, self.learner, self.inputs, self.state, self.on_update, checkpointer
-    )
+      self.problem, cheap, self.spoilt, self.learner, self.inputs, self.state, self.on_update,
+      checkpointer,
+    )  # fmt: skip
 
   def update(self, state):
     step = compile_update(self.config, self.learner, self.evaluator)
@@ -183,20 +187,28 @@ def test_nothing_is_learned_from_a_classical_mask_that_is_not_finite(two_layers)
   scorer.remember(spoilt[None], np.array([np.nan]), np.array([0.0]))
   _, learner, inputs, state = prepare(problem, CONFIG, scorer, 0)
   assert 0 < int(state.replay.size) == len({p.mask.tobytes() for p in problem.pruners}) - 1
-  state = learn(scorer, CONFIG, learner, inputs, state, lambda progress: None, NullCheckpointer())
+  state = learn(
+    problem, scorer, scorer, learner, inputs, state, lambda progress: None, NullCheckpointer()
+  )
   assert int(state.health.skipped) == 0
 
 
-def test_a_search_goes_on_from_any_update_bit_for_bit(two_layers, tmp_path):
-  whole = Searching(two_layers)
+TWO_LEVELS = dataclasses.replace(
+  CONFIG, cheap_updates=2, updates=2, adaptation=AdaptationConfig(2, 6, 0.05)
+)
+
+
+@pytest.mark.parametrize("config", [CONFIG, TWO_LEVELS], ids=["one level", "two levels"])
+def test_a_search_goes_on_from_any_update_bit_for_bit(two_layers, tmp_path, config):
+  whole = Searching(two_layers, config)
   expected = jax.device_get(whole.learn(NullCheckpointer()))
-  for stop in (1, 3):
+  for stop in (1, 2, 3):
     asked = functools.partial(int.__eq__, stop)
     checkpointer = FileCheckpointer(str(tmp_path / str(stop)), {}, {}, 3, 2, asked)
-    first = Searching(two_layers)
+    first = Searching(two_layers, config)
     with pytest.raises(Exception, match=f"stopped after step {stop}"):
       first.learn(checkpointer)
-    second = Searching(two_layers)
+    second = Searching(two_layers, config)
     state = second.learn(FileCheckpointer(str(tmp_path / str(stop)), {}, {}, 3, 2))
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(state), strict=True):
       np.testing.assert_array_equal(a, b)

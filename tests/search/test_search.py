@@ -199,7 +199,9 @@ def test_the_policy_learns_the_channels_that_matter():
   scorer = Scorer(problem, config)
   policy, learner, inputs, state = prepare(problem, config, scorer, 0)
   assert np.argsort(-final_logits(policy, state, inputs)).tolist() == wrong.argsort().tolist()
-  state = learn(scorer, config, learner, inputs, state, lambda progress: None, NullCheckpointer())
+  state = learn(
+    problem, scorer, scorer, learner, inputs, state, lambda progress: None, NullCheckpointer()
+  )
   logits = final_logits(policy, state, inputs)
   assert logits[:2].min() > 0 > logits[2:].max()
 

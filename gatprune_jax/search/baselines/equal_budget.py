@@ -206,6 +206,4 @@ def search_equal_budget(
     strategy, terms, lambda masks: scorer(masks)[0], num_masks, config.samples,
     max(1, config.samples // 4), seed, scorer.known,
   )  # fmt: skip
-  masks, scores = scorer.shortlist(scorer.best(config.elites))
-  seconds = time.monotonic() - start
-  return SearchResult(masks, scores, len(scorer.known), seconds, None, scorer.passes)
+  return scorer.result(time.monotonic() - start)

@@ -149,8 +149,7 @@ def search_ratios(
     with_health=lambda state, health: state.replace(health=health),
   )
   run(steps, RatioState(learner.init(init_key, groups), 0, healthy()), NullCheckpointer())
-  masks, scores = scorer.shortlist(scorer.best(config.elites))
-  return SearchResult(masks, scores, len(scorer.known), time.monotonic() - start, None)
+  return scorer.result(time.monotonic() - start)
 
 
 def _learner(config: SearchConfig) -> Learner:
