@@ -92,7 +92,7 @@ class Evaluator:
     weights = Weights(
       network.variables,
       running_momentum(network, jnp.asarray(train.x[:_PROBE])),
-      adaptation_batches(adaptation, train),
+      adaptation_batches(adaptation, train, network),
       equal_blocks(inputs, calibration_batch),
       compensation,
     )

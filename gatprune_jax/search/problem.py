@@ -13,7 +13,7 @@ from gatprune_jax.data import Dataset, Split, cut
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation import (
   Evaluator,
-  adaptation_batches,
+  check_adaptation,
   check_calibration,
 )
 from gatprune_jax.networks import CLASSIFICATION, Network, Task
@@ -148,5 +148,5 @@ def check_search(config: SearchConfig, data: Dataset, seed: int) -> None:
       adaptation steps, or too few reward examples for the confirmation split.
   """
   check_calibration(config.calibration_images, data.train)
-  adaptation_batches(config.adaptation, data.train)
+  check_adaptation(config.adaptation, data.train)
   hold_out_confirmation(config, data.reward, seed)

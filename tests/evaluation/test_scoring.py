@@ -133,7 +133,7 @@ def test_a_recalibrated_network_evaluates_as_it_trains(example_b):
 def test_scores_of_masks_are_those_of_compact_networks(example_b, compensated):
   e = example_b
   graph = gp.trace(e.eval_fn, e.variables, e.x)
-  nothing = adaptation_batches(AdaptationConfig(0, 1, 1.0), Split(e.x, e.y))
+  nothing = adaptation_batches(AdaptationConfig(0, 1, 1.0), Split(e.x, e.y), e.network)
   momentum = running_momentum(e.network, e.x)
   calibration = equal_blocks(e.x[:8], 4)
   compensation = measure_compensation(graph, e.eval_fn, e.variables, e.x) if compensated else None

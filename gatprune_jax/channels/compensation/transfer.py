@@ -37,8 +37,8 @@ _BATCH = 64  # images that are evaluated at once
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=("grams", "ridge"),
-  meta_fields=("graph", "readers"),
+  data_fields=("grams", "ids", "ridge"),
+  meta_fields=("num_channels", "readers"),
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Compensation:
@@ -47,14 +47,16 @@ class Compensation:
   Attributes:
     grams: G of each reader, float32 `[groups, n, n]`, or `[groups, n + 1, n + 1]` with a last row
       and column for the constant where the layer has a bias.
+    ids: the channel of each input of each reader, int `[n]`, or FROZEN.
     ridge: r, as a share of the mean diagonal of G.
-    graph: the network's channels.
+    num_channels: N, the number of the network's channels.
     readers: the kernels that are compensated.
   """
 
   grams: tuple[jax.Array, ...]
+  ids: tuple[np.ndarray, ...]
   ridge: float
-  graph: ChannelGraph
+  num_channels: int
   readers: tuple[Reader, ...]
 
   def __call__(self, variables: Any, mask: jax.Array) -> Any:
@@ -67,11 +69,10 @@ class Compensation:
       variables: of the dense network, or of one near it.
       mask: zeros and ones `[num_channels]`, 1 = keep.
     """
-    check_mask_shape(mask, self.graph.num_channels)
+    check_mask_shape(mask, self.num_channels)
     leaves = jax.tree.leaves(variables)
     kept = jnp.append(jnp.asarray(mask, jnp.float32), 1.0)
-    for reader, gram in zip(self.readers, self.grams, strict=True):
-      ids = self.graph.leaves[reader.leaf].axes[reader.axis]
+    for reader, gram, ids in zip(self.readers, self.grams, self.ids, strict=True):
       here = kept[ids]
       if reader.bias is not None:
         here = jnp.append(here, 1.0)
@@ -124,7 +125,8 @@ def measure_compensation(
     new = sums(variables, take(start, start + size))
     totals = new if totals is None else jax.tree.map(jnp.add, totals, new)
   grams = tuple(gram / count for gram, count in totals)
-  return Compensation(grams, ridge, graph, readers)
+  ids = tuple(graph.leaves[reader.leaf].axes[reader.axis] for reader in readers)
+  return Compensation(grams, ids, ridge, graph.num_channels, readers)
 
 
 def compensate(
