@@ -59,7 +59,7 @@ def rise(
   if config.critic.window:
     channels = mesh.local(observation.channels)
     slopes = mesh.agree(_slopes(config.critic.window, config.critic.prior, local.replay, channels))
-  return local.replace(
+  risen = local.replace(
     past=first_past(config, replay),
     replay=replay,
     incumbent=incumbent,
@@ -67,6 +67,8 @@ def rise(
     given=replay.size,
     cheap_masks=local.replay.size,
   )
+  # The update donates its state, so the state is copied here and no two leaves share a buffer.
+  return jax.tree.map(jnp.array, risen)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

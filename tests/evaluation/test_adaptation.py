@@ -48,7 +48,7 @@ def test_steps_are_nesterovs_on_softmax_regression():
 
 def test_adaptation_holds_the_first_batches():
   train = Split(np.arange(10.0).reshape(5, 2), np.arange(5))
-  network = Network(lambda v, x: x * v["params"], None, {"params": jnp.array([2.0, 3.0])})
+  network = Network(lambda v, x: x * v["params"][None], None, {"params": jnp.array([2.0, 3.0])})
   adaptation = adaptation_batches(AdaptationConfig(2, 2, 0.5), train, network)
   assert adaptation.x.tolist() == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
   assert adaptation.y.tolist() == [[0, 1], [2, 3]]

@@ -35,7 +35,7 @@ def test_cells_are_measured_once_and_shown(tmp_path, capsys):
   fidelity.main(make_settings(config), run)
   table = capsys.readouterr().out
   for level in ("as it is", "as it is, 2 steps", "compensated", "compensated, 2 steps"):
-    assert f"| {level} |" in table.replace("  ", "")
+    assert any(line.split("|")[2].strip() == level for line in table.splitlines()[2:])
   place = tmp_path / "cells" / "seed0-macs0.5"
   (tmp_path / "result.json").unlink()
   (place / "training 1.json").unlink()

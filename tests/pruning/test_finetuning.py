@@ -51,6 +51,6 @@ def test_both_ways_of_fine_tuning_train_the_same_networks(tmp_path):
     small = finetune(problem, masks, barely, side_by_side=side_by_side).network(1)
     pairs = (network.split(tree)[0] for tree in (small.variables, compensated(masks[1])))
     for a, b in zip(*pairs, strict=True):
-      assert_same(a, b, 1e-4)
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
   select = data.select
   assert np.abs(together.scores(select) - in_turn.scores(select)).max() <= 1 / select.num
