@@ -1,11 +1,13 @@
 """Compensation against explicit least squares in float64, and the laws it must keep."""
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gatprune_jax as gp
+from gatprune_jax.channels import leaf_paths
 from gatprune_jax.channels.compensation import compensate, measure_compensation
 from tests.channels.laws import assert_same, random_mask
 from tests.channels.random_networks import draw_case
@@ -147,6 +149,69 @@ def random_network(seed):
   graph = gp.trace(case.eval_fn, variables, x)
   measured = measure_compensation(graph, case.eval_fn, variables, x)
   return case.eval_fn, variables, x, graph, measured
+
+
+def layers_by_flax(case):
+  """Returns {path of a kernel: (inputs of its layer at all positions, module)}, by Flax alone.
+
+  A layer that is called within `jit` or several times is left out.
+  """
+  seen, calls = {}, []
+
+  def record(next_fn, args, kwargs, context):
+    module = context.module
+    if context.method_name == "__call__" and isinstance(module, (nn.Conv, nn.Dense)):
+      calls.append(module.path)
+      if not isinstance(args[0], jax.core.Tracer):
+        seen[module.path] = (np.asarray(args[0]), module)
+    return next_fn(*args, **kwargs)
+
+  with nn.intercept_methods(record):
+    case.eval_fn(case.variables, case.x)
+  return {path: layer for path, layer in seen.items() if calls.count(path) == 1}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_it_is_explicit_least_squares_on_random_networks(seed):
+  case = draw_case(seed)
+  with jax.enable_x64(True):
+    graph = gp.trace(case.eval_fn, case.variables, case.x)
+    measured = measure_compensation(graph, case.eval_fn, case.variables, case.x)
+    mask = random_mask(graph, np.random.default_rng(seed))
+    new = measured(case.variables, jnp.asarray(mask))
+    layers = layers_by_flax(case)
+  compared = 0
+  paths = dict(zip(leaf_paths(case.variables), range(len(graph.leaves)), strict=True))
+  for reader in measured.readers:
+    leaf = graph.leaves[reader.leaf]
+    module_path = tuple(leaf.path.split("/")[1:-1])
+    if module_path not in layers or reader.num_groups > 1:
+      continue
+    x, module = layers[module_path]
+    if isinstance(module, nn.Conv) and set(module.kernel_size) == {1}:
+      strides = np.broadcast_to(module.strides or 1, 2)
+      x = x[:, :: strides[0], :: strides[1]]
+    rows = x.reshape(-1, x.shape[-1])
+    kept = np.append(mask, True)[leaf.axes[reader.axis]]
+    old, own = (
+      np.asarray(jax.tree.leaves(tree)[reader.leaf], np.float64) for tree in (case.variables, new)
+    )
+    old, own = old.reshape(-1, *old.shape[-2:]), own.reshape(-1, *own.shape[-2:])
+    if module.use_bias:
+      rows, kept = np.concatenate([rows, np.ones((len(rows), 1))], axis=1), np.append(kept, True)
+    shift = np.zeros(old.shape[-1])
+    for here, there in zip(old, own, strict=True):  # for each position of a convolution's kernel
+      kernel = np.concatenate([here, np.zeros((1, here.shape[1]))]) if module.use_bias else here
+      expected = compensated_by_hand(kernel, rows, kept, measured.ridge)
+      if module.use_bias:
+        shift, expected = shift + expected[-1], expected[:-1]
+      assert_same(there, expected, 1e-5)
+    if module.use_bias:
+      place = paths["/".join(("params", *module_path, "bias"))]
+      before, after = (jax.tree.leaves(tree)[place] for tree in (case.variables, new))
+      assert_same(after, before + shift, 1e-5)
+    compared += 1
+  assert compared > 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -14,19 +14,21 @@ from gatprune_jax.runtime.preemption import Preempted
 from gatprune_jax.search import SearchResult
 
 BUDGET = 0.5
+PASSES = 1440  # ten epochs of 48 images, at three passes for the step of an image
+AT_EQUAL_COST = 42  # masks at 16 passes for the statistics and 18 for the reward images
 
 
 @pytest.fixture
 def methods(monkeypatch):
   """Replaces agent and searches by stubs, and returns the list of calls (name, evaluations).
 
-  The agent scores 11 masks, and a search scores as many masks as it may.
+  The agent scores 11 masks, at a cost of PASSES, and a search scores as many masks as it may.
   """
   calls = []
 
   def result(name, problem, evaluations):
     calls.append((name, evaluations))
-    return SearchResult(problem.pruners[-1].mask[None], np.zeros(1), evaluations, 0.0, None)
+    return SearchResult(problem.pruners[-1].mask[None], np.zeros(1), evaluations, 0.0, None, PASSES)
 
   agent = lambda problem, *_: result("agent", problem, 11)
   one_search = lambda name: lambda problem, config, num, seed: result(name, problem, num)
@@ -44,7 +46,8 @@ def small_config():
 
 
 def run_in(workdir, config, should_stop=lambda step: False):
-  compare.main(make_settings(config), Run(str(workdir), config.to_dict(), should_stop))
+  told = json.loads(json.dumps(config.to_dict()))
+  compare.main(make_settings(config), Run(str(workdir), told, should_stop))
 
 
 def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
@@ -57,7 +60,7 @@ def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
     forget(logger, phase)
 
   run_in(tmp_path / "whole", config)
-  every = [("agent", 11), ("random_ratios", 11), ("evolve_bits", 11)]
+  every = [("agent", 11), ("random_ratios", AT_EQUAL_COST), ("evolve_bits", AT_EQUAL_COST)]
   assert methods == every
   monkeypatch.setattr(RunLogger, "forget", forget_after_the_row)
   for done, stopped in enumerate(("agent", "random_ratios", "evolve_bits"), start=1):
@@ -80,3 +83,75 @@ def test_a_search_without_its_criterion_is_refused_before_anything_is_written(tm
   with pytest.raises(gp.InputError, match="have ratio_agent, which needs l1, and criteria are l2"):
     run_in(tmp_path / "run", config)
   assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def comparison(methods, tmp_path):
+  """Returns the workdir, config and rows of a finished comparison, and the list of calls."""
+  config = small_config()
+  config.criteria, config.compare.finetune = ("l1", "l2"), True
+  run_in(tmp_path / "first", config)
+  rows = json.loads((tmp_path / "first" / "compare.json").read_text())
+  return tmp_path / "first", config, rows, methods
+
+
+def test_masks_of_a_comparison_are_judged_again(comparison, tmp_path):
+  first, config, rows, calls = comparison
+  num_calls = len(calls)
+  # A stub search costs ten epochs, one epoch is the fine-tuning itself.
+  assert [row["cost"] for row in rows] == [0] * 4 + [10] * 3
+  assert {row["epochs"] for row in rows} == {1}
+  assert {row["level"] for row in rows} == {"compensated"}
+  config.compare.update({"start": str(first), "classical": 2, "equal_cost": True})
+  config.compare.searches, config.finetune.epochs = ("evolve_bits",), 2
+  run_in(tmp_path / "second", config)
+  assert len(calls) == num_calls  # no method has searched again
+  again = json.loads((tmp_path / "second" / "compare.json").read_text())
+  ranked = sorted(rows[:4], key=lambda row: -row["select_accuracy"])
+  names = [row["method"] for row in again]
+  assert names == [
+    *(row["method"] for row in ranked[:2]), "agent", "evolve_bits", compare.EQUAL_COST
+  ]  # fmt: skip
+  assert [row["epochs"] for row in again] == [2, 2, 2, 2, 12]
+  best = max(again[:2], key=lambda row: row["select_accuracy"])
+  assert again[-1]["keep_ratios"] == best["keep_ratios"]
+  # The dense network is the same, so that the masks have the same accuracy before fine-tuning.
+  before = {row["method"]: row["accuracy_before_finetune"] for row in rows}
+  for row in again[:-1]:
+    assert row["accuracy_before_finetune"] == before[row["method"]]
+
+
+@pytest.mark.parametrize(
+  ("change", "sentence"),
+  [
+    ({"search.compensation_ridge": 0.1}, "had other settings of search"),
+    ({"images.reward": 23}, "had other settings of images"),
+    ({"compare.budgets": (0.5, 0.3)}, r"has no budgets \[0\.3\]: it has \[0\.5\]"),
+    ({"compare.seeds": (1,)}, r"has no seeds \[1\]"),
+    ({"compare.searches": ("evolve_ratios",)}, r"has no searches \['evolve_ratios'\]"),
+  ],
+)
+def test_a_comparison_of_something_else_is_no_start(comparison, tmp_path, change, sentence):
+  first, config, _, _ = comparison
+  config.compare.start = str(first)
+  config.update_from_flattened_dict(change)
+  with pytest.raises(gp.InputError, match=sentence):
+    run_in(tmp_path / "second", config)
+  assert not (tmp_path / "second").exists()
+
+
+def test_an_unfinished_comparison_is_no_start(methods, tmp_path):
+  config = small_config()
+  config.compare.start = str(tmp_path / "nothing")
+  with pytest.raises(gp.InputError, match="nothing"):
+    run_in(tmp_path / "second", config)
+
+
+def test_what_a_start_is_needed_for_is_refused_without_one():
+  config = small_config()
+  config.compare.classical = 2
+  with pytest.raises(gp.InputError, match="classical is 2, but start is empty"):
+    make_settings(config)
+  config.compare.update({"classical": 0, "equal_cost": True})
+  with pytest.raises(gp.InputError, match="equal_cost is True and finetune False"):
+    make_settings(config)

@@ -33,7 +33,7 @@ class Observer(Interpreter):
     if reader is not None:
       x = _as_rows(step, values[step.contraction.operand], reader)  # [rows, groups, n]
       gram, count = self._sums.get(step.leaf, (0.0, 0.0))
-      self._sums[step.leaf] = gram + jnp.einsum("rgn,rgm->gnm", x, x), count + jnp.float32(len(x))
+      self._sums[step.leaf] = gram + jnp.einsum("rgn,rgm->gnm", x, x), count + float(len(x))
     return values
 
   def _call(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
@@ -42,7 +42,10 @@ class Observer(Interpreter):
 
 
 def _as_rows(step: Step, x: jax.Array, reader: Reader) -> jax.Array:
-  """Returns a layer's inputs at all positions that it reads, float32 `[rows, groups, n]`."""
+  """Returns a layer's inputs at all positions that it reads, `[rows, groups, n]`.
+
+  They are float32, or float64 where the layer computes in float64.
+  """
   where = step.contraction
   if step.eqn.primitive.name == "conv_general_dilated":
     dims, strides = step.eqn.params["dimension_numbers"], step.eqn.params["window_strides"]
@@ -50,8 +53,9 @@ def _as_rows(step: Step, x: jax.Array, reader: Reader) -> jax.Array:
     for axis, of_kernel, stride in zip(dims.lhs_spec[2:], dims.rhs_spec[2:], strides, strict=True):
       if kernel[of_kernel] == 1:  # such a window skips positions
         x = jax.lax.slice_in_dim(x, 0, x.shape[axis], stride, axis)
-  x = jnp.moveaxis(x, where.axis, -1).astype(jnp.float32)
+  x = jnp.moveaxis(x, where.axis, -1)
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   x = x.reshape(-1, reader.num_groups, x.shape[-1] // reader.num_groups)
   if reader.bias is not None:
-    x = jnp.concatenate([x, jnp.ones((*x.shape[:-1], 1))], axis=-1)
+    x = jnp.concatenate([x, jnp.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
   return x

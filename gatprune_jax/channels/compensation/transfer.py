@@ -45,7 +45,7 @@ class Compensation:
   """What is measured once on the dense network; a pytree, so that it can be an argument under jit.
 
   Attributes:
-    grams: G of each reader, float32 `[groups, n, n]`, or `[groups, n + 1, n + 1]` with a last row
+    grams: G of each reader, `[groups, n, n]`, or `[groups, n + 1, n + 1]` with a last row
       and column for the constant where the layer has a bias.
     ids: the channel of each input of each reader, int `[n]`, or FROZEN.
     ridge: r, as a share of the mean diagonal of G.
@@ -71,7 +71,7 @@ class Compensation:
     """
     check_mask_shape(mask, self.num_channels)
     leaves = jax.tree.leaves(variables)
-    kept = jnp.append(jnp.asarray(mask, jnp.float32), 1.0)
+    kept = jnp.append(jnp.asarray(mask, float), 1.0)
     for reader, gram, ids in zip(self.readers, self.grams, self.ids, strict=True):
       here = kept[ids]
       if reader.bias is not None:
