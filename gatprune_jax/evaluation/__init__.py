@@ -5,7 +5,6 @@ from gatprune_jax.evaluation.adaptation import (
   AdaptationConfig,
   adapt,
   adaptation_batches,
-  check_adaptation,
 )
 from gatprune_jax.evaluation.batching import images_at_once, largest_activation, masks_at_once
 from gatprune_jax.evaluation.evaluator import Evaluator, check_calibration
@@ -30,7 +29,6 @@ __all__ = [
   "adapt",
   "adaptation_batches",
   "candidate_scores",
-  "check_adaptation",
   "check_calibration",
   "compensated_weights",
   "images_at_once",

@@ -7,10 +7,12 @@ Both make the scores agree better with the accuracy after fine-tuning (`experime
 """
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gatprune_jax.data import Split
@@ -64,33 +66,20 @@ class AdaptationBatches(NamedTuple):
   distillation: float
 
 
-def check_adaptation(config: AdaptationConfig, train: Split) -> None:
-  """Raises InputError if the training split has too few images for the steps."""
-  num = config.steps * config.batch_size
-  if num > train.num:
-    raise InputError(
-      f"adaptation of {config.steps} steps with {config.batch_size} images needs {num} training "
-      f"images, there are {train.num}: take fewer steps, or smaller batches"
-    )
-
-
 def adaptation_batches(
   config: AdaptationConfig, train: Split, network: Network
 ) -> AdaptationBatches:
-  """Returns the first batches of the training split.
+  """Returns the first batches of the training split, which begins anew where it ends.
 
   Args:
     config: number, size and learning rate of the steps.
     train: the training split.
     network: the dense network, which is the teacher.
-
-  Raises:
-    InputError: the training split has too few images.
   """
-  check_adaptation(config, train)
-  num = config.steps * config.batch_size
-  batches = lambda rows: jnp.asarray(rows).reshape(config.steps, config.batch_size, *rows.shape[1:])
-  first = train.first(num)
+  shape = config.steps, config.batch_size
+  first = train.first(math.prod(shape))
+  places = (np.arange(math.prod(shape)) % train.num).reshape(shape)
+  batches = lambda rows: jnp.asarray(rows[places])
   x, y = batches(first.x), jax.tree.map(batches, first.y)
   teach = lambda variables, x: jax.lax.map(lambda batch: network.eval_fn(variables, batch), x)
   teacher = jax.jit(teach)(network.variables, x) if config.steps else ()

@@ -13,7 +13,6 @@ from gatprune_jax.data import Dataset, Split, cut
 from gatprune_jax.errors import InputError
 from gatprune_jax.evaluation import (
   Evaluator,
-  check_adaptation,
   check_calibration,
 )
 from gatprune_jax.networks import CLASSIFICATION, Network, Task
@@ -144,9 +143,8 @@ def check_search(config: SearchConfig, data: Dataset, seed: int) -> None:
     seed: seed of the cut of the reward split.
 
   Raises:
-    InputError: if there are too few training examples for the batch-norm statistics or the
-      adaptation steps, or too few reward examples for the confirmation split.
+    InputError: if there are too few training examples for the batch-norm statistics, or too few
+      reward examples for the confirmation split.
   """
   check_calibration(config.calibration_images, data.train)
-  check_adaptation(config.adaptation, data.train)
   hold_out_confirmation(config, data.reward, seed)

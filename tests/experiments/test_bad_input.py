@@ -81,10 +81,6 @@ BAD = {
     "cannot cut 0 of 400 images off",
   ),
   "calibration": (["search.calibration_images=698"], "is 698: there are 697 training"),
-  "adaptation": (
-    ["search.adaptation.steps=11"],
-    "needs 704 training images, there are 697: take fewer",
-  ),
   # Wrong weights.
   "no checkpoint": (["dense.checkpoint=/nowhere"], "/nowhere/checkpoints/dense does not"),
   "no weights": (["dense.weights=/nowhere.pth"], "/nowhere.pth cannot be read: No such fi"),
