@@ -100,6 +100,9 @@ class CompareRow(NamedTuple):
 def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
   """Returns mean ± sample standard deviation over seeds, in percent, as markdown tables.
 
+  "masks" counts scored masks, and "cost, epochs" tells what scoring and the fine-tuning of further
+  masks cost beyond the fine-tuning itself, in epochs of fine-tuning.
+
   The deviation of a single seed is shown as 0. There is one table for each budget. Where there are
   several budgets, a last table shows each seed's mean over them.
 
@@ -109,8 +112,11 @@ def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
       out.
   """
   budgets = sorted({row.budget for row in rows}, reverse=True)
+  levels = " and ".join(dict.fromkeys(row.level for row in rows))
+  lengths = " and ".join(str(n) for n in sorted({row.epochs for row in rows if row.epochs}))
+  told = f"masks scored: {levels}" + (f"; epochs of fine-tuning: {lengths}" if lengths else "")
   tables = [
-    f"At most {budget} of the MACs:\n\n"
+    f"At most {budget} of the MACs ({told}):\n\n"
     + _methods_table([row for row in rows if row.budget == budget], finetuned)
     for budget in budgets
   ]
@@ -140,9 +146,9 @@ def _methods_table(rows: Sequence[CompareRow], finetuned: bool) -> str:
     body.append(
       [method, len(seeds)]
       + [f"{values.mean():.1f} ± {spread(values):.1f}" for values in shown]
-      + [f"{column(field).mean():.0f}" for field in ("evaluations", "seconds")]
+      + [f"{column(field).mean():.0f}" for field in ("evaluations", "cost", "seconds")]
     )
-  return markdown_table(("method", "seeds", *accuracies, "masks", "seconds"), body)
+  return markdown_table(("method", "seeds", *accuracies, "masks", "cost, epochs", "seconds"), body)
 
 
 def benchmark_table(rows: Sequence[Any]) -> str:

@@ -48,25 +48,32 @@ def test_summary_by_hand():
 
 
 def compare_row(method, seed, before, after):
-  return CompareRow(method, 0.2, seed, 0.2, 0.1, before, after, after - 0.1, 7, 2.0, [0.5])
+  told = {"level": "compensated", "epochs": 8, "cost": 12.5}
+  return CompareRow(method, 0.2, seed, 0.2, 0.1, before, after, after - 0.1, 7, 2.0, [0.5], **told)
 
 
 def test_comparison_over_seeds_by_hand():
   rows = [compare_row("agent", 0, 0.5, 0.9), compare_row("agent", 1, 0.6, 0.9)]
   text = comparison_over_seeds(rows, finetuned=True)
-  assert text.startswith("At most 0.2 of the MACs:\n\n")
+  told = "(masks scored: compensated; epochs of fine-tuning: 8)"
+  assert text.startswith(f"At most 0.2 of the MACs {told}:\n\n")
   header, _, body = cells(text.split("\n\n")[1])
   assert dict(zip(header, body, strict=True)) == {
     "method": "agent", "seeds": "2", "before, select": "55.0 ± 7.1", "after, select": "90.0 ± 0.0",
-    "after, test": "80.0 ± 0.0", "masks": "7", "seconds": "2",
+    "after, test": "80.0 ± 0.0", "masks": "7", "cost, epochs": "12", "seconds": "2",
   }  # fmt: skip
   assert "after" not in comparison_over_seeds(rows, finetuned=False)
+  mixed = [rows[0], rows[1]._replace(level="as it is", epochs=30)]
+  told = "(masks scored: compensated and as it is; epochs of fine-tuning: 8 and 30)"
+  assert told in comparison_over_seeds(mixed, finetuned=True)
+  told = "(masks scored: compensated; epochs of fine-tuning: 8)"
   # The second budget gives 0.2 more for each seed, so the averages over budgets are 60 and 70.
   rows += [compare_row("agent", 0, 0.7, 0.9), compare_row("agent", 1, 0.8, 0.9)]
   rows[2:] = [row._replace(budget=0.1) for row in rows[2:]]
   text = comparison_over_seeds(rows, finetuned=False)
   assert [part for part in text.split("\n\n") if "|" not in part] == [
-    "At most 0.2 of the MACs:", "At most 0.1 of the MACs:", "Mean over the budgets:",
+    f"At most 0.2 of the MACs {told}:", f"At most 0.1 of the MACs {told}:",
+    "Mean over the budgets:",
   ]  # fmt: skip
   header, _, body = cells(text.split("\n\n")[-1])
   assert dict(zip(header, body, strict=True))["before, select"] == "65.0 ± 7.1"
