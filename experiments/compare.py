@@ -2,7 +2,8 @@
 
 Every seed has one dense network. At every budget the classical pruners, the agent in its variants,
 and the other searches get the same data and the same fine-tuning. Each of the other searches may
-score as many masks as the first variant of the agent scored.
+score as many masks as cost what the first variant of the agent spent, in gradient steps and forward
+passes.
 
 Every seed and budget has two files in `rows/`: the rows, which are written when all methods are
 done, and the masks that the methods found, which are saved after each method. The same command
@@ -308,10 +309,9 @@ def find_masks(
     if name in variants:
       result = _run_variant(name, settings.variant(name), settings.seed, problem, logger, budget)
     else:
-      # As many masks as the first variant scored, and more for what else its scoring cost.
-      first = proposals[len(classical)]
+      # As many masks as cost what the first variant spent, at whichever levels it did.
       each = passes_of_score(settings.search, problem.reward.num)
-      evaluations = max(first.evaluations, first.passes // each)
+      evaluations = proposals[len(classical)].passes // each
       result = SEARCHES[name](problem, settings.search, evaluations, settings.seed)
     proposals = [*proposals, as_proposal(name, result)]
     save_proposals(path, proposals)

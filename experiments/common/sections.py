@@ -95,7 +95,7 @@ class CompareConfig:
     seeds: seeds of the experiment; each has a dense network of its own.
     budgets: largest shares of the dense network's MACs; every method prunes to each of them.
     variants: variants of the agent, {name: {field of search: other value}}; the searches may score
-      as many masks as the first variant.
+      as many masks as cost what the first variant spent.
     searches: searches that are compared with the agent, keys of `gatprune_jax.search.SEARCHES`.
     finetune: whether the pruned networks are fine-tuned; if not, they are judged as they are.
     start: workdir of a finished experiments.compare whose dense networks and masks are judged

@@ -1,4 +1,4 @@
-"""Table of the baseline searches, each of which may score as many masks as the agent did."""
+"""Table of the baseline searches, each of which may spend what the agent did."""
 
 from collections.abc import Callable
 import functools

@@ -176,7 +176,7 @@ def search_without_learning(
 def search_equal_budget(
   strategy: str, problem: PruningProblem, config: SearchConfig, evaluations: int, seed: int
 ) -> SearchResult:
-  """Searches without a learner, scoring as many masks as an agent did.
+  """Searches without a learner, scoring as many masks as cost what an agent spent.
 
   The search scores fewer masks if the strategy reaches no more new ones. Classical masks count as
   scored masks too. A generation has as many masks as the agent has samples per update, and a
@@ -186,7 +186,7 @@ def search_equal_budget(
     strategy: a key of `STRATEGIES`.
     problem: the network to prune, with its constraints and data.
     config: the agent's settings.
-    evaluations: the agent's `SearchResult.evaluations`.
+    evaluations: number of masks to score; see `SearchResult.passes` for what an agent spent.
     seed: seed of all random numbers.
 
   Raises:

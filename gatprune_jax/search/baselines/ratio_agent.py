@@ -96,14 +96,14 @@ class RatioState:
 def search_ratios(
   problem: PruningProblem, config: SearchConfig, evaluations: int, seed: int
 ) -> SearchResult:
-  """Learns ratios until as many distinct masks are scored as an agent scored.
+  """Learns ratios until the given number of distinct masks is scored.
 
   The search ends earlier if the policy has settled and proposes no new masks.
 
   Args:
     problem: the network to prune, with its constraints and data; its saliency includes "l1".
     config: the agent's settings.
-    evaluations: the agent's `SearchResult.evaluations`.
+    evaluations: number of masks to score; see `SearchResult.passes` for what an agent spent.
     seed: seed of all random numbers.
 
   Raises:
