@@ -12,7 +12,7 @@ for CIFAR-10 might add `--config.images.select=10000`. Writes a folder for each 
 budget in `cells/`, from which the same command continues, and `result.json`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import os
 import time
@@ -23,6 +23,7 @@ from scipy.stats import kendalltau
 
 from experiments.common import dense
 from experiments.common.app import start
+from experiments.common.kept import kept
 from experiments.common.preparing import Setup, problem_of, set_up
 from experiments.common.settings import Settings
 from gatprune_jax.criteria import allocate, order_by_ratios
@@ -30,7 +31,6 @@ from gatprune_jax.pruning import finetune
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.report import markdown_table
-from gatprune_jax.runtime.processes import from_first, is_first
 from gatprune_jax.search import PruningProblem, Scorer, SearchConfig
 
 _BEST = 5  # masks of the regret
@@ -69,8 +69,6 @@ def measure(settings: Settings, budget: float, prepared: Setup, run: Run) -> dic
   problem = problem_of(settings, prepared, variables)
   masks = draw_masks(problem, settings.fidelity.masks, settings.seed)
   place = os.path.join(run.workdir, "cells", f"seed{settings.seed}-macs{budget}")
-  if is_first():
-    os.makedirs(place, exist_ok=True)
 
   def trained(repetition: int) -> list[float]:
     phase = f"fidelity {budget} {repetition}"
@@ -91,13 +89,6 @@ def measure(settings: Settings, budget: float, prepared: Setup, run: Run) -> dic
       kept(os.path.join(place, f"training {i}.json"), lambda i=i: trained(i)) for i in range(2)
     ],
   }
-
-
-def kept(path: str, make: Callable[[], Any]) -> Any:
-  """Returns what a JSON file holds; the file is written first if it is missing."""
-  if not from_first(lambda: os.path.exists(path)):
-    runs.write_json(path, make())
-  return from_first(lambda: runs.read_json(path))
 
 
 def scored(problem: PruningProblem, masks: np.ndarray, config: SearchConfig) -> dict[str, Any]:
