@@ -23,14 +23,18 @@ from gatprune_jax.errors import InputError
 class DualConfig:
   """Gains of the PI controller.
 
+  The expected cost answers a multiplier that is too low by one with a growth of about a quarter of
+  the budget per update (measured on CIFAR-10 at 16x16). For such an answer a, the controller is
+  critically damped where k_p = 2 sqrt(k_i / a), as the default gains are.
+
   Attributes:
     proportional: k_p, gain on the violation, which is measured in shares of the budget.
     integral: k_i, gain on the sum of the violations of all updates so far.
     maximum: lambda_max, the upper bound of each multiplier.
   """
 
-  proportional: float = 0.5
-  integral: float = 0.05
+  proportional: float = 2.0
+  integral: float = 0.2
   maximum: float = 10.0
 
   def __post_init__(self):
