@@ -29,6 +29,7 @@ from gatprune_jax.runs.report import describe
 
 # {name that is imported when it is first used: the module that defines it}.
 _LATER = {
+  "AdaptationConfig": "evaluation",
   "CLASSIFICATION": "networks",
   "Network": "networks",
   "Pruned": "pruning",
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 
 __all__ = [
   "CLASSIFICATION",
+  "AdaptationConfig",
   "ChannelGraph",
   "Compact",
   "InputError",

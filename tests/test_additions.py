@@ -48,6 +48,7 @@ def search_config():
     updates=2, samples=4, schedule=schedule.NAME, learner=learner.NAME,
     self_competition=reward.NAME, policy=PolicyConfig(encoder.NAME, layers=1, heads=1),
     calibration_images=16, refinement=4, elites=3, shortlist=2, chunk=1,
+    adaptation=gp.AdaptationConfig(steps=1, batch_size=8),
   )  # fmt: skip
 
 

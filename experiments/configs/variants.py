@@ -36,6 +36,7 @@ def run_locally(config: ConfigDict) -> None:
   config.criteria = ("l1",)
   config.search.update({"updates": 2, "samples": 4, "refinement": 4, "shortlist": 1})
   config.search.calibration_images = 16
+  config.search.adaptation.update({"steps": 1, "batch_size": 16})
   config.search.policy.update({"layers": 1, "heads": 1})
   config.search.ppo.epochs = 1
   config.finetune_side_by_side = True

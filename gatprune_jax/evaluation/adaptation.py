@@ -28,14 +28,14 @@ class AdaptationConfig:
   """Settings of the gradient steps on a masked network before it is scored.
 
   Attributes:
-    steps: number of steps of SGD with Nesterov momentum 0.9; 0 scores the weights as they are.
+    steps: number of steps of SGD with Nesterov momentum 0.9; 0 scores without any.
     batch_size: number of images in a step.
     learning_rate: learning rate of the first step, from which it falls linearly to zero.
     distillation: weight in [0, 1] of imitating the dense network in the loss; the rest of the
       weight is that of the targets.
   """
 
-  steps: int = 0
+  steps: int = 16
   batch_size: int = 64
   learning_rate: float = 0.05
   distillation: float = 0.9
