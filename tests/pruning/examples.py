@@ -21,7 +21,8 @@ from gatprune_jax.data import Sizes
 # The search is as short as possible, but every part of it still runs.
 SEARCH = gp.SearchConfig(
   updates=2, samples=4, calibration_images=12, calibration_batch=6, refinement=2, elites=2,
-  shortlist=2, chunk=1, adaptation=gp.AdaptationConfig(steps=1, batch_size=8), policy=PolicyConfig(layers=1, heads=1), ppo=PPOConfig(epochs=1),
+  shortlist=2, chunk=1, adaptation=gp.AdaptationConfig(steps=1, batch_size=8),
+  policy=PolicyConfig(layers=1, heads=1), ppo=PPOConfig(epochs=1),
 )  # fmt: skip
 FINETUNE = gp.Recipe(epochs=2, batch_size=8, learning_rate=0.01)
 SIZES = Sizes(reward=16, select=8, test=8)
