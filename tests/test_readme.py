@@ -14,7 +14,7 @@ SHORTER = [
   ("gp.Scorer(problem)", "gp.Scorer(problem, SEARCH)"),
   ("search(problem)", "search(problem, SEARCH)"),
   ("(problem, result.masks)(data", "(problem, result.masks, SEARCH)(data"),
-  ("finetune(problem, result.masks)", "finetune(problem, result.masks, FINETUNE)"),
+  ("finetune(problem, result.masks)", "finetune(problem, result.masks, FINETUNE, SEARCH)"),
 ]
 
 

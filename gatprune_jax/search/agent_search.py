@@ -112,9 +112,8 @@ def learn(
     checkpointer: see `search`.
   """
   config = scorer.config
-  update_cheaply, update_once = (
-    compile_update(config, learner, level.evaluator) for level in (cheap, scorer)
-  )
+  update_once = compile_update(config, learner, scorer.evaluator)
+  update_cheaply = compile_update(config, learner, cheap.evaluator) if cheap is not scorer else None
   cheap_inputs, inputs = inputs, inputs._replace(images=scorer.images)
 
   def step(state, number):

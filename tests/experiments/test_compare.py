@@ -40,6 +40,7 @@ def methods(monkeypatch):
 def small_config():
   config = digits_resnet8.get_config("runlocal")
   config.model.widths = (4, 6, 8)
+  config.search.adaptation.steps = 0
   config.compare.update({"seeds": (0,), "budgets": (BUDGET,), "finetune": False})
   config.compare.searches = ("random_ratios", "evolve_bits")
   return config

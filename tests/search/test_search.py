@@ -189,7 +189,13 @@ def test_the_policy_learns_the_channels_that_matter():
   wrong = np.array([7, 6, 5, 4, 3, 2, 1, 0])
   mask = wrong < 2
   config = dataclasses.replace(
-    CONFIG, updates=60, samples=16, past_scores=64, warm_start=0.5, confirmation_share=0.25
+    CONFIG,
+    updates=60,
+    samples=16,
+    past_scores=64,
+    warm_start=0.5,
+    confirmation_share=0.25,
+    compensation_ridge=0.0,  # no channel may stand in for another
   )
   problem = PruningProblem(
     Network(eval_fn, train_fn, variables), CLASSIFICATION, constraints, split,
