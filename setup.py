@@ -33,7 +33,9 @@ setup(
     "pillow>=10",
     "safetensors>=0.4.3",
     "scikit-learn>=1.4",  # the digits images
+    "scipy>=1.11",
     "tabulate>=0.9",
+    "threadpoolctl>=3.1",
     "tensorflow-datasets>=4.9.8",
     "tqdm>=4.66",
   ],

@@ -78,7 +78,7 @@ def score_all(p: Problem, jit: Callable = _jit, ridge: float = 0.0) -> functools
   train = Split(np.asarray(p.calibration), np.asarray(p.y))
   evaluator = Evaluator(
     p.graph, p.network, CLASSIFICATION, train, compensation_ridge=ridge,
-    adaptation=AdaptationConfig(),
+    adaptation=AdaptationConfig(steps=0),
     calibration_images=len(p.calibration), calibration_batch=_BATCH, num_images=len(p.x),
     samples=len(p.masks),
   )  # fmt: skip

@@ -15,6 +15,16 @@ import jax
 print(jax.device_count(), cores.are_devices())
 """
 
+BLAS = """
+from gatprune_jax.runtime import cores
+cores.make_devices()
+import jax, threadpoolctl
+from jax import numpy as jnp
+jnp.linalg.cholesky(jnp.eye(3)).block_until_ready()
+pools = threadpoolctl.threadpool_info()
+print(*(pool["num_threads"] for pool in pools if pool["user_api"] == "blas"))
+"""
+
 # In this program the second of two devices has about ninety seconds more work than the first.
 WAIT = """
 from gatprune_jax.runtime import cores
@@ -53,6 +63,10 @@ def run(program, **variables):
   )
   assert done.returncode == 0, done.stderr
   return done.stdout.split()
+
+
+def test_blas_leaves_the_cores_to_the_devices():
+  assert set(run(BLAS)) == {"1"}
 
 
 def test_every_core_is_a_device():
