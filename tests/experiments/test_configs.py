@@ -3,10 +3,12 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from experiments.common.settings import make_settings
 from experiments.configs import (
+  cifar10_16_resnet8,
   cifar10_resnet20,
   cifar10_resnet56,
   cifar100_resnet56,
@@ -19,6 +21,7 @@ from tests.experiments.mains import run
 
 CONFIGS = {
   "digits_resnet8": digits_resnet8,
+  "cifar10_16_resnet8": cifar10_16_resnet8,
   "cifar10_resnet20": cifar10_resnet20,
   "cifar10_resnet56": cifar10_resnet56,
   "cifar100_resnet56": cifar100_resnet56,
@@ -28,13 +31,17 @@ CONFIGS = {
 # These configs take up to minutes each, most of it compilation, and have nothing that the other
 # configs do not have. `test_mains` runs the digits.
 SLOW = dict.fromkeys(
-  ("digits_resnet8", "cifar10_resnet20", "cifar10_resnet56", "cifar100_resnet56", "cifar100_vgg19"),
+  (
+    "digits_resnet8", "cifar10_16_resnet8", "cifar10_resnet20", "cifar10_resnet56",
+    "cifar100_resnet56", "cifar100_vgg19",
+  ),
   pytest.mark.slow,
-)
+)  # fmt: skip
 # Unless slow tests are asked for, small networks and smaller images replace those of the config.
 # Compiling a network of ImageNet's form takes more than a minute.
 SMALLER = {
   "digits_resnet8": {"model.widths": (4, 6, 8)},
+  "cifar10_16_resnet8": {"model.widths": (4, 6, 8)},
   "cifar10_resnet20": {"model.name": "resnet8"},
   "imagenet_resnet50": {"model.name": "resnet8", "image_size": 32},
 }
@@ -46,12 +53,18 @@ def directory(tmp_path_factory):
   write_tfds("cifar10", path, (120, 30), num_classes=10)
   write_tfds("cifar100", path, (120, 30), num_classes=10)
   write_tfds("imagenet2012", path, (100, 20), num_classes=2)
+  rng = np.random.default_rng(0)
+  images = lambda num: rng.integers(0, 256, (num, 16, 16, 3), np.uint8)
+  labels = lambda num: np.arange(num, dtype=np.int32) % 10
+  arrays = {"x": images(120), "y": labels(120), "x_test": images(30), "y_test": labels(30)}
+  np.savez(path / "images.npz", **arrays)
   return path
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in CONFIGS])
 def test_runlocal(name, directory, tmp_path):
-  data_dir = "" if name.startswith("digits") else directory
+  own = {"digits_resnet8": "", "cifar10_16_resnet8": directory / "images.npz"}
+  data_dir = own.get(name, directory)
   settings = make_settings(CONFIGS[name].get_config("runlocal"))
   smaller = {} if os.environ.get("GATPRUNE_SLOW") == "1" else SMALLER.get(name, {})
   done = run(  # on one device, because that compiles faster
