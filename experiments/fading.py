@@ -73,8 +73,7 @@ def measure(settings: Settings, budget: float, prepared: Setup, run: Run) -> dic
   def accuracy(begin: str, name: str, mask: np.ndarray) -> float:
     own = network
     if "compensated" in begin:
-      stacked = evaluator.compensated(mask[None])
-      own = network.with_variables(jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), stacked))
+      own = network.with_variables(jax.tree.map(jnp.asarray, evaluator.compensated(mask)))
     if "fading" in begin:
       trained = fading_network(graph, own, mask, _FADING * num_steps)
     else:

@@ -23,9 +23,9 @@ from gatprune_jax.errors import InputError
 class DualConfig:
   """Gains of the PI controller.
 
-  The expected cost answers a multiplier that is too low by one with a growth of about a quarter of
-  the budget per update (measured on CIFAR-10 at 16x16). For such an answer a, the controller is
-  critically damped where k_p = 2 sqrt(k_i / a), as the default gains are.
+  If a multiplier that is too low by one lets the expected cost grow by the share a of the budget in
+  each update, the controller is critically damped where k_p = 2 sqrt(k_i / a). With gains that are
+  too small, a search spends its masks above the budget; experiments/RESULTS.md has an example.
 
   Attributes:
     proportional: k_p, gain on the violation, which is measured in shares of the budget.

@@ -134,9 +134,10 @@ class Evaluator:
     """
     return self._in_calls(self._score_first, masks, mesh.replicate((x, y)))
 
-  def compensated(self, masks: np.ndarray) -> Any:
-    """Returns the dense network's variables, compensated for masks `[C, N]`, stacked `[C, ...]`."""
-    return self._in_calls(self._compensate_first, masks, ())
+  def compensated(self, mask: np.ndarray) -> Any:
+    """Returns the dense network's variables, compensated for a mask `[N]`, on the host."""
+    stacked = self._in_calls(self._compensate_first, mask[None], ())
+    return jax.tree.map(lambda leaf: leaf[0], stacked)
 
   def statistics(self, masks: np.ndarray) -> tuple[np.ndarray, ...]:
     """Computes the running statistics `[C, ...]` under masks `[C, N]`, without adaptation steps.

@@ -105,10 +105,9 @@ class _Job(NamedTuple):
     return self.problem.network.eval_fn(self.problem.network.variables, x)
 
   def starts(self) -> Iterator[Any]:
-    """Yields the dense variables from which the network under each mask starts."""
+    """Returns the dense variables from which the network under each mask starts."""
     evaluator = self.problem.evaluator(self.config)
-    for mask in self.masks:
-      yield jax.tree.map(lambda leaf: leaf[0], evaluator.compensated(mask[None]))
+    return map(evaluator.compensated, self.masks)
 
 
 def _side_by_side(job: _Job) -> Finetuned:

@@ -18,7 +18,7 @@ class Row(NamedTuple):
   params: int
   macs_ratio: float  # share of the dense network's MACs
   params_ratio: float  # share of the dense network's parameters
-  select_before: float  # select split, batch norm recalibrated, weights as in the dense network
+  select_before: float  # select split, before any gradient step: compensated, recalibrated
   select_after: float  # select split, after fine-tuning
   test_before: float  # test split, as select_before
   test_after: float  # test split, after fine-tuning

@@ -43,7 +43,7 @@ def make_devices() -> None:
   if jax.config.jax_num_cpu_devices < 0 and _COUNT not in flags:
     jax.config.update("jax_num_cpu_devices", min(num_cores(), _MOST_DEVICES))
   # After a small factorisation the threads of BLAS keep their cores busy for a while, in case that
-  # another one follows. Scoring with compensation took 1.4 times as long for it.
+  # another one follows. They would take the cores from the devices that score compensated masks.
   importlib.import_module("scipy.linalg")  # loads the BLAS library with which JAX factorises
   threadpoolctl.threadpool_limits(1, user_api="blas")
   patience = (f"{name}={value}" for name, value in _PATIENCE.items() if name not in flags)

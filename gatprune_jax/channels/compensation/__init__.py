@@ -7,9 +7,4 @@ from gatprune_jax.channels.compensation.transfer import (
   measure_compensation,
 )
 
-__all__ = [
-  "RIDGE",
-  "Compensation",
-  "compensate",
-  "measure_compensation",
-]
+__all__ = ["RIDGE", "Compensation", "compensate", "measure_compensation"]
