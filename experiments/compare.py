@@ -23,7 +23,8 @@ import numpy as np
 
 from experiments.common import dense
 from experiments.common.app import start
-from experiments.common.preparing import Setup, problem_of, set_up
+from experiments.common.cells import Plan, plan_cells
+from experiments.common.preparing import Setup, problem_of
 from experiments.common.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax import InputError
@@ -76,28 +77,23 @@ def main(settings: Settings, run: Run) -> None:
     rows = [CompareRow(**row) for row in from_first(lambda: runs.read_json(path))]
     print(comparison_over_seeds(rows, settings.compare.finetune))
     return
-  plans = []
-  for seed in settings.compare.seeds:  # refuse bad settings before a file is written
-    for budget in settings.compare.budgets:
-      plan = dataclasses.replace(settings, seed=seed)
-      plans.append((plan, budget, set_up(plan, {"macs": budget})))
-      if plan.compare.finetune:
-        steps_per_epoch(plan.finetune, plans[-1][-1].data.train)
+  # Bad settings are refused before a file is written.
+  plans = plan_cells(settings, settings.compare.seeds, settings.compare.budgets)
+  if settings.compare.finetune:
+    for plan in plans:
+      steps_per_epoch(plan.settings.finetune, plan.prepared.data.train)
   with runs.claim(run.workdir, "compare", run.config):
     table = make_tables(settings, run, plans)
   print(table)
 
 
-def make_tables(
-  settings: Settings, run: Run, plans: Sequence[tuple[Settings, float, Setup]]
-) -> str:
+def make_tables(settings: Settings, run: Run, plans: Sequence[Plan]) -> str:
   """Makes the rows that are missing, writes all rows, and returns the table as markdown.
 
   Args:
     settings: settings of the experiment.
     run: the workdir and the config of the run.
-    plans: for each seed and budget: the settings with that seed, the budget as the largest share of
-      the dense network's MACs, and what `set_up` made for both.
+    plans: one for each seed and budget, from `plan_cells`.
   """
   workdir = run.workdir
   # Every seed runs the same programs. With a cache on the disk each program is compiled once.

@@ -10,7 +10,6 @@ from which the same command continues, and `result.json`.
 
 from collections.abc import Sequence
 import dataclasses
-import os
 from typing import Any
 
 import jax
@@ -19,14 +18,12 @@ import numpy as np
 
 from experiments.common import dense
 from experiments.common.app import start
-from experiments.common.kept import kept
-from experiments.common.preparing import Setup, problem_of, set_up
+from experiments.common.cells import Cell, measure_cells, plan_cells
 from experiments.common.settings import Settings
 from gatprune_jax.channels import ChannelGraph, masked
 from gatprune_jax.evaluation import mean_score
 from gatprune_jax.networks import CLASSIFICATION, Network, masked_network
-from gatprune_jax.runs import workdir as runs
-from gatprune_jax.runs.logger import Run, RunLogger
+from gatprune_jax.runs.logger import Run
 from gatprune_jax.runs.report import markdown_table
 from gatprune_jax.training import steps_per_epoch, train
 
@@ -38,32 +35,19 @@ _REFERENCE = "compensated"
 def main(settings: Settings, run: Run) -> None:
   """Fine-tunes the masks that are missing, and prints the table."""
   dense.refuse_checkpoint(settings)
-  plans = []
-  for seed in settings.compare.seeds:  # refuse bad settings before a file is written
-    plan = dataclasses.replace(settings, seed=seed)
-    plans += [(plan, budget, set_up(plan, {"macs": budget})) for budget in plan.compare.budgets]
-  with runs.claim(run.workdir, "fading", run.config):
-    cells = [measure(plan, budget, prepared, run) for plan, budget, prepared in plans]
-    runs.write_result(run.workdir, {"cells": cells, "versions": runs.versions()})
-  print(fading_table(cells))
+  # Bad settings are refused before a file is written.
+  plans = plan_cells(settings, settings.compare.seeds, settings.compare.budgets)
+  print(fading_table(measure_cells("fading", plans, run, measure)))
 
 
-def measure(settings: Settings, budget: float, prepared: Setup, run: Run) -> dict[str, Any]:
+def measure(cell: Cell) -> dict[str, Any]:
   """Fine-tunes the classical masks of one seed and budget from every start.
-
-  Args:
-    settings: settings of the experiment, with the seed.
-    budget: largest share of the dense network's MACs.
-    prepared: data, dense network and constraints of this seed and budget.
-    run: the workdir, the config, and whether the process was asked to stop.
 
   Returns:
     `budget`, and `accuracies`: {start: accuracy on the select part of each pruner's mask}.
   """
-  logger = RunLogger(run, settings.checkpoints, os.path.join(run.workdir, f"seed{settings.seed}"))
-  data, recipe = prepared.data, settings.finetune
-  variables = dense.train_dense(settings, prepared.dense, data, logger)
-  problem = problem_of(settings, prepared, variables)
+  settings, problem, data, budget = cell.settings, cell.problem, cell.data, cell.budget
+  recipe = settings.finetune
   network, graph = problem.network, problem.constraints.graph
   evaluator = problem.evaluator(settings.search)
   key = jax.random.fold_in(jax.random.key(settings.seed), 1)
@@ -79,7 +63,7 @@ def measure(settings: Settings, budget: float, prepared: Setup, run: Run) -> dic
     else:
       trained = masked_network(graph, own, mask)
     phase = f"{begin} {name} {budget}".replace(",", "")
-    with logger.loop(phase, phase, recipe.epochs) as loop:
+    with cell.logger.loop(phase, phase, recipe.epochs) as loop:
       final = train(
         trained, CLASSIFICATION, data.train, recipe, key,
         lambda epoch, values, _: loop.record(epoch, values), teacher,
@@ -89,11 +73,7 @@ def measure(settings: Settings, budget: float, prepared: Setup, run: Run) -> dic
   def accuracies(begin: str) -> list[float]:
     return [accuracy(begin, pruner.name, pruner.mask) for pruner in problem.pruners]
 
-  place = os.path.join(run.workdir, "cells", f"seed{settings.seed}-macs{budget}")
-  found = {
-    begin: kept(os.path.join(place, f"{begin}.json"), lambda b=begin: accuracies(b))
-    for begin in STARTS
-  }
+  found = {begin: cell.kept(begin, lambda b=begin: accuracies(b)) for begin in STARTS}
   return {"budget": budget, "accuracies": found}
 
 

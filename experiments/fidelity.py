@@ -14,7 +14,6 @@ budget in `cells/`, from which the same command continues, and `result.json`.
 
 from collections.abc import Sequence
 import dataclasses
-import os
 import time
 from typing import Any
 
@@ -23,13 +22,11 @@ from scipy.stats import kendalltau
 
 from experiments.common import dense
 from experiments.common.app import start
-from experiments.common.kept import kept
-from experiments.common.preparing import Setup, problem_of, set_up
+from experiments.common.cells import Cell, measure_cells, plan_cells
 from experiments.common.settings import Settings
 from gatprune_jax.criteria import allocate, order_by_ratios
 from gatprune_jax.pruning import finetune
-from gatprune_jax.runs import workdir as runs
-from gatprune_jax.runs.logger import Run, RunLogger
+from gatprune_jax.runs.logger import Run
 from gatprune_jax.runs.report import markdown_table
 from gatprune_jax.search import PruningProblem, Scorer, SearchConfig
 
@@ -40,54 +37,38 @@ _SMALLEST = 0.1  # ratios of groups are log-uniform between this and 1
 def main(settings: Settings, run: Run) -> None:
   """Measures what is missing of every cell, and prints the table of all cells."""
   dense.refuse_checkpoint(settings)
-  plans = []
-  for seed in settings.fidelity.seeds:  # refuse bad settings before a file is written
-    plan = dataclasses.replace(settings, seed=seed)
-    plans += [(plan, budget, set_up(plan, {"macs": budget})) for budget in plan.fidelity.budgets]
-  with runs.claim(run.workdir, "fidelity", run.config):
-    cells = [measure(plan, budget, prepared, run) for plan, budget, prepared in plans]
-    runs.write_result(run.workdir, {"cells": cells, "versions": runs.versions()})
-  print(fidelity_table(cells))
+  # Bad settings are refused before a file is written.
+  plans = plan_cells(settings, settings.fidelity.seeds, settings.fidelity.budgets)
+  print(fidelity_table(measure_cells("fidelity", plans, run, measure)))
 
 
-def measure(settings: Settings, budget: float, prepared: Setup, run: Run) -> dict[str, Any]:
+def measure(cell: Cell) -> dict[str, Any]:
   """Scores and fine-tunes the masks of one seed and budget, where this is not done yet.
-
-  Args:
-    settings: settings of the experiment, with the seed.
-    budget: largest share of the dense network's MACs.
-    prepared: data, dense network and constraints of this seed and budget.
-    run: the workdir, the config, and whether the process was asked to stop.
 
   Returns:
     `seed` and `budget`; `levels`: for each level its name, the scores and accuracies `[masks]`, and
     the seconds that a mask took; `finals`: the accuracies `[2, masks]` on the select part after two
     trainings.
   """
-  logger = RunLogger(run, settings.checkpoints, os.path.join(run.workdir, f"seed{settings.seed}"))
-  variables = dense.train_dense(settings, prepared.dense, prepared.data, logger)
-  problem = problem_of(settings, prepared, variables)
+  settings, problem = cell.settings, cell.problem
   masks = draw_masks(problem, settings.fidelity.masks, settings.seed)
-  place = os.path.join(run.workdir, "cells", f"seed{settings.seed}-macs{budget}")
 
   def trained(repetition: int) -> list[float]:
-    phase = f"fidelity {budget} {repetition}"
+    phase = f"fidelity {cell.budget} {repetition}"
     tuned = finetune(
       problem, masks, settings.finetune, settings.search, seed=1000 * settings.seed + repetition,
-      side_by_side=settings.finetune_side_by_side, logger=logger, phase=phase,
+      side_by_side=settings.finetune_side_by_side, logger=cell.logger, phase=phase,
     )  # fmt: skip
-    return tuned.scores(prepared.data.select).tolist()
+    return tuned.scores(cell.data.select).tolist()
 
   return {
     "seed": settings.seed,
-    "budget": budget,
+    "budget": cell.budget,
     "levels": [
-      kept(os.path.join(place, f"{config.level}.json"), lambda c=config: scored(problem, masks, c))
+      cell.kept(config.level, lambda c=config: scored(problem, masks, c))
       for config in levels(settings.search, settings.fidelity.steps)
     ],
-    "finals": [
-      kept(os.path.join(place, f"training {i}.json"), lambda i=i: trained(i)) for i in range(2)
-    ],
+    "finals": [cell.kept(f"training {i}", lambda i=i: trained(i)) for i in range(2)],
   }
 
 

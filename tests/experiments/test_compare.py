@@ -72,7 +72,7 @@ def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
   assert methods[3:] == every
   rows = [json.loads((tmp_path / name / "compare.json").read_text()) for name in ("whole", "run")]
   assert rows[0] == rows[1]
-  monkeypatch.setattr(compare, "set_up", None)  # a finished comparison must not prepare data
+  monkeypatch.setattr(compare, "plan_cells", None)  # a finished comparison must not prepare data
   capsys.readouterr()
   run_in(tmp_path / "run", config)
   assert "| evolve_bits " in capsys.readouterr().out
