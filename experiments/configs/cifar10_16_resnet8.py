@@ -29,6 +29,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.dense.recipe.update({"epochs": 15, "warmup_epochs": 1.0})
   config.finetune.update(augmentation)
   config.finetune.update({"epochs": 8, "warmup_epochs": 0.0})
-  config.search.update({"calibration_batch": 64, "updates": 36, "refinement": 96})
+  config.search.update({"calibration_batch": 64, "updates": 28, "refinement": 96})
   config.compare.update({"seeds": (0, 1, 2), "budgets": (0.25, 0.12, 0.06)})
   return variants.apply("cifar10_16_resnet8", config, variant)

@@ -15,6 +15,7 @@ from gatprune_jax.agent.lagrangian import (
   DualConfig,
   Multipliers,
   init_multipliers,
+  set_units,
   update_multipliers,
   utility,
 )
@@ -78,6 +79,7 @@ __all__ = [
   "rank_among_all",
   "remember",
   "sample",
+  "set_units",
   "to_graphs_tuple",
   "update_multipliers",
   "utility",

@@ -3,10 +3,12 @@
 The Lagrangian is max_pi min_{lambda >= 0} E[R - sum_k lambda_k v_k]. Plain dual ascent is integral
 control, which oscillates; a proportional term damps it (Stooke et al. 2020, arXiv 2007.03964):
 
-  I <- clip(I + k_i v, 0, lambda_max)          lambda = clip(I + k_p v, 0, lambda_max)
+  I <- clip(I + k_i s v, 0, lambda_max)        lambda = clip(I + k_p s v, 0, lambda_max)
 
 The integral I itself is clipped, which prevents windup: I never accumulates an amount that the
-bound lambda_max keeps from taking effect.
+bound lambda_max keeps from taking effect. s is the unit of a price, see `set_units`: with it, the
+controller does the same whatever the scale of the reward. I starts at 0, so that a search first
+learns what the channels are worth and then, as lambda grows, gives up what they cost.
 """
 
 import dataclasses
@@ -18,14 +20,17 @@ import jax.numpy as jnp
 
 from gatprune_jax.errors import InputError
 
+_SMALLEST = 1e-6  # standard deviation below which violations count as equal
+
 
 @dataclasses.dataclass(frozen=True)
 class DualConfig:
   """Gains of the PI controller.
 
-  If a multiplier that is too low by one lets the expected cost grow by the share a of the budget in
-  each update, the controller is critically damped where k_p = 2 sqrt(k_i / a). With gains that are
-  too small, a search spends its masks above the budget; experiments/RESULTS.md has an example.
+  If a multiplier that is too low by one unit lets the expected cost grow by the share a of the
+  budget in each update, the controller is critically damped where k_p = 2 sqrt(k_i / a). With gains
+  that are too small, a search spends its masks above the budget; experiments/RESULTS.md has an
+  example.
 
   Attributes:
     proportional: k_p, gain on the violation, which is measured in shares of the budget.
@@ -52,11 +57,30 @@ class Multipliers:
 
   value: jax.Array  # [K] lambda
   integral: jax.Array  # [K] I
+  unit: jax.Array  # [K] s, the unit of the gains; zeros until the first samples
 
 
 def init_multipliers(num_constraints: int) -> Multipliers:
-  """Returns the initial state, in which all multipliers are zero."""
-  return Multipliers(jnp.zeros(num_constraints), jnp.zeros(num_constraints))
+  """Returns the state before the first samples, in which all multipliers are zero."""
+  return Multipliers(*[jnp.zeros(num_constraints)] * 3)
+
+
+def set_units(multipliers: Multipliers, reward: jax.Array, violation: jax.Array) -> Multipliers:
+  """Sets the units of the prices by the first samples; later calls change nothing.
+
+  The unit of a price is s = std[R] / std[v], or 1 where all violations are equal.
+
+  Args:
+    multipliers: the state.
+    reward: R, `[B]`; with equal rewards no unit is set.
+    violation: v, `[B, K]`.
+  """
+  chex.assert_rank([reward, violation], [1, 2])
+  spread = violation.std(0)
+  differs = spread > _SMALLEST
+  unit = jnp.where(differs, reward.std() / jnp.where(differs, spread, 1.0), 1.0)
+  is_set = (multipliers.unit > 0).any()
+  return multipliers.replace(unit=jnp.where(is_set, multipliers.unit, unit))
 
 
 def update_multipliers(
@@ -70,9 +94,10 @@ def update_multipliers(
     violation: v, the mean violation of each constraint, `[K]`, positive where over budget.
   """
   chex.assert_equal_shape([violation, multipliers.value])
+  violation = multipliers.unit * violation
   integral = jnp.clip(multipliers.integral + config.integral * violation, 0, config.maximum)
   value = jnp.clip(integral + config.proportional * violation, 0, config.maximum)
-  return Multipliers(value, integral)
+  return multipliers.replace(value=value, integral=integral)
 
 
 def utility(reward: jax.Array, violation: jax.Array, multiplier: jax.Array) -> jax.Array:

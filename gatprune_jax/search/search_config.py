@@ -62,8 +62,8 @@ class SearchConfig:
   constraint: str = "lagrangian"
   keep_floor: float = 0.05
   allow_empty: bool = False
-  likelihood_weight: float = 0.5
-  likelihood_bound: float = 5.0
+  likelihood_weight: float = 2.0
+  likelihood_bound: float = 3.0
   learner: str = "ppo"
   self_competition: str = "best"
   past_scores: int = 256

@@ -19,6 +19,7 @@ from gatprune_jax.agent import (
   init_multipliers,
   init_past,
   remember,
+  set_units,
   update_multipliers,
   utility,
   utility_surrogate,
@@ -142,8 +143,9 @@ def update(
   feasible = env.budgets.within_tolerance(violation)
 
   # Update the multipliers, then combine rewards and violations at the new prices.
-  multipliers = update_multipliers(config.dual, state.multipliers, violation.mean(0))
   reward = compete(config.self_competition, scores, state.past)
+  multipliers = set_units(state.multipliers, reward, violation)
+  multipliers = update_multipliers(config.dual, multipliers, violation.mean(0))
   gain = utility(reward, violation, multipliers.value)
 
   # Fit the critic and improve the policy.

@@ -23,6 +23,7 @@ from gatprune_jax.agent import (
   init_past,
   leave_one_out_advantages,
   remember,
+  set_units,
   update_multipliers,
   utility,
 )
@@ -113,8 +114,12 @@ def test_leave_one_out_gradient_is_unbiased_by_enumeration():
 DUAL = DualConfig(proportional=0.5, integral=0.1, maximum=2.0)
 
 
+def in_units_of_one(num):
+  return init_multipliers(num).replace(unit=jnp.ones(num))
+
+
 def run_dual(violations, config=DUAL):
-  state, trace = init_multipliers(1), []
+  state, trace = in_units_of_one(1), []
   for v in violations:
     state = update_multipliers(config, state, jnp.array([v]))
     trace.append(float(state.value[0]))
@@ -141,13 +146,13 @@ def test_the_integral_does_not_wind_up():
 
 
 def test_constraints_do_not_mix():
-  state = update_multipliers(DUAL, init_multipliers(2), jnp.array([0.4, -0.4]))
+  state = update_multipliers(DUAL, in_units_of_one(2), jnp.array([0.4, -0.4]))
   np.testing.assert_allclose(state.value, [0.24, 0.0], rtol=1e-5)
 
 
 def test_multipliers_continue_from_their_stored_state():
   whole = run_dual([0.4, -0.1, 0.7, 0.2])
-  state = init_multipliers(1)
+  state = in_units_of_one(1)
   for v in (0.4, -0.1):
     state = update_multipliers(DUAL, state, jnp.array([v]))
   leaves, treedef = jax.tree.flatten(state)
@@ -155,6 +160,42 @@ def test_multipliers_continue_from_their_stored_state():
   for v, expected in zip((0.7, 0.2), whole[2:], strict=True):
     state = update_multipliers(DUAL, state, jnp.array([v]))
     assert float(state.value[0]) == expected
+
+
+def drawn_samples(num_constraints):
+  rng = np.random.default_rng(0)
+  violation = rng.standard_normal((32, num_constraints))
+  return violation.sum(1) + 0.3 * rng.standard_normal(32), violation
+
+
+def test_units_are_ratios_of_standard_deviations_of_the_first_samples():
+  reward, violation = drawn_samples(2)
+  violation[:, 1] = 0.3
+  state = set_units(init_multipliers(2), jnp.array(reward), jnp.array(violation))
+  expected = [reward.std() / violation[:, 0].std(), 1.0]  # equal violations have the unit 1
+  np.testing.assert_allclose(state.unit, expected, rtol=1e-5)
+  again = set_units(state, jnp.array(5 * reward), jnp.array(violation))
+  np.testing.assert_array_equal(again.unit, state.unit)
+
+
+def test_equal_rewards_set_no_unit():
+  _, violation = drawn_samples(1)
+  state = set_units(init_multipliers(1), jnp.ones(32), jnp.array(violation))
+  np.testing.assert_array_equal(state.unit, [0.0])
+  reward, violation = drawn_samples(1)
+  assert float(set_units(state, jnp.array(reward), jnp.array(violation)).unit[0]) > 0
+
+
+def test_the_controller_follows_the_scale_of_the_reward():
+  reward, violation = drawn_samples(1)
+  config = dataclasses.replace(DUAL, maximum=1e6)
+  values = []
+  for scale in (1.0, 8.0):
+    state = set_units(init_multipliers(1), jnp.array(scale * reward), jnp.array(violation))
+    for v in (0.3, -0.1, 0.2):
+      state = update_multipliers(config, state, jnp.array([v]))
+    values.append(float(state.value[0]) / scale)
+  assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
 def test_utility_by_hand():
