@@ -1,5 +1,7 @@
 """Tests of networks in NNX, Equinox and plain jax.numpy; the other tests use Linen."""
 
+import itertools
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import optax
 import pytest
 
 import gatprune_jax as gp
+from gatprune_jax.channels import parameter_flags
 from tests.channels.laws import assert_costs, assert_law, random_mask
 
 X = np.random.default_rng(0).standard_normal((4, 8, 8, 3)).astype(np.float32)
@@ -50,6 +53,10 @@ def test_nnx_through_split_and_merge():
   # statistics and random streams are no parameters.
   weights = 9 * 3 * 6 + 6 + 2 * 6 + 9 * 6 * 5 + 5 + 5 * 2 + 2
   assert gp.params(graph, np.ones(graph.num_channels)) == weights
+  # A plain tree does not say what its arrays are for, but running statistics are known by name.
+  plain = nnx.to_pure_dict(state)
+  sizes = [leaf.size for leaf in jax.tree.leaves(plain)]
+  assert sum(itertools.compress(sizes, parameter_flags(plain))) == weights
   # The compact state can be merged into a module again.
   assert nnx.merge(definition, small.variables).conv1.kernel.shape[-1] == mask[:6].sum()
 
@@ -83,6 +90,33 @@ def test_equinox():
   assert [len(group.channels) for group in graph.groups] == [6, 5]
   mask = random_mask(graph, np.random.default_rng(2))
   assert_costs(graph, assert_law(graph, fn, arrays, mask, x), mask, x)
+
+
+def test_the_arrays_of_an_equinox_state_are_no_parameters():
+  eqx = pytest.importorskip("equinox")
+
+  class Net(eqx.Module):
+    conv: eqx.nn.Conv2d
+    norm: eqx.nn.BatchNorm
+    head: eqx.nn.Linear
+
+    def __init__(self, key):
+      keys = jax.random.split(key)
+      self.conv = eqx.nn.Conv2d(3, 5, 3, key=keys[0])
+      self.norm = eqx.nn.BatchNorm(5, "batch", mode="ema")
+      self.head = eqx.nn.Linear(5, 2, key=keys[1])
+
+    def __call__(self, x, state):
+      x, state = self.norm(self.conv(x), state)
+      return self.head(jax.nn.relu(x).mean((1, 2))), state
+
+  model, state = eqx.nn.make_with_state(Net)(jax.random.key(0))
+  arrays, static = eqx.partition(eqx.nn.inference_mode(model), eqx.is_array)
+  over_batch = {"in_axes": (0, None), "out_axes": (0, None), "axis_name": "batch"}
+  fn = lambda v, x: jax.vmap(eqx.combine(v[0], static), **over_batch)(x, v[1])[0]
+  graph = gp.trace(fn, (arrays, state), X.transpose(0, 3, 1, 2))
+  weights = (27 * 5 + 5) + 2 * 5 + (5 * 2 + 2)
+  assert gp.params(graph, np.ones(graph.num_channels)) == weights
 
 
 def test_plain_functions_over_lists():

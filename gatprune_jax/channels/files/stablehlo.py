@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax import export
 
+from gatprune_jax.channels.batch import find_batch
 from gatprune_jax.channels.compaction import Compact
 from gatprune_jax.errors import InputError
 
@@ -23,30 +24,21 @@ def export_stablehlo(
     path: the file to write, by convention named `*.mlirbc`; it must not exist yet.
     small: the network.
     x: an example input.
-    batch: size of x's first axis in the exported program; None for a dynamic size.
+    batch: size of the batch in the exported program; None for a dynamic size. See `find_batch`.
 
   Raises:
-    InputError: if the path exists, or the batch is not a positive number.
+    InputError: if the path exists, the batch is not a positive number, or x does not show which of
+      its axes is the batch.
   """
   if os.path.exists(path):
     raise InputError(f"{os.fspath(path)} exists: choose another path, or remove it first")
   if batch is not None and batch < 1:
     raise InputError(f"batch {batch}: an exported program needs a positive one, or None")
   size = export.symbolic_shape("batch")[0] if batch is None else batch
-  exported = export.export(
-    jax.jit(lambda x: small.apply(small.variables, x)),
-    platforms=("cpu",),
-  )(input_spec(x, size))
+  apply = lambda x: small.apply(small.variables, x)
+  spec = find_batch(x, jax.eval_shape(apply, x)).resized(x, size)
+  exported = export.export(jax.jit(apply), platforms=("cpu",))(spec)
   partial = f"{os.fspath(path)}.partial"
   with open(partial, "wb") as file:
     file.write(exported.mlir_module_serialized)
   os.rename(partial, path)
-
-
-def input_spec(x: Any, size: Any) -> Any:
-  """Returns the shapes and dtypes of a program's input: those of x, with `size` examples.
-
-  The dtypes are those that JAX computes with.
-  """
-  shapes = jax.eval_shape(lambda x: x, x)  # float64 becomes float32, unless x64 is enabled
-  return jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), shapes)

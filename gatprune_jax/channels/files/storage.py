@@ -17,8 +17,8 @@ from jax import export
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax.channels.batch import find_batch
 from gatprune_jax.channels.compaction import Compact
-from gatprune_jax.channels.files.stablehlo import input_spec
 from gatprune_jax.channels.graph import leaf_paths
 from gatprune_jax.errors import InputError, first_line
 
@@ -46,11 +46,11 @@ def save(path: str | os.PathLike, small: Compact, x: Any) -> None:
   Args:
     path: the directory to write; it must not exist yet, and appears only once it is complete.
     small: the network.
-    x: an example input; its first axis becomes a symbolic batch size.
+    x: an example input; its batch gets a symbolic size. See `find_batch`.
 
   Raises:
-    InputError: if the path exists, two variables have the same path, or x or the outputs are in
-      containers other than dicts, lists and tuples.
+    InputError: if the path exists, two variables have the same path, x does not show which of its
+      axes is the batch, or x or the outputs are in containers other than dicts, lists and tuples.
   """
   path = os.fspath(path)
   if os.path.exists(path):
@@ -59,7 +59,9 @@ def save(path: str | os.PathLike, small: Compact, x: Any) -> None:
   variables, undo = _as_plain(small.variables)
   variables_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), variables)
   apply = jax.jit(lambda variables, x: small.apply(undo(variables), x))
-  exported = export.export(apply, platforms=_PLATFORMS)(variables_spec, input_spec(x, batch))
+  outputs = jax.eval_shape(small.apply, small.variables, x)
+  spec = find_batch(x, outputs).resized(x, batch)
+  exported = export.export(apply, platforms=_PLATFORMS)(variables_spec, spec)
   try:
     network = exported.serialize(vjp_order=1)
   except ValueError as error:

@@ -39,6 +39,7 @@ class Source(NamedTuple):
   """Where a value comes from."""
 
   is_weight: bool  # computed from variables and constants alone
+  is_shared: bool  # computed without what differs between the examples of a batch
   leaf: int | None = None  # index of the variable it equals, up to dtype and transposition
   # Returns the value if literals and captured constants alone determine it, else None.
   value: Callable[[], np.ndarray | None] = lambda: None
@@ -56,7 +57,7 @@ class Step(NamedTuple):
   contraction: Contraction | None  # for convolutions and dot products
   leaf: int | None  # index of the variable that is the contraction's kernel
   body: "Program | None"  # the labelled body of a call, for primitives in CALLS
-  is_weight: bool = False  # computed from variables and constants alone
+  is_shared: bool = False  # computed without what differs between the examples of a batch
 
 
 class Program(NamedTuple):
@@ -102,7 +103,7 @@ def label(
 
   def read(var):
     if isinstance(var, jex_core.Literal):
-      return (None,) * np.ndim(var.val), Source(True, value=lambda: var.val)
+      return (None,) * np.ndim(var.val), Source(True, True, value=lambda: var.val)
     return axes[var], source[var]
 
   const_axes = [
@@ -110,7 +111,7 @@ def label(
     for var in jaxpr.constvars
   ]
   for var, var_axes, const in zip(jaxpr.constvars, const_axes, consts, strict=True):
-    axes[var], source[var] = var_axes, Source(True, value=functools.partial(_concrete, const))
+    axes[var], source[var] = var_axes, Source(True, True, value=functools.partial(_concrete, const))
   for var, var_axes, var_source in zip(jaxpr.invars, inputs, sources, strict=True):
     axes[var], source[var] = var_axes, var_source
 
@@ -158,9 +159,11 @@ def _label_equation(
     leaf = sources[contraction.kernel].leaf
   same = sources[0].leaf if name in _SAME_WEIGHTS else None
   is_weight = all(s.is_weight for s in sources)
+  is_shared = all(s.is_shared for s in sources)
   value = functools.cache(functools.partial(_computed, eqn, sources))
-  out = Source(is_weight, same, value if len(outputs) == 1 and is_weight else lambda: None)
-  step = Step(eqn, arriving, inputs, outputs, contraction, leaf, None, is_weight)
+  known = len(outputs) == 1 and is_weight
+  out = Source(is_weight, is_shared, same, value if known else lambda: None)
+  step = Step(eqn, arriving, inputs, outputs, contraction, leaf, None, is_shared)
   return step, [out] * len(outputs)
 
 

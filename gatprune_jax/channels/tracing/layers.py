@@ -10,7 +10,7 @@ import numpy as np
 from gatprune_jax.channels.graph import FROZEN, Layer, Leaf
 from gatprune_jax.channels.rules import table as rules
 from gatprune_jax.channels.rules.axes import Axes
-from gatprune_jax.channels.tracing.labelling import Program, Step
+from gatprune_jax.channels.tracing.labelling import CALLS, Program, Step
 
 _CONTRACTIONS = ("conv_general_dilated", "dot_general")
 
@@ -53,6 +53,7 @@ def read_layers(
   program: Program,
   channel_of: Callable[[np.ndarray], np.ndarray],
   batch: int,
+  larger: Callable[[], jex_core.Jaxpr | None],
   leaves: tuple[Leaf, ...],
   leaf_axes: list[Axes],
 ) -> tuple[Layer, ...]:
@@ -65,15 +66,44 @@ def read_layers(
     program: the labelled program.
     channel_of: labels `[size]` -> channel ids `[size]`.
     batch: number of examples in the program's input.
+    larger: returns the program for one example more, or None if it does not exist.
     leaves: the variables' arrays.
     leaf_axes: the labels of every axis of every variable.
   """
+  items = list(_walk(program))
   return tuple(
-    _hidden_layer(index, item, batch)
+    _hidden_layer(index, item, examples)
     if isinstance(item, _Hidden)
-    else _layer(index, item, channel_of, batch, leaves, leaf_axes)
-    for index, item in enumerate(_walk(program))
+    else _layer(index, item, channel_of, examples, leaves, leaf_axes)
+    for index, (item, examples) in enumerate(
+      zip(items, _examples(items, batch, larger), strict=True)
+    )
   )
+
+
+def _examples(
+  items: list[Step | _Hidden], batch: int, larger: Callable[[], jex_core.Jaxpr | None]
+) -> list[int]:
+  """Returns for each layer the number of examples over which its cost is divided.
+
+  A product of what is the same for all examples is computed once for any batch, so its whole cost
+  counts for one example. But weights may be broadcast to the batch before such a product, as the
+  queries of a decoder are. Then it costs more for a larger batch, and is divided like any other.
+  """
+  shared = [getattr(item, "step", item).is_shared for item in items]
+  if not any(shared):
+    return [batch] * len(items)
+  cost = lambda eqn, times: times * _multiply_adds(eqn)
+  costs = [cost(item.eqn, getattr(item, "times", 1)) for item in items]
+  program = larger()
+  above = costs
+  if program is not None:
+    found = [cost(eqn, times) for eqn, times in _contractions(program, 1)]
+    above = found if len(found) == len(costs) else costs
+  return [
+    1 if is_shared and one == more else batch
+    for is_shared, one, more in zip(shared, costs, above, strict=True)
+  ]
 
 
 def _walk(program: Program) -> Iterator[Step | _Hidden]:
@@ -87,18 +117,27 @@ def _walk(program: Program) -> Iterator[Step | _Hidden]:
 
 
 def _hidden(eqn, times: int, step: Step) -> list[_Hidden]:
+  return [_Hidden(found, evaluations, step) for found, evaluations in _inside(eqn, times)]
+
+
+def _contractions(jaxpr: jex_core.Jaxpr, times: int) -> list[tuple[Any, int]]:
+  """Returns all convolutions and dot products of a program, and how often each is evaluated."""
+  return [found for eqn in jaxpr.eqns for found in _inside(eqn, times)]
+
+
+def _inside(eqn, times: int) -> list[tuple[Any, int]]:
+  """Returns the convolutions and dot products of one equation; see `_contractions`."""
   name = eqn.primitive.name
   if name in _CONTRACTIONS:
-    return [_Hidden(eqn, times, step)]
+    return [(eqn, times)]
+  if name in CALLS:
+    body = eqn.params[CALLS[name]]
+    return _contractions(getattr(body, "jaxpr", body), times)
   if name == "scan":
     times *= eqn.params["length"]
-  bodies = [
-    [found for inner in body.eqns for found in _hidden(inner, times, step)]
-    for body in jex_core.jaxprs_in_params(eqn.params)
-  ]
+  bodies = [_contractions(body, times) for body in jex_core.jaxprs_in_params(eqn.params)]
   if name == "cond":
-    cost = lambda body: sum(item.times * _multiply_adds(item.eqn) for item in body)
-    return max(bodies, key=cost)
+    return max(bodies, key=lambda body: sum(n * _multiply_adds(found) for found, n in body))
   return [item for body in bodies for item in body]
 
 
@@ -118,23 +157,15 @@ def _output_bytes(eqn) -> int:
   return math.prod(aval.shape) * aval.dtype.itemsize
 
 
-def _examples(step: Step, batch: int) -> int:
-  """Returns the number of examples over which an operation's cost is divided.
-
-  A product of weights alone costs the same for any batch, so its whole cost counts per example.
-  """
-  return 1 if step.is_weight else batch
-
-
-def _hidden_layer(index: int, item: _Hidden, batch: int) -> Layer:
+def _hidden_layer(index: int, item: _Hidden, examples: int) -> Layer:
   frozen = np.full(1, FROZEN)
   return Layer(
     name=f"{item.step.eqn.primitive.name}/{item.eqn.primitive.name}:{index}",
     kind="dense" if item.eqn.primitive.name == "dot_general" else "conv",
     inputs=frozen,
     outputs=frozen,
-    macs_per_pair=item.times * _multiply_adds(item.eqn) / _examples(item.step, batch),
-    bytes_per_output=item.times * _output_bytes(item.eqn) / _examples(item.step, batch),
+    macs_per_pair=item.times * _multiply_adds(item.eqn) / examples,
+    bytes_per_output=item.times * _output_bytes(item.eqn) / examples,
     positions=1,
     kernel=None,
     kernel_axes=(None, None),
@@ -145,11 +176,11 @@ def _layer(
   index: int,
   step: Step,
   channel_of: Callable,
-  batch: int,
+  examples: int,
   leaves: tuple[Leaf, ...],
   leaf_axes: list[Axes],
 ) -> Layer:
-  where, eqn, batch = step.contraction, step.eqn, _examples(step, batch)
+  where, eqn = step.contraction, step.eqn
   out_shape = eqn.outvars[0].aval.shape
   kernel_shape = eqn.invars[where.kernel].aval.shape
   if eqn.primitive.name == "conv_general_dilated":
@@ -165,7 +196,7 @@ def _layer(
     read = step.inputs[where.kernel][where.kernel_in]
   written = produced(step)
   batch_axes = tuple(channel_of(labels) for labels in batched(step))
-  num_outputs = batch * n_out * math.prod(len(ids) for ids in batch_axes)
+  num_outputs = examples * n_out * math.prod(len(ids) for ids in batch_axes)
   kernel_axes = (None, None)
   if step.leaf is not None:
     # The kernel may be a transposed variable, so its axes are found by their label arrays.

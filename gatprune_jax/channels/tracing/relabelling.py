@@ -66,7 +66,9 @@ def relabel(
   rest = closed.in_avals[len(leaf_ids) :]
   inputs = [tuple(seeds[ids] for ids in axes) for axes in leaf_ids]
   inputs += [(None,) * len(value.shape) for value in rest]
-  sources = [Source(True, i) for i in range(len(leaf_ids))] + [Source(False)] * len(rest)
+  sources = [Source(True, True, i) for i in range(len(leaf_ids))] + [Source(False, False)] * len(
+    rest
+  )
   program = label(closed, classes, inputs, sources)
   roots = dict(zip(channels.tolist(), classes.find(channels).tolist(), strict=True))
   ties = {channel: root for channel, root in roots.items() if root != channel}

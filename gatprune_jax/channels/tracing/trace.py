@@ -1,6 +1,7 @@
 """Finds the channels of a network from its jaxpr alone, without declarations or model edits."""
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from jax.extend import core as jex_core
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax.channels.batch import Batch, check_examples, find_batch
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, leaf_paths
 from gatprune_jax.channels.rules.axes import WINDOW, Axes, freeze_axes
 from gatprune_jax.channels.rules.classes import LabelClasses
@@ -50,7 +52,9 @@ def trace(
   Args:
     apply_fn: a pure function, in eval mode.
     variables: pytree of arrays, or of `jax.ShapeDtypeStruct`.
-    x: example input, an array or pytree of arrays whose first axis is the batch.
+    x: example input, an array or pytree of arrays whose first axis is the batch. If their first
+      axes differ, the batch is the one that the outputs have too; arrays without it are the same
+      for all examples.
     keep: layers whose output channels are never pruned. These layers may still lose inputs. A
       variable that is not a layer's kernel is never cut on any axis.
     freeze: variables that are never cut on any axis.
@@ -66,14 +70,17 @@ def trace(
   """
   arrays, treedef = jax.tree.flatten(variables)
   paths = leaf_paths(variables)
-  batch = _check_inputs(paths, arrays, x)
+  _check_variables(paths, arrays)
   check_finite(variables)
+  check_examples(x)
   closed = trace_pure(apply_fn, variables, x)
+  batch = find_batch(x, closed.out_avals)
 
   classes = LabelClasses()
   leaf_axes: list[Axes] = [tuple(classes.fresh(n) for n in leaf.shape) for leaf in arrays]
-  x_axes = [(None,) * len(leaf.shape) for leaf in jax.tree.leaves(x)]
-  sources = [Source(True, i) for i in range(len(arrays))] + [Source(False)] * len(x_axes)
+  x_axes = [(None,) * np.ndim(leaf) for leaf in jax.tree.leaves(x)]
+  sources = [Source(True, True, i) for i in range(len(arrays))]
+  sources += [Source(False, not has_axis) for has_axis in batch.has_axis]
   program = label(closed, classes, leaf_axes + x_axes, sources)
   for axes in program.outputs:
     freeze_axes(classes, axes, _OUTPUT)
@@ -88,7 +95,8 @@ def trace(
       paths, arrays, leaf_axes, parameter_flags(variables), strict=True
     )
   )
-  layers = read_layers(program, channel_of, batch, leaves, leaf_axes)
+  larger = functools.partial(_with_one_more_example, apply_fn, variables, x, batch)
+  layers = read_layers(program, channel_of, batch.size, larger, leaves, leaf_axes)
   frozen = _frozen(classes, leaves, leaf_axes)
   from_input = [not source.is_weight for source in sources]
   groups = group_channels(num_channels, layers, leaves)
@@ -96,20 +104,23 @@ def trace(
   return ChannelGraph(num_channels, groups, layers, frozen, leaves, treedef)
 
 
-def _check_inputs(paths: list[str], arrays: list[Any], x: Any) -> int:
-  """Checks the arguments of `trace` and returns the batch size of x."""
+def _check_variables(paths: list[str], arrays: list[Any]) -> None:
   if not arrays:
     raise InputError("the variables hold no arrays: pass what the model's init returned")
   for path, array in zip(paths, arrays, strict=True):
     if not hasattr(array, "shape"):
       raise InputError(f"variable {path} is {array!r}, not an array")
-  inputs = jax.tree.leaves(x)
-  if not inputs or any(not np.shape(leaf) for leaf in inputs):
-    raise InputError("x must be an array, or a tree of arrays, whose first axis is the batch")
-  batch = np.shape(inputs[0])[0]
-  if batch == 0:
-    raise InputError("x holds 0 examples: costs are counted for one, so pass at least one")
-  return batch
+
+
+def _with_one_more_example(
+  apply_fn: Callable, variables: Any, x: Any, batch: Batch
+) -> jex_core.Jaxpr | None:
+  """Returns the program for one example more; None if apply_fn takes no other batch size."""
+  larger = batch.resized(x, batch.size + 1)
+  try:
+    return jax.make_jaxpr(lambda *args: apply_fn(*args))(variables, larger).jaxpr
+  except Exception:  # a user's function may raise anything for a batch that it does not expect
+    return None
 
 
 def _check_kernels(steps: list[Step], paths: list[str], arrays: list[Any]) -> None:

@@ -1,0 +1,100 @@
+"""Tests of inputs with and without a batch axis: their costs, and the files that hold them."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from gatprune_jax.channels.batch import find_batch
+from tests.channels.laws import assert_law, random_mask
+
+NORMAL = np.random.default_rng(0).standard_normal
+PIXELS = NORMAL((5, 6, 6, 3)).astype(np.float32)
+
+
+class Detector(nn.Module):
+  """Compares an image with anchors, which all images share, at every position."""
+
+  @nn.compact
+  def __call__(self, x):
+    y = nn.relu(nn.Conv(6, (3, 3))(x["image"]))
+    anchors = nn.Dense(6)(nn.relu(nn.Dense(5)(x["anchors"])))
+    return jnp.einsum("bhwc,nc->bhwn", y, anchors) * x["scale"]
+
+
+class Queries(nn.Module):
+  """Reads an image with queries that are weights, broadcast to the batch before a dense layer."""
+
+  @nn.compact
+  def __call__(self, x):
+    memory = nn.relu(nn.Conv(4, (3, 3))(x)).reshape(len(x), -1, 4)
+    queries = self.param("queries", nn.initializers.normal(1.0), (2, 3))
+    q = nn.Dense(7)(jnp.broadcast_to(queries, (len(x), 2, 3)))
+    k, v = nn.Dense(7)(memory), nn.Dense(8)(memory)
+    return nn.Dense(5)((q @ k.swapaxes(1, 2) @ v).mean(1))
+
+
+def detector(batch):
+  x = {"anchors": NORMAL((4, 3)), "image": PIXELS[:batch], "scale": np.float32(2)}
+  return Detector(), Detector().init(jax.random.key(0), x), x
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_product_without_the_batch_is_counted_once(batch):
+  net, variables, x = detector(batch)
+  graph = gp.trace(net.apply, variables, x)
+  # 36 positions of a 3x3 convolution 3 -> 6; 4 anchors through 3 -> 5 -> 6; 36 x 4 products of 6.
+  by_hand = 36 * 27 * 6 + 4 * (3 * 5 + 5 * 6) + 36 * 4 * 6
+  assert gp.macs(graph, np.ones(graph.num_channels)) == by_hand
+  assert_law(graph, net.apply, variables, random_mask(graph, np.random.default_rng(1)), x)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_weights_that_are_broadcast_to_the_batch_are_counted_for_each_example(batch):
+  variables = Queries().init(jax.random.key(0), PIXELS[:1])
+  graph = gp.trace(Queries().apply, variables, PIXELS[:batch])
+  # The convolution 3 -> 4; two queries 3 -> 7; 36 keys 4 -> 7 and values 4 -> 8; 2 x 36 products of
+  # 7 and of 8; the head 8 -> 5.
+  by_hand = 36 * 27 * 4 + 2 * 3 * 7 + 36 * 4 * (7 + 8) + 2 * 36 * (7 + 8) + 8 * 5
+  assert gp.macs(graph, np.ones(graph.num_channels)) == by_hand
+
+
+def test_a_function_of_one_batch_size_is_traced():
+  # The function takes three examples and no others, so that no larger batch can be tried.
+  fn = lambda v, x: nn.relu(x.reshape(3, 5) @ v["c"]) @ v["d"] + v["a"] @ v["b"]
+  shapes = {"a": (1, 4), "b": (4, 2), "c": (5, 2), "d": (2, 2)}
+  variables = {name: NORMAL(shape) for name, shape in shapes.items()}
+  graph = gp.trace(fn, variables, np.ones((3, 5)))
+  assert gp.macs(graph, np.ones(graph.num_channels)) == 5 * 2 + 2 * 2 + 4 * 2
+
+
+def test_where_the_batch_is():
+  shapes = lambda *sizes: [np.zeros(size) for size in sizes]
+  assert find_batch(shapes((4, 3), (4,)), shapes((2, 2))) == (4, (True, True))
+  assert find_batch(shapes((4, 3), (2, 3), ()), shapes((2, 2), ())) == (2, (False, True, False))
+  for outputs in ((), (3, 3)), ((4, 2), (2, 2)):
+    with pytest.raises(gp.InputError, match="first axes of sizes 2, 4, and the outputs do not"):
+      find_batch(shapes((4, 3), (2, 3)), shapes(*outputs))
+
+
+def test_inputs_need_an_axis():
+  net, variables, x = detector(1)
+  with pytest.raises(gp.InputError, match="x must be an array"):
+    gp.trace(lambda v, s: net.apply(v, {**x, "scale": s}), variables, np.float32(1))
+
+
+def test_a_saved_network_takes_any_batch_beside_an_input_without_one(tmp_path):
+  net, variables, x = detector(2)
+  graph = gp.trace(net.apply, variables, x)
+  small = gp.compact(graph, net.apply, variables, random_mask(graph, np.random.default_rng(2)))
+  gp.save(tmp_path / "net", small, x)
+  loaded = gp.load(tmp_path / "net")
+  for batch in (1, 3):
+    given = {**x, "image": PIXELS[:batch]}
+    np.testing.assert_allclose(
+      loaded.apply(loaded.variables, given), small.apply(small.variables, given), rtol=1e-5,
+      atol=1e-5,
+    )  # fmt: skip
+  gp.export_stablehlo(tmp_path / "net.mlirbc", small, x, batch=3)
