@@ -4,7 +4,9 @@ The signal is every value that depends on the model's input. The signal is follo
 to equation as a set of *nodes*. A node holds label classes of one group, or frozen classes, that
 occur in exactly the same arrays, and one extra node holds all values without labels. A layer
 without inputs computes zero, and a product with zero carries no signal, so zeros are followed too.
-A value that might be zero is treated as zero.
+A value that might be zero is treated as zero. Where values are joined along space or tokens and not
+all of them carry the signal, the result carries it at some positions only: a class token, which is
+a weight, learns of the image by attention and in no other way.
 """
 
 from collections.abc import Callable
@@ -28,12 +30,15 @@ _PRODUCTS = ("mul", "div", "pow", "and", "select_n", "dot_general", "conv_genera
 _SUMS = ("add", "add_any", "sub")
 # Functions with f(0) != 0, such as the sigmoid of a gate.
 _NOT_ZERO_AT_ZERO = ("logistic", "exp", "exp2", "cos", "cosh", "erfc")
+# Operations that may take some positions of an array and leave others.
+_SELECTIONS = ("slice", "split", "squeeze", "dynamic_slice", "gather")
 
 
 class _Signal(NamedTuple):
   """Nodes on which a value carries the signal, and nodes on which the value may be zero."""
 
   alive: _Nodes = frozenset()  # nodes that depend on the model's input
+  partly: _Nodes = frozenset()  # nodes that depend on it at some positions and not at others
   zero: _Nodes = frozenset()  # nodes that may be zero for every input, because channels are gone
 
 
@@ -68,9 +73,10 @@ def with_bypass(
   nodes = _Numbering(program, classes, group_of[channel_of(np.arange(len(classes)))])
   inputs = [_Signal(frozenset([_UNLABELLED] if flag else [])) for flag in from_input]
 
-  def carried(removed: set[int]) -> list[bool]:
+  def carried(removed: set[int]) -> list[tuple[bool, bool]]:
     gone = frozenset(n for n, index in nodes.group_of_node.items() if index in removed)
-    return [bool(signal.alive) for signal in _propagate(program, inputs, nodes, gone)]
+    outputs = _propagate(program, inputs, nodes, gone)
+    return [(bool(signal.alive), bool(signal.alive | signal.partly)) for signal in outputs]
 
   dense = carried(set())
   removed: set[int] = set()
@@ -168,33 +174,71 @@ def _through(
   is_product = step.eqn.primitive.name in _PRODUCTS
   out = []
   for nodes in results:
-    alive = _alive(step, operands, frozenset().union(*known), nodes, read, gone)
+    alive, partly = _dependent(step, operands, nodes, read, gone)
     zero = _zero(step, operands, known, nodes, read, gone)
-    out.append(_Signal(alive - zero, zero) if is_product else _Signal(alive, zero - alive))
+    if is_product:
+      out.append(_Signal(alive - zero, partly - zero, zero))
+    else:
+      out.append(_Signal(alive, partly, zero - alive - partly))
   return out
 
 
-def _alive(
-  step: Step,
-  operands: list[_Signal],
-  known: _Nodes,
-  nodes: _Nodes,
-  read: _Nodes | None,
-  gone: _Nodes,
+def _dependent(
+  step: Step, operands: list[_Signal], nodes: _Nodes, read: _Nodes | None, gone: _Nodes
+) -> tuple[_Nodes, _Nodes]:
+  """Returns the nodes of a result that depend on the model's input if no operand is zero.
+
+  Returns:
+    The nodes that depend on it at all positions, and those that do at some positions only.
+  """
+  each = [_reached(step, operand.alive, nodes, read, gone) for operand in operands]
+  somewhere = [
+    _reached(step, operand.alive | operand.partly, nodes, read, gone) for operand in operands
+  ]
+  alive, reached = frozenset().union(*each), frozenset().union(*somewhere)
+  if _mixes_positions(step):
+    return reached, frozenset()
+  if step.eqn.primitive.name == "concatenate" and _joins_positions(step):
+    alive = alive.intersection(*each)
+  elif step.eqn.primitive.name in _SELECTIONS:
+    reached = alive
+  return alive, reached - alive
+
+
+def _reached(
+  step: Step, arriving: _Nodes, nodes: _Nodes, read: _Nodes | None, gone: _Nodes
 ) -> _Nodes:
-  """Returns the nodes of a result that depend on the model's input if no operand is zero."""
-  arriving: _Nodes = frozenset().union(*(operand.alive for operand in operands))
+  """Returns the nodes of a result that depend on the given nodes of one operand."""
   # All inputs of a layer are gone, or none depends on the model's input.
   if read is not None and not arriving & read:
     return frozenset()
   if not nodes:
     return frozenset([_UNLABELLED] if arriving else [])
-  if read is not None or (step.contraction is not None and _UNLABELLED in arriving):
-    return nodes - gone  # each output of a layer depends on all of its inputs
-  # The operation works element by element. A node that no operand has comes from an unlabelled
-  # operand, and so is alive if that operand is alive.
-  new = nodes - known if _UNLABELLED in arriving else frozenset()
-  return (arriving & nodes | new) - gone
+  # Each output of a layer depends on all of its inputs, and each element of a result on an operand
+  # without labels.
+  if read is not None or _UNLABELLED in arriving:
+    return nodes - gone
+  return arriving & nodes - gone
+
+
+def _mixes_positions(step: Step) -> bool:
+  """Returns whether each element of the result depends on many positions of the operands."""
+  name, params = step.eqn.primitive.name, step.eqn.params
+  if name.startswith("reduce_") and "axes" in params:
+    return any(step.inputs[0][axis] is None for axis in params["axes"])
+  if name != "dot_general":
+    return False
+  contract, _ = params["dimension_numbers"]
+  return any(
+    operand[axis] is None
+    for operand, axes in zip(step.inputs, contract, strict=True)
+    for axis in axes
+  )
+
+
+def _joins_positions(step: Step) -> bool:
+  axis = step.eqn.params["dimension"]
+  return all(axes[axis] is None for axes in step.inputs)
 
 
 def _zero(

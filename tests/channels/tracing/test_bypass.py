@@ -132,3 +132,57 @@ def test_emptying_is_opt_in_and_only_where_the_signal_survives(example_b):
 def test_floors_are_zero_only_where_there_is_a_bypass(example_b):
   graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
   assert keep_floors(graph, 0.25, allow_empty=True).tolist() == [1, 0, 0, 2, 0, 2]
+
+
+def test_after_an_embedding_the_signal_is_alive():
+  # The signal enters by the index of a row, and the row itself is weights.
+  def fn(v, tokens):
+    rows = v["table"][tokens]
+    branches = [nn.relu(rows @ v[name]).max(1) for name in ("a", "b")]
+    return jnp.concatenate(branches, -1) @ v["head"]
+
+  rng = np.random.default_rng(0)
+  shapes = {"table": (7, 4), "a": (4, 3), "b": (4, 5), "head": (8, 2)}
+  variables = {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
+  graph = gp.trace(fn, variables, rng.integers(0, 7, (3, 5)))
+  assert bypassed(graph) == ["a"]
+
+
+class Tokens(nn.Module):
+  """Patches and a class token, which meet in attention and nowhere else."""
+
+  reads: str
+
+  @nn.compact
+  def __call__(self, x):
+    stream = nn.Dense(6, name="embed")(x)
+    token = self.param("token", nn.initializers.normal(1.0), (6,))
+    token = jnp.zeros((len(x), 1, 1)) + token[None, None]
+    stream = jnp.concatenate([token, stream], axis=1)
+    q, k, v = (nn.Dense(size, name=name)(stream) for size, name in ((3, "q"), (3, "k"), (5, "v")))
+    stream = stream + nn.Dense(6, name="out")(nn.softmax(q @ k.swapaxes(1, 2)) @ v)
+    stream = stream + nn.Dense(6, name="down")(nn.relu(nn.Dense(4, name="up")(stream)))
+    stream = stream[:, 0] if self.reads == "class token" else stream.mean(1)
+    return nn.Dense(2, name="head")(stream)
+
+
+@pytest.mark.parametrize(
+  ("reads", "bypass"),
+  [
+    # The class token must see the patches by `v`; what it sees of them may all weigh the same.
+    ("class token", ["q/kernel", "up/kernel"]),
+    ("mean", ["q/kernel", "v/kernel", "up/kernel"]),
+  ],
+)
+def test_a_class_token_sees_the_patches_by_attention_alone(reads, bypass):
+  module, x = Tokens(reads), np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
+  variables = perturbed(module.init(jax.random.key(0), x))
+  graph = gp.trace(module.apply, variables, x)
+  assert bypassed(graph) == bypass
+  mask = np.ones(graph.num_channels, bool)
+  for group in graph.groups:
+    if group.has_bypass:
+      mask[group.channels] = False
+  small = assert_law(graph, module.apply, variables, mask, x, allow_empty=True)
+  out = small.apply(small.variables, x)
+  assert (np.ptp(out, axis=0) > 1e-3).all()
