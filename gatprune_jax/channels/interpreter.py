@@ -97,7 +97,10 @@ class Interpreter:
     return value
 
   def run(self, program: Program, values: list[Any]) -> list[Any]:
-    """Evaluates the program on the values of its inputs and returns the values of its outputs."""
+    """Evaluates the program on the values of its inputs and returns the values of its outputs.
+
+    An output that is not used is None.
+    """
     env: dict[Any, Any] = {}
 
     def read(var):
@@ -111,7 +114,10 @@ class Interpreter:
     for step in program.steps:
       out = self._step(program, step, [read(var) for var in step.eqn.invars])
       env.update(zip(step.eqn.outvars, out, strict=True))
-    return [read(var) for var in program.jaxpr.outvars]
+    return [
+      read(var) if used else None
+      for var, used in zip(program.jaxpr.outvars, program.used, strict=True)
+    ]
 
   def _step(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
     if step.body is not None:

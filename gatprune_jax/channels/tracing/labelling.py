@@ -16,6 +16,7 @@ from gatprune_jax.channels.rules.contraction import (
   conv_contraction,
   dot_contraction,
 )
+from gatprune_jax.channels.tracing.liveness import Live, every_equation, live_equations
 
 # Calls whose bodies are labelled too -> the equation parameter that holds the body.
 CALLS = {
@@ -66,7 +67,8 @@ class Program(NamedTuple):
   jaxpr: jex_core.Jaxpr
   consts: list[Any]
   const_axes: list[Axes]
-  steps: list[Step]
+  steps: list[Step]  # of the equations that the results need
+  used: tuple[bool, ...]  # for each result, whether it is needed; the others are not computed
   outputs: list[Axes]
   out_sources: list[Source]
 
@@ -86,8 +88,10 @@ def label(
   classes: LabelClasses,
   inputs: list[Axes],
   sources: list[Source],
+  used: tuple[bool, ...] | None = None,
+  with_dead_code: bool = False,
 ) -> Program:
-  """Labels every value of a jaxpr, given the axes of its inputs.
+  """Labels every value of a jaxpr that its results need, given the axes of its inputs.
 
   Captured constants are treated like variables: each axis gets fresh labels.
 
@@ -96,6 +100,8 @@ def label(
     classes: the label classes; labels are added, tied and frozen in place.
     inputs: for each input, the labels of its axes.
     sources: for each input, where that input comes from.
+    used: for each result, whether it is needed; None: all are.
+    with_dead_code: whether values that no result needs are labelled too.
   """
   jaxpr, consts = getattr(closed, "jaxpr", closed), list(getattr(closed, "consts", []))
   axes: dict[Any, Axes] = {}
@@ -116,27 +122,38 @@ def label(
     axes[var], source[var] = var_axes, var_source
 
   steps = []
-  for eqn in jaxpr.eqns:
+  used = (True,) * len(jaxpr.outvars) if used is None else used
+  for live in every_equation(jaxpr) if with_dead_code else live_equations(jaxpr, used):
+    eqn = live.eqn
     read_in = [read(var) for var in eqn.invars]
     step, out_sources = _label_equation(
-      eqn, classes, [a for a, _ in read_in], [s for _, s in read_in]
+      live, classes, [a for a, _ in read_in], [s for _, s in read_in], with_dead_code
     )
     steps.append(step)
     for var, var_axes, var_source in zip(eqn.outvars, step.outputs, out_sources, strict=True):
       axes[var], source[var] = var_axes, var_source
 
-  read_out = [read(var) for var in jaxpr.outvars]
+  unused = lambda var: ((None,) * len(var.aval.shape), Source(False, False))
+  read_out = [
+    read(var) if flag else unused(var) for var, flag in zip(jaxpr.outvars, used, strict=True)
+  ]
   return Program(
-    jaxpr, consts, const_axes, steps, [a for a, _ in read_out], [s for _, s in read_out]
+    jaxpr, consts, const_axes, steps, used, [a for a, _ in read_out], [s for _, s in read_out]
   )
 
 
 def _label_equation(
-  eqn, classes: LabelClasses, inputs: list[Axes], sources: list[Source]
+  live: Live,
+  classes: LabelClasses,
+  inputs: list[Axes],
+  sources: list[Source],
+  with_dead_code: bool,
 ) -> tuple[Step, list[Source]]:
-  name = eqn.primitive.name
+  eqn, name = live.eqn, live.eqn.primitive.name
   if name in CALLS:
-    body = label(eqn.params[CALLS[name]], classes, inputs, sources)
+    # The derivative rule of a `custom_jvp` is one of all results.
+    used = None if name == "custom_jvp_call" else live.used
+    body = label(eqn.params[CALLS[name]], classes, inputs, sources, used, with_dead_code)
     return Step(eqn, inputs, inputs, body.outputs, None, None, body), body.out_sources
 
   arriving = inputs

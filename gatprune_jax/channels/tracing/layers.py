@@ -1,6 +1,6 @@
 """Reads the layers of a network, with their channels and costs, from its labelled program."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import math
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from gatprune_jax.channels.graph import FROZEN, Layer, Leaf
 from gatprune_jax.channels.rules import table as rules
 from gatprune_jax.channels.rules.axes import Axes
 from gatprune_jax.channels.tracing.labelling import CALLS, Program, Step
+from gatprune_jax.channels.tracing.liveness import live_equations
 
 _CONTRACTIONS = ("conv_general_dilated", "dot_general")
 
@@ -120,19 +121,23 @@ def _hidden(eqn, times: int, step: Step) -> list[_Hidden]:
   return [_Hidden(found, evaluations, step) for found, evaluations in _inside(eqn, times)]
 
 
-def _contractions(jaxpr: jex_core.Jaxpr, times: int) -> list[tuple[Any, int]]:
-  """Returns all convolutions and dot products of a program, and how often each is evaluated."""
-  return [found for eqn in jaxpr.eqns for found in _inside(eqn, times)]
+def _contractions(
+  jaxpr: jex_core.Jaxpr, times: int, used: Sequence[bool] | None = None
+) -> list[tuple[Any, int]]:
+  """Returns the convolutions and dot products that a program needs, and how often each is run."""
+  return [
+    found for live in live_equations(jaxpr, used) for found in _inside(live.eqn, times, live.used)
+  ]
 
 
-def _inside(eqn, times: int) -> list[tuple[Any, int]]:
+def _inside(eqn, times: int, used: Sequence[bool] | None = None) -> list[tuple[Any, int]]:
   """Returns the convolutions and dot products of one equation; see `_contractions`."""
   name = eqn.primitive.name
   if name in _CONTRACTIONS:
     return [(eqn, times)]
   if name in CALLS:
     body = eqn.params[CALLS[name]]
-    return _contractions(getattr(body, "jaxpr", body), times)
+    return _contractions(getattr(body, "jaxpr", body), times, used)
   if name == "scan":
     times *= eqn.params["length"]
   bodies = [_contractions(body, times) for body in jex_core.jaxprs_in_params(eqn.params)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core as jex_core
@@ -16,8 +16,9 @@ from gatprune_jax.channels.rules.classes import LabelClasses
 from gatprune_jax.channels.tracing.bypass import with_bypass
 from gatprune_jax.channels.tracing.function import check_finite, trace_pure
 from gatprune_jax.channels.tracing.grouping import group_channels
-from gatprune_jax.channels.tracing.labelling import Source, Step, label
+from gatprune_jax.channels.tracing.labelling import Program, Source, Step, label
 from gatprune_jax.channels.tracing.layers import consumed, produced, read_layers
+from gatprune_jax.channels.tracing.liveness import has_dead_code
 from gatprune_jax.channels.tracing.parameters import parameter_flags
 from gatprune_jax.channels.tracing.relabelling import relabel
 from gatprune_jax.channels.tracing.selection import apply_selection
@@ -76,19 +77,21 @@ def trace(
   closed = trace_pure(apply_fn, variables, x)
   batch = find_batch(x, closed.out_avals)
 
-  classes = LabelClasses()
-  leaf_axes: list[Axes] = [tuple(classes.fresh(n) for n in leaf.shape) for leaf in arrays]
-  x_axes = [(None,) * np.ndim(leaf) for leaf in jax.tree.leaves(x)]
   sources = [Source(True, True, i) for i in range(len(arrays))]
   sources += [Source(False, not has_axis) for has_axis in batch.has_axis]
-  program = label(closed, classes, leaf_axes + x_axes, sources)
-  for axes in program.outputs:
-    freeze_axes(classes, axes, _OUTPUT)
 
-  steps = program.contractions()
-  _check_kernels(steps, paths, arrays)
-  apply_selection(classes, steps, paths, leaf_axes, keep, freeze, only)
-  channel_of, num_channels = _number_channels(closed, classes, steps, leaf_axes)
+  def freeze_chosen(classes: LabelClasses, steps: list[Step], leaf_axes: list[Axes]) -> None:
+    _check_kernels(steps, paths, arrays)
+    apply_selection(classes, steps, paths, leaf_axes, keep, freeze, only)
+
+  network = _label_network(closed, len(arrays), sources, freeze_chosen)
+  classes, leaf_axes, program, channel_of, num_channels = network
+  if not num_channels:
+    raise InputError(
+      f"no channel of this network can be removed: found {len(program.contractions())} layers, "
+      "every channel of which is tied to the model's input, its output or an operation without a "
+      "rule, or named by keep or freeze"
+    )
   leaves = tuple(
     Leaf(path, tuple(array.shape), tuple(channel_of(labels) for labels in axes), is_parameter)
     for path, array, axes, is_parameter in zip(
@@ -102,6 +105,59 @@ def trace(
   groups = group_channels(num_channels, layers, leaves)
   groups = with_bypass(program, from_input, classes, channel_of, groups)
   return ChannelGraph(num_channels, groups, layers, frozen, leaves, treedef)
+
+
+class _Labelled(NamedTuple):
+  """A network's program with its channels."""
+
+  classes: LabelClasses
+  leaf_axes: list[Axes]  # labels of every axis of every variable
+  program: Program
+  channel_of: Callable[[np.ndarray], np.ndarray]  # labels `[size]` -> channel ids `[size]`
+  num_channels: int
+
+
+def _label_network(
+  closed: jex_core.ClosedJaxpr,
+  num_leaves: int,
+  sources: list[Source],
+  freeze_chosen: Callable[[LabelClasses, list[Step], list[Axes]], None],
+) -> _Labelled:
+  """Labels a network and numbers its channels; dead code counts only where it costs no channel.
+
+  Dead code may tie variables to the channels that they must lose with the others. For example, a
+  head whose output only the train function returns can then be cut like any other layer. But dead
+  code that would freeze channels or tie them together is ignored.
+
+  Args:
+    closed: the program, whose first inputs are the variables.
+    num_leaves: number of variables.
+    sources: for each input, where it comes from.
+    freeze_chosen: freezes the classes that the caller keeps, given the classes, the layers and the
+      labels of the variables.
+  """
+
+  def attempt(with_dead_code: bool) -> _Labelled:
+    classes = LabelClasses()
+    leaf_axes = [tuple(map(classes.fresh, value.shape)) for value in closed.in_avals[:num_leaves]]
+    unlabelled = [(None,) * len(value.shape) for value in closed.in_avals[num_leaves:]]
+    given = (classes, leaf_axes + unlabelled, sources)
+    if with_dead_code:
+      label(closed, *given, with_dead_code=True)
+    program = label(closed, *given)
+    for axes in program.outputs:
+      freeze_axes(classes, axes, _OUTPUT)
+    steps = program.contractions()
+    freeze_chosen(classes, steps, leaf_axes)
+    numbering = _number_channels(closed, classes, steps, leaf_axes)
+    return _Labelled(classes, leaf_axes, program, *numbering)
+
+  network = attempt(False)
+  if has_dead_code(closed.jaxpr):
+    with_dead = attempt(True)
+    if with_dead.num_channels == network.num_channels:
+      return with_dead
+  return network
 
 
 def _check_variables(paths: list[str], arrays: list[Any]) -> None:
@@ -184,18 +240,9 @@ def _number_channels(
 
   Returns:
     A function from labels `[size]` to channel ids `[size]`, and the number of channels.
-
-  Raises:
-    InputError: if no class is a channel.
   """
   while True:
     ids = _channel_classes(classes, steps, leaf_axes)
-    if not ids:
-      raise InputError(
-        f"no channel of this network can be removed: found {len(steps)} layers, every channel of "
-        "which is tied to the model's input, its output or an operation without a rule, or named "
-        "by keep or freeze"
-      )
     id_of_root = np.full(len(classes), FROZEN)
     id_of_root[ids] = np.arange(len(ids))
     channel_of = lambda labels, id_of_root=id_of_root: id_of_root[classes.find(labels)]
