@@ -107,7 +107,7 @@ def levels(config: SearchConfig, steps: Sequence[int]) -> list[SearchConfig]:
   """Returns the settings of a search at every level: without and with compensation, by steps."""
   adapted = lambda k: dataclasses.replace(config.adaptation, steps=k)
   return [
-    dataclasses.replace(config, compensation_ridge=ridge, adaptation=adapted(k), cheap_updates=0)
+    dataclasses.replace(config, compensation_ridge=ridge, adaptation=adapted(k))
     for ridge in (0.0, config.compensation_ridge)
     for k in steps
   ]

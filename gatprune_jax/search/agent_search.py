@@ -15,7 +15,6 @@ from gatprune_jax.runs.loop import Steps, run
 from gatprune_jax.runtime import mesh
 from gatprune_jax.search.acting import policy_logits
 from gatprune_jax.search.final_masks import candidate_masks
-from gatprune_jax.search.levels import rise
 from gatprune_jax.search.mdp import greedy_logits
 from gatprune_jax.search.preparation import prepare
 from gatprune_jax.search.problem import PruningProblem
@@ -62,17 +61,17 @@ def search(
   """
   config, checkpointer = config or SearchConfig(), checkpointer or NullCheckpointer()
   scorer = Scorer(problem, config)
-  cheap = Scorer(problem, config.cheap, scorer.images) if config.cheap_updates else scorer
-  policy, learner, inputs, state = prepare(problem, config, cheap, seed)
-  state = learn(problem, cheap, scorer, learner, inputs, state, on_update, checkpointer)
+  policy, learner, inputs, state = prepare(problem, config, scorer, seed)
+  num_classical = int(state.replay.size)
+  state = learn(scorer, learner, inputs, state, on_update, checkpointer)
 
   scored = scored_masks(state.replay)
   scorer.remember(*scored)
   # A sampled mask that was scored before costs no evaluation, so the evaluation that it saves is
   # spent on an exchange of channels. Skipped updates do not count here: their samples were scored,
   # but the scores were discarded.
-  num_sampled = len(scored[0]) - int(state.given)
-  unspent = min(int(state.health.finite), config.updates) * config.samples - num_sampled
+  num_sampled = len(scored[0]) - num_classical
+  unspent = int(state.health.finite) * config.samples - num_sampled
   # A sample that is feasible in float32 may exceed a budget by a rounding error, so its costs are
   # counted again exactly.
   incumbents = list(filter(problem.constraints.feasible, [np.asarray(state.incumbent.mask)]))
@@ -81,17 +80,12 @@ def search(
   # The searches without an agent may score equally many masks on the confirmation split.
   elites = scorer.best(config.elites)
   masks, scores = scorer.shortlist(elites)
-  num_cheap = int(state.cheap_masks)
   # Every update scores one mask on the confirmation images.
-  passes = cheap.passes(num_cheap, config.cheap_updates)
-  passes += scorer.passes(len(scorer.known), config.updates + len(elites))
-  evaluations = num_cheap + len(scorer.known)
-  return SearchResult(masks, scores, evaluations, checkpointer.seconds, state, passes)
+  passes = scorer.passes(len(scorer.known), config.updates + len(elites))
+  return SearchResult(masks, scores, len(scorer.known), checkpointer.seconds, state, passes)
 
 
 def learn(
-  problem: PruningProblem,
-  cheap: Scorer,
   scorer: Scorer,
   learner: Learner,
   inputs: UpdateInputs,
@@ -102,33 +96,24 @@ def learn(
   """Makes all updates and returns the last state.
 
   Args:
-    problem: the network to prune, with its classical masks.
-    cheap: scores the masks of the first, cheap updates.
-    scorer: scores the masks of all other updates.
+    scorer: holds the settings and the evaluator of masks.
     learner: how the policy acts and learns.
-    inputs: what every update reads; the weights in it are those of the cheap scorer.
+    inputs: what every update reads.
     state: the state before the first update; a saved state takes its place.
     on_update: see `search`.
     checkpointer: see `search`.
   """
   config = scorer.config
   update_once = compile_update(config, learner, scorer.evaluator)
-  update_cheaply = compile_update(config, learner, cheap.evaluator) if cheap is not scorer else None
-  cheap_inputs, inputs = inputs, inputs._replace(images=scorer.images)
 
   def step(state, number):
-    if number <= config.cheap_updates:
-      state, metrics = update_cheaply(mesh.replicate(state), cheap_inputs)
-    else:
-      if number == config.cheap_updates + 1 and config.cheap_updates:
-        state = rise(problem, cheap, scorer, inputs.observation, state)
-      state, metrics = update_once(mesh.replicate(state), inputs)
+    state, metrics = update_once(mesh.replicate(state), inputs)
     on_update(Progress(number, jax.device_get(metrics)))
     return state, state.health.in_a_row
 
   steps = Steps(
     what="the search",
-    finished=lambda done, _: done >= config.all_updates,
+    finished=lambda done, _: done >= config.updates,
     inputs=lambda done: itertools.count(done + 1),
     step=step,
     health=lambda state: state.health,

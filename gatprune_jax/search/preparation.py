@@ -67,11 +67,9 @@ def prepare(problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed:
   classical = distinct([pruner.mask for pruner in problem.pruners])
   scores, accuracies = scorer(classical)
   finite = np.isfinite(scores)  # the critic is fitted to all scores that the replay holds
-  # There is room for the masks of all pruners, even if some are equal, and for as many elites as
-  # `rise` may add, so that the shapes do not depend on seed or budget and one compiled program
-  # serves all of them.
-  capacity = len(problem.pruners) + config.elites
-  capacity += max(config.updates, config.cheap_updates) * config.samples
+  # There is room for the masks of all pruners, even if some are equal, so that the shapes do not
+  # depend on seed or budget and one compiled program serves all of them.
+  capacity = len(problem.pruners) + config.updates * config.samples
   replay = init_replay(classical[finite], scores[finite], accuracies[finite], capacity)
   learned = learned.replace(params=params)
   state = init_state(config, len(budgets.names), learned, incumbent, replay)

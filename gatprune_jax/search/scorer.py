@@ -74,26 +74,18 @@ class Scorer:
     known: {bytes of a mask: (score, the task's mean score) on the reward images}.
   """
 
-  def __init__(
-    self,
-    problem: PruningProblem,
-    config: SearchConfig | None = None,
-    images: Images | None = None,
-  ):
+  def __init__(self, problem: PruningProblem, config: SearchConfig | None = None):
     """Prepares the scoring of a problem's masks.
 
     Args:
       problem: the network to prune, with its constraints and data.
       config: settings; None means the defaults.
-      images: those of another scorer of the problem, which are shared to save memory.
     """
     self.config = config or SearchConfig()
     self.evaluator: Evaluator = problem.evaluator(self.config)
-    if images is None:
-      as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
-      examples = as_arrays((*problem.reward, *problem.confirmation))
-      images = Images(None, *mesh.replicate(examples))
-    self.images = images._replace(weights=self.evaluator.weights)
+    as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
+    examples = as_arrays((*problem.reward, *problem.confirmation))
+    self.images = Images(self.evaluator.weights, *mesh.replicate(examples))
     self.known: dict[bytes, tuple[float, float]] = {}
     self._constraints = problem.constraints
 

@@ -14,9 +14,7 @@ class SearchConfig:
   """Settings of the search for masks.
 
   Attributes:
-    updates: number of PPO updates on scores of the configured level.
-    cheap_updates: number of PPO updates that are made before these, on scores without gradient
-      steps, where the configured level has some.
+    updates: number of PPO updates.
     samples: B, the number of masks sampled and scored in each update.
     schedule: "one_shot" (all channels in one step) or "layerwise" (one group per step).
     constraint: "lagrangian" (multipliers put a price on exceeding the budgets) or "projection"
@@ -56,7 +54,6 @@ class SearchConfig:
   """
 
   updates: int = 100
-  cheap_updates: int = 0
   samples: int = 32
   schedule: str = "one_shot"
   constraint: str = "lagrangian"
@@ -84,17 +81,6 @@ class SearchConfig:
   critic: CriticConfig = dataclasses.field(default_factory=CriticConfig)
 
   @property
-  def all_updates(self) -> int:
-    """The number of updates on scores of both levels."""
-    return self.cheap_updates + self.updates
-
-  @property
-  def cheap(self) -> "SearchConfig":
-    """The same settings without gradient steps before scoring."""
-    adaptation = dataclasses.replace(self.adaptation, steps=0)
-    return dataclasses.replace(self, adaptation=adaptation, cheap_updates=0)
-
-  @property
   def level(self) -> str:
     """The level of a score in words: what happens to the weights before a mask is scored."""
     weights = "compensated" if self.compensation_ridge else "as it is"
@@ -107,11 +93,6 @@ class SearchConfig:
     ):  # fmt: skip
       if getattr(self, name) < 1:
         raise InputError(f"search {name} is {getattr(self, name)}: it must be at least 1")
-    if self.cheap_updates and not self.adaptation.steps:
-      raise InputError(
-        f"search cheap_updates is {self.cheap_updates}, but adaptation.steps is 0: there is no "
-        "cheaper level of a score, so set cheap_updates to 0"
-      )
     if self.samples < 2:
       raise InputError(f"search samples is {self.samples}: a leave-one-out baseline needs 2")
     if self.past_scores < self.samples:
@@ -126,7 +107,6 @@ class SearchConfig:
       "refinement",
       "chunk",
       "compensation_ridge",
-      "cheap_updates",
     ):
       if getattr(self, name) < 0:
         raise InputError(f"search {name} is {getattr(self, name)}: it must not be negative")

@@ -58,9 +58,6 @@ class SearchState:
   replay: Replay
   incumbent: Incumbent
   health: Health
-  slopes: jax.Array  # [N] the critic's weights at the cheap level, standardised; zeros there
-  given: jax.Array  # scalar int32, number of masks in the replay that the policy did not sample
-  cheap_masks: jax.Array  # scalar int32, number of masks scored at the cheap level; 0 there
 
 
 def init_state(
@@ -79,26 +76,18 @@ def init_state(
     incumbent: the best classical mask.
     replay: holds the classical masks; their scores are the first past scores of self-competition.
   """
+  # If more scores were written at once than the ring buffer holds, it would be undefined which ones
+  # stay.
+  past = replay.scores[: min(int(replay.size), config.past_scores)]
   return SearchState(
     step=jnp.zeros((), jnp.int32),
     learner=learner,
     multipliers=init_multipliers(num_constraints),
-    past=first_past(config, replay),
+    past=remember(init_past(config.past_scores), past, jnp.ones(len(past), bool)),
     replay=replay,
     incumbent=incumbent,
     health=healthy(),
-    slopes=jnp.zeros(replay.masks.shape[1]),
-    given=replay.size,
-    cheap_masks=jnp.zeros((), jnp.int32),
   )
-
-
-def first_past(config: SearchConfig, replay: Replay) -> PastScores:
-  """Returns the scores of a replay as the past scores of self-competition."""
-  # If more scores were written at once than the ring buffer holds, it would be undefined which ones
-  # stay.
-  past = replay.scores[: min(int(replay.size), config.past_scores)]
-  return remember(init_past(config.past_scores), past, jnp.ones(len(past), bool))
 
 
 def update(
@@ -169,9 +158,6 @@ def update(
     replay=replay,
     incumbent=challenge(state.incumbent, challenger),
     health=state.health,
-    slopes=state.slopes,
-    given=state.given,
-    cheap_masks=state.cheap_masks,
   )
   finite = all_finite((behaviour.logits, scores, accuracy, learned, multipliers.value, told))
   new_state = take_if_finite(finite, new_state, state.replace(step=state.step + 1))
@@ -185,7 +171,7 @@ def update(
     "multiplier": multipliers.value,
     "entropy": behaviour.entropy().mean(),
     "explained": explained,
-    "evaluations": state.cheap_masks + replay.size,
+    "evaluations": replay.size,
     **told,
     "skipped": new_state.health.skipped,
     "rollbacks": new_state.health.rollbacks,
@@ -201,13 +187,11 @@ def _fit_critic(
 ) -> Surrogate:
   """Fits the utility as a linear function of the mask, around the policy's probabilities `[N]`.
 
-  The reward is fitted to the masks of earlier updates at this level. The slopes that were fitted at
-  the cheap level are one more feature of the channels, so that only the difference between both
-  levels has to be learned for each channel. The costs are linearised, not learned.
+  The reward is fitted to the masks of earlier updates; the costs are linearised, not learned.
   """
   masks, scores, used = latest(state.replay, config.critic.window)
   rewards = compete(config.self_competition, scores, state.past)
-  features = jnp.concatenate([inputs.observation.channels, state.slopes[:, None]], axis=1)
+  features = inputs.observation.channels
   reward = fit_surrogate(masks, rewards, used, features, config.critic.prior)
   violations = inputs.environment.budgets.violations
   return utility_surrogate(reward, violations, multipliers.value, probabilities)

@@ -36,8 +36,7 @@ class Searching:
   def __init__(self, example, config=CONFIG, spoil=lambda mask, score: score):
     self.problem = make_problem(example, {"macs": 0.3}, config)
     self.scorer, self.config = Scorer(self.problem, config), config
-    self.cheap = Scorer(self.problem, config.cheap) if config.cheap_updates else self.scorer
-    _, self.learner, self.inputs, self.state = prepare(self.problem, config, self.cheap, 0)
+    _, self.learner, self.inputs, self.state = prepare(self.problem, config, self.scorer, 0)
     self.steps, self.metrics = [], []
     score = self.scorer.evaluator.score
     self.evaluator = copy.copy(self.scorer.evaluator)
@@ -50,11 +49,7 @@ class Searching:
     self.metrics.append(progress.metrics)
 
   def learn(self, checkpointer):
-    cheap = self.cheap if self.config.cheap_updates else self.spoilt
-    return learn(
-      self.problem, cheap, self.spoilt, self.learner, self.inputs, self.state, self.on_update,
-      checkpointer,
-    )  # fmt: skip
+    return learn(self.spoilt, self.learner, self.inputs, self.state, self.on_update, checkpointer)
 
   def update(self, state):
     step = compile_update(self.config, self.learner, self.evaluator)
@@ -187,18 +182,14 @@ def test_nothing_is_learned_from_a_classical_mask_that_is_not_finite(two_layers)
   scorer.remember(spoilt[None], np.array([np.nan]), np.array([0.0]))
   _, learner, inputs, state = prepare(problem, CONFIG, scorer, 0)
   assert 0 < int(state.replay.size) == len({p.mask.tobytes() for p in problem.pruners}) - 1
-  state = learn(
-    problem, scorer, scorer, learner, inputs, state, lambda progress: None, NullCheckpointer()
-  )
+  state = learn(scorer, learner, inputs, state, lambda progress: None, NullCheckpointer())
   assert int(state.health.skipped) == 0
 
 
-TWO_LEVELS = dataclasses.replace(
-  CONFIG, cheap_updates=2, updates=2, adaptation=AdaptationConfig(2, 6, 0.05)
-)
+WITH_STEPS = dataclasses.replace(CONFIG, adaptation=AdaptationConfig(2, 6, 0.05))
 
 
-@pytest.mark.parametrize("config", [CONFIG, TWO_LEVELS], ids=["one level", "two levels"])
+@pytest.mark.parametrize("config", [CONFIG, WITH_STEPS], ids=["compensated", "with steps"])
 def test_a_search_goes_on_from_any_update_bit_for_bit(two_layers, tmp_path, config):
   whole = Searching(two_layers, config)
   expected = jax.device_get(whole.learn(NullCheckpointer()))

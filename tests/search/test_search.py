@@ -138,6 +138,19 @@ def test_the_state_is_finite_and_counts(two_layers):
   assert 4 < int(result.state.replay.size) < result.evaluations <= 4 + 16 + 5 + 4
 
 
+def test_what_a_search_costs_in_forward_passes(two_layers):
+  config = dataclasses.replace(CONFIG, adaptation=AdaptationConfig(2, 6, 0.05))
+  problem = make_problem(two_layers, {"macs": 0.3}, config)
+  result = search(problem, config)
+  # A score costs 8 calibration images, 3 passes for each of 6 images in 2 steps, and its images.
+  on_reward, on_confirmation = (
+    8 + 36 + split.num for split in (problem.reward, problem.confirmation)
+  )
+  # Each of the 4 updates confirms one mask; the shortlist is chosen from at most 3 elites.
+  confirmed = 4 + min(3, result.evaluations)
+  assert result.passes == result.evaluations * on_reward + confirmed * on_confirmation
+
+
 def test_the_shortlist_is_chosen_from_the_elites(two_layers, monkeypatch):
   asked, shortlist = [], Scorer.shortlist
 
@@ -205,9 +218,7 @@ def test_the_policy_learns_the_channels_that_matter():
   scorer = Scorer(problem, config)
   policy, learner, inputs, state = prepare(problem, config, scorer, 0)
   assert np.argsort(-final_logits(policy, state, inputs)).tolist() == wrong.argsort().tolist()
-  state = learn(
-    problem, scorer, scorer, learner, inputs, state, lambda progress: None, NullCheckpointer()
-  )
+  state = learn(scorer, learner, inputs, state, lambda _: None, NullCheckpointer())
   logits = final_logits(policy, state, inputs)
   assert logits[:2].min() > 0 > logits[2:].max()
 
