@@ -326,7 +326,7 @@ def _run_variant(
 ) -> SearchResult:
   """Runs one variant of the agent; logs its metrics as phase `NAME BUDGET`, and a progress line."""
   title = f"seed {seed}, macs {budget}, {name}: update"
-  with logger.loop(f"{name} {budget}", title, config.all_updates) as loop:
+  with logger.loop(f"{name} {budget}", title, config.updates) as loop:
 
     def on_update(progress):
       shown = {"accuracy": f"{progress.metrics['accuracy']:.3f}"}

@@ -91,7 +91,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
       "feasible": prepared.constraints.feasible(pruned.mask),
       "search": {
         "evaluations": pruned.search.evaluations,
-        "updates": settings.search.all_updates,
+        "updates": settings.search.updates,
         "seconds": pruned.search.seconds,
       },
       "methods": [row._asdict() for row in pruned.rows],

@@ -104,7 +104,7 @@ def find(problem: PruningProblem, plan: Plan, logger: ProgressLogger) -> Proposa
     logger: logs the updates of the search and saves its state.
   """
   best = -np.inf  # highest mean score of a feasible sample since this process began the loop
-  with logger.loop("search", "search update", plan.search.all_updates) as loop:
+  with logger.loop("search", "search update", plan.search.updates) as loop:
 
     def on_update(progress):
       nonlocal best
