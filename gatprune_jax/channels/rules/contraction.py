@@ -203,7 +203,9 @@ def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
         classes.freeze(labels, "place in space that a dot product computes")
     free[1 - carried] = [None] * len(free[1 - carried])
   out += free[0] + free[1]
-  produced = [labels for labels in free[0] + free[1] if labels is not None]
+  produced = [
+    labels for labels in free[0] + free[1] if labels is not None and not classes.are_frozen(labels)
+  ]
   if len(produced) > 1:
     for labels in produced:
       classes.freeze(labels, "dot product with several axes of output channels")

@@ -61,7 +61,9 @@ def _reshape_blocks(old: tuple, new: tuple) -> list[tuple[list[int], list[int]]]
 def reshape(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """Carries labels through axes of size 1, flattening with space, and split or merged channels."""
   (axes, old), new = (inputs[0], eqn.invars[0].aval.shape), eqn.params["new_sizes"]
-  blocks = None if eqn.params["dimensions"] is not None else _reshape_blocks(old, new)
+  if (order := eqn.params["dimensions"]) is not None:  # the operand is transposed first
+    axes, old = tuple(axes[k] for k in order), tuple(old[k] for k in order)
+  blocks = _reshape_blocks(old, new)
   if blocks is None:
     freeze_axes(classes, axes, "reshape whose axes do not pair up with the operand's")
     return unlabelled(eqn)
@@ -69,7 +71,8 @@ def reshape(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
     axes = couple(classes, axes)
   out: list[Axis] = [None] * len(new)
   for left, right in blocks:
-    labels = _labels_of_block([axes[k] for k in left], [old[k] for k in left])
+    block = _without_copies(classes, [axes[k] for k in left])
+    labels = _labels_of_block(block, [old[k] for k in left])
     if labels is None:
       reason = "reshape that merges a channel axis with another one or with the batch"
       freeze_axes(classes, tuple(axes[k] for k in left), reason)
@@ -88,6 +91,20 @@ def _joined(block: list[Axis]) -> bool:
   return not parts or (
     all(axis.labels is parts[0].labels for axis in parts) and len(parts) == parts[0].labels.ndim
   )
+
+
+def _without_copies(classes: LabelClasses, block: list[Axis]) -> list[Axis]:
+  """Freezes axes of copies that are merged with another labelled axis, as `jnp.repeat` does.
+
+  The copies of a channel remain with it, and an element of the merged axis has one label.
+  """
+  is_copied = [isinstance(axis, np.ndarray) and classes.are_copies(axis) for axis in block]
+  if sum(axis is not None for axis in block) < 2 or all(is_copied):
+    return block
+  for axis, copied in zip(block, is_copied, strict=True):
+    if copied:
+      classes.freeze(axis, "copies of channels")
+  return [None if copied else axis for axis, copied in zip(block, is_copied, strict=True)]
 
 
 def _labels_of_block(block: list[Axis], sizes: list) -> np.ndarray | None:

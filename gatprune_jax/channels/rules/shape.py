@@ -8,12 +8,12 @@ the equation must be evaluated at its dense shapes. `rules.table` lists both for
 
 import numpy as np
 
-from gatprune_jax.channels.rules.axes import ALONE, Axes, freeze_axes, merge, resized
+from gatprune_jax.channels.rules.axes import ALONE, Axes, Axis, freeze_axes, merge, resized
 from gatprune_jax.channels.rules.classes import LabelClasses
 
 
 def broadcast_in_dim(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Gives every new axis fresh labels, and freezes an axis of size 1 that grows.
+  """Gives every new axis fresh labels of copies, and freezes an axis of size 1 that grows.
 
   A later operation may unify the fresh labels with channels, which decides which elements remain.
   """
@@ -28,7 +28,7 @@ def broadcast_in_dim(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axe
     if axis in source and inputs[0][source[axis]] is not None:
       classes.freeze(inputs[0][source[axis]], "broadcast over a whole axis")
     is_constant = isinstance(size, int) and size > 1  # not a symbolic batch size
-    out.append(classes.fresh(size) if is_constant else None)
+    out.append(classes.fresh(size, copies=True) if is_constant else None)
   return [tuple(out)]
 
 
@@ -106,6 +106,10 @@ def concatenate(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
       out.append(merged)
     elif all(labels is None for labels in parts):
       out.append(None)
+    elif any(labels is None for labels in parts) and _hold_no_channels(classes, parts):
+      # Tokens or examples: a single one is never removed, nor are copies beside others.
+      freeze_axes(classes, tuple(parts), ALONE)
+      out.append(None)
     elif not all(isinstance(var.aval.shape[axis], int) for var in eqn.invars):  # symbolic sizes
       freeze_axes(classes, tuple(parts), "`concatenate` along the batch")
       out.append(None)
@@ -118,3 +122,43 @@ def concatenate(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
         filled.append(labels)
       out.append(np.concatenate(filled))
   return [tuple(out)]
+
+
+def _hold_no_channels(classes: LabelClasses, parts: list[Axis]) -> bool:
+  """Returns whether each labelled axis is frozen, has a single element, or holds copies."""
+  return all(
+    labels is None or len(labels) == 1 or classes.are_frozen(labels) or classes.are_copies(labels)
+    for labels in parts
+  )
+
+
+def stack(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Unifies the labels of all operands; the new axis, on which they lie, is unlabelled."""
+  axes = inputs[0]
+  for other in inputs[1:]:
+    pairs = zip(axes, other, strict=True)
+    axes = tuple(merge(classes, *pair, "`stack` with an axis without channels") for pair in pairs)
+  place = eqn.params["axis"]
+  return [(*axes[:place], None, *axes[place:])]
+
+
+def unstack(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Drops the axis along which the operand is taken apart, and freezes its labels."""
+  place = eqn.params["axis"]
+  freeze_axes(classes, inputs[0][place : place + 1], ALONE)
+  axes = tuple(labels for k, labels in enumerate(inputs[0]) if k != place)
+  return [axes] * len(eqn.outvars)
+
+
+def tile(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Repeats the labels of each axis as often as its elements."""
+  reps = eqn.params["reps"]
+  if not all(isinstance(num, int) for num in reps):  # a symbolic batch
+    repeated = tuple(a for a, num in zip(inputs[0], reps, strict=True) if not isinstance(num, int))
+    freeze_axes(classes, repeated, "repeated as often as there are examples")
+  return [
+    tuple(
+      np.tile(labels, num) if labels is not None and isinstance(num, int) else None
+      for labels, num in zip(inputs[0], reps, strict=True)
+    )
+  ]

@@ -13,10 +13,10 @@ A primitive without a rule freezes every label that reaches it. So an unknown op
 removable channels in a network, but never makes a pruned network wrong.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gatprune_jax.channels.rules import contraction, indexing, shape
+from gatprune_jax.channels.rules import along, contraction, indexing, shape, writing
 from gatprune_jax.channels.rules import reshape as reshape_rules
 from gatprune_jax.channels.rules.axes import Axes, Kept, freeze_axes, merge, unlabelled
 from gatprune_jax.channels.rules.classes import LabelClasses
@@ -39,8 +39,10 @@ class Rule(NamedTuple):
 
 def freeze_everything(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """Freezes all labels of the operands, because the primitive has no rule."""
+  name = eqn.primitive.name
+  why = WITHOUT_RULE.get(name, "has no rule for channels")
   for axes in inputs:
-    freeze_axes(classes, axes, f"used by `{eqn.primitive.name}`, which has no rule for channels")
+    freeze_axes(classes, axes, f"used by `{name}`, which {why}")
   return unlabelled(eqn)
 
 
@@ -67,52 +69,9 @@ def _elementwise(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   return [tuple(out)] * len(eqn.outvars)
 
 
-def _reduce(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Freezes the reduced axes, because removing a channel would change statistics over channels."""
-  return [_without_axes(classes, eqn, inputs[0], eqn.params["axes"])]
-
-
-def _without_axes(classes: LabelClasses, eqn, axes: Axes, reduced: Sequence[int]) -> Axes:
-  for axis in reduced:
-    if axes[axis] is not None:
-      classes.freeze(axes[axis], f"statistics over channels by `{eqn.primitive.name}`")
-  return tuple(labels for k, labels in enumerate(axes) if k not in reduced)
-
-
-def _collective(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Drops and freezes the reduced axes that a collective operation gives by number.
-
-  A named axis, of devices or of a `vmap` around the traced function, is no axis of the operands, so
-  the operation is element-wise for channels. The axis of a `vmap` inside the traced function is an
-  axis of the operands, is given by its number, and is reduced.
-  """
-  reduced = [axis for axis in eqn.params["axes"] if isinstance(axis, int)]
-  return [_without_axes(classes, eqn, axes, reduced) for axes in inputs]
-
-
-def _reduce_window(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Keeps the labels of an axis if each element is its own window; freezes all other axes."""
-  names = ("window_dimensions", "window_strides", "padding", "base_dilation")
-  out = []
-  for labels, *window in zip(inputs[0], *(eqn.params[name] for name in names), strict=True):
-    if labels is not None and window != [1, 1, (0, 0), 1]:
-      classes.freeze(labels, f"`{eqn.primitive.name}` over channels")
-      labels = None
-    out.append(labels)
-  return [tuple(out)]
-
-
 def _identity(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """Gives every result the axes of its operand."""
   return list(inputs)
-
-
-def _along(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Freezes the axis of a cumulative operation, whose results depend on other elements of it."""
-  axis = eqn.params["axis"]
-  if inputs[0][axis] is not None:
-    classes.freeze(inputs[0][axis], f"`{eqn.primitive.name}` over channels")
-  return [(*inputs[0][:axis], None, *inputs[0][axis + 1 :])]
 
 
 def _bitcast(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
@@ -121,31 +80,45 @@ def _bitcast(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 ELEMENTWISE = """
-  abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp conj
-  convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag
-  integer_pow is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter not or
-  population_count pow real reduce_precision rem round rsqrt select_n shift_left
-  shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh
-  xor
+  abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp
+  clz complex conj convert_element_type copy cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2
+  expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le le_to lgamma log
+  log1p logistic lt lt_to max min mul mulhi name ne neg nextafter not or polygamma population_count
+  pow random_gamma_grad real reduce_precision regularized_incomplete_beta rem round rsqrt select_n
+  shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub
+  tan tanh xor zeta
 """.split()
 REDUCTIONS = """
-  reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin
+  reduce reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin
 """.split()
 COLLECTIVES = "psum pmax pmin".split()
-WINDOWS = "reduce_window_sum reduce_window_max reduce_window_min".split()
+# With the derivatives of a maximum over windows.
+WINDOWS = """
+  reduce_window reduce_window_sum reduce_window_max reduce_window_min select_and_gather_add
+  select_and_scatter select_and_scatter_add
+""".split()
 CUMULATIVE = "cumsum cumprod cummax cummin cumlogsumexp".split()
-SOURCES = "iota random_bits rng_bit_generator rng_uniform".split()
+SOURCES = "axis_index iota random_bits rng_bit_generator rng_uniform".split()
+SCATTERS = "scatter scatter-add scatter-mul scatter-min scatter-max scatter-sub".split()
+# Operations that return their operands, moved between devices or marked.
+IDENTITIES = """
+  optimization_barrier device_put reshard sharding_constraint pbroadcast pvary ppermute
+""".split()
 
 RULES: dict[str, Rule] = {
   **{name: Rule(_elementwise) for name in ELEMENTWISE},
-  **{name: Rule(_reduce) for name in REDUCTIONS},
-  **{name: Rule(_collective) for name in COLLECTIVES},
-  **{name: Rule(_reduce_window) for name in WINDOWS},
-  **{name: Rule(_along) for name in CUMULATIVE},
+  **{name: Rule(_identity) for name in IDENTITIES},
+  **{name: Rule(along.reduction) for name in REDUCTIONS},
+  **{name: Rule(along.collective) for name in COLLECTIVES},
+  **{name: Rule(along.window) for name in WINDOWS},
+  **{name: Rule(along.cumulative) for name in CUMULATIVE},
   **{name: Rule(shape.source, shape.source_params) for name in SOURCES},
-  "optimization_barrier": Rule(_identity),
-  "device_put": Rule(_identity),
-  "reshard": Rule(_identity),  # appears with random numbers on several devices
+  **{name: Rule(writing.scatter) for name in SCATTERS},
+  "dynamic_update_slice": Rule(writing.dynamic_update_slice),
+  "sort": Rule(along.sort),
+  "top_k": Rule(along.top_k),
+  "approx_top_k": Rule(along.top_k),
+  "fft": Rule(along.fft),
   "bitcast_convert_type": Rule(_bitcast),
   "broadcast_in_dim": Rule(shape.broadcast_in_dim, shape.broadcast_in_dim_params),
   "reshape": Rule(reshape_rules.reshape, reshape_rules.reshape_params),
@@ -157,7 +130,27 @@ RULES: dict[str, Rule] = {
   "rev": Rule(indexing.rev),
   "dynamic_slice": Rule(indexing.dynamic_slice, indexing.dynamic_slice_params),
   "concatenate": Rule(shape.concatenate),
+  "stack": Rule(shape.stack),
+  "unstack": Rule(shape.unstack),
+  "tile": Rule(shape.tile),
   "gather": Rule(indexing.gather, indexing.gather_params, value_of=1),
   "conv_general_dilated": Rule(contraction.conv, contraction.conv_params),
   "dot_general": Rule(contraction.dot),
+}
+
+# The primitives of `jax.lax` that have no rule -> why. Their operands are frozen.
+WITHOUT_RULE = {
+  **{
+    name: "repeats or chooses a program whose channels are not followed"
+    for name in ("cond", "scan", "while")
+  },
+  **{
+    name: "moves elements between devices"
+    for name in ("all_gather", "all_to_all", "ragged_all_to_all", "reduce_scatter")
+  },
+  "custom_linear_solve": "solves for all elements together",
+  **{
+    name: "is for the order of execution"
+    for name in ("after_all", "create_token", "dce_sink", "stage")
+  },
 }
