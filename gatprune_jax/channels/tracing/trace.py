@@ -25,6 +25,7 @@ from gatprune_jax.channels.tracing.selection import apply_selection
 from gatprune_jax.errors import InputError
 
 _OUTPUT = "output of the model"
+_SHOWN = 4  # names of layers that an error gives for one reason
 
 
 def trace(
@@ -87,11 +88,7 @@ def trace(
   network = _label_network(closed, len(arrays), sources, freeze_chosen)
   classes, leaf_axes, program, channel_of, num_channels = network
   if not num_channels:
-    raise InputError(
-      f"no channel of this network can be removed: found {len(program.contractions())} layers, "
-      "every channel of which is tied to the model's input, its output or an operation without a "
-      "rule, or named by keep or freeze"
-    )
+    raise InputError(f"no channel of this network can be removed: {_why_none(network, paths)}")
   leaves = tuple(
     Leaf(path, tuple(array.shape), tuple(channel_of(labels) for labels in axes), is_parameter)
     for path, array, axes, is_parameter in zip(
@@ -158,6 +155,27 @@ def _label_network(
     if with_dead.num_channels == network.num_channels:
       return with_dead
   return network
+
+
+def _why_none(network: _Labelled, paths: list[str]) -> str:
+  """Returns, for a network without channels, why the outputs of its layers cannot be removed."""
+  layers_of: dict[str, dict[str, None]] = {}  # reason -> names of layers, an ordered set
+  steps = network.program.contractions()
+  for index, step in enumerate(steps):
+    if (labels := produced(step)) is None:
+      continue
+    of_variable = "" if step.leaf is None else paths[step.leaf] or "the variable"
+    name = of_variable or f"{step.eqn.primitive.name}:{index}"
+    for root in network.classes.find(labels).tolist():
+      layers_of.setdefault(network.classes.reason(root) or "no layer reads it", {})[name] = None
+  if not layers_of:
+    return f"it has {len(steps)} convolutions and dot products, and none with weights"
+  said = []
+  for reason, names in layers_of.items():
+    shown = [*names][:_SHOWN]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    said.append(f"{', '.join(shown)}{more}: {reason}")
+  return f"the outputs of every layer must stay ({'; '.join(said)})"
 
 
 def _check_variables(paths: list[str], arrays: list[Any]) -> None:

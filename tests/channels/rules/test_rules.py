@@ -429,3 +429,11 @@ def test_a_collective_over_channels_freezes_them():
   graph = gp.trace(fn, weights(a=(3, 6), b=(3, 4), c=(6, 2)), X[:, 0, 0])
   assert [len(group.channels) for group in graph.groups] == [6]
   assert "statistics over channels by `psum`" in graph.frozen["b"]
+
+
+def test_a_group_norm_loses_whole_groups():
+  norm = nn.GroupNorm(num_groups=3, epsilon=0.1)
+  fn = lambda v, x: norm.apply({"params": v["norm"]}, conv(x, v["a"])).mean((1, 2)) @ v["b"]
+  variables = {**weights(a=(1, 1, 3, 6), b=(6, 2)), "norm": weights(scale=(6,), bias=(6,))}
+  graph = check(fn, variables)
+  assert indices(graph, "a", 3) == [0, 0, 1, 1, 2, 2]

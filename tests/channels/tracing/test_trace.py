@@ -75,11 +75,18 @@ def test_costs_do_not_depend_on_the_traced_batch_size():
     )
 
 
-def test_an_unknown_operation_freezes_what_it_touches():
+@pytest.mark.parametrize(
+  ("operation", "reason"),
+  [
+    (lambda hidden: jnp.linalg.pinv(hidden).T, "`svd`, which has no rule"),
+    (lambda hidden: jax.lax.map(jnp.sin, hidden), "`scan`, which repeats or chooses a program"),
+    # Removing a channel would reorder the other channels.
+    (lambda hidden: jnp.sort(hidden, axis=-1), "`sort` over channels"),
+  ],
+)
+def test_an_operation_without_a_rule_freezes_what_it_touches(operation, reason):
   def fn(variables, x):
-    hidden = x @ variables["a"]
-    # `sort` has no rule, because removing a channel would reorder the other channels.
-    hidden = jnp.sort(hidden, axis=-1)
+    hidden = operation(x @ variables["a"])
     hidden = nn.relu(hidden @ variables["b"])
     return hidden @ variables["c"]
 
@@ -88,7 +95,7 @@ def test_an_unknown_operation_freezes_what_it_touches():
   variables = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
   graph = gp.trace(fn, variables, np.ones((2, 3)))
   assert [group.name for group in graph.groups] == ["b"]
-  assert "`sort`" in graph.frozen["a"]
+  assert reason in graph.frozen["a"]
   mask = np.array([1, 0, 1, 1, 0])
   small = gp.compact(graph, fn, variables, mask)
   x = rng.standard_normal((2, 3))
@@ -150,7 +157,7 @@ def test_variables_must_be_finite(example_b, value):
 
 
 def test_a_network_without_channels_is_refused():
-  with pytest.raises(gp.InputError, match="found 1 layers"):
+  with pytest.raises(gp.InputError, match="the variable: output of the model"):
     gp.trace(lambda v, x: x @ v, np.ones((3, 2)), np.ones((1, 3)))
 
 
@@ -211,6 +218,23 @@ def test_products_of_weights_alone_are_counted_whole(batch):
   # Each example takes the products 3 -> 6, 6 -> 2 and 2 -> 2. The product of p and q takes
   # 2 * 4 * 2 once, whatever the batch.
   assert gp.macs(graph, np.ones(graph.num_channels)) == 18 + 12 + 4 + 16
+
+
+def test_an_error_names_the_layers_that_must_stay_and_why():
+  def fn(v, x):
+    for name in "abcde":
+      x = jnp.sort(x @ v[name], axis=-1)
+    return jnp.cumsum(x @ v["f"], axis=-1) @ v["g"]
+
+  variables = {name: np.ones((3, 3)) for name in "abcdefg"}
+  expected = (
+    r"every layer must stay \(a, b, c, d and 1 more: `sort` over channels; f: `cumsum` over "
+    r"channels; g: output of the model\)"
+  )
+  with pytest.raises(gp.InputError, match=expected):
+    gp.trace(fn, variables, np.ones((2, 3)))
+  with pytest.raises(gp.InputError, match="it has 0 convolutions and dot products, and none with"):
+    gp.trace(lambda v, x: x * v["a"][:1], variables, np.ones((2, 3)))
 
 
 def test_frozen_dicts_are_linen_variables_too(example_b):
