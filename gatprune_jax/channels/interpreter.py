@@ -16,7 +16,13 @@ from gatprune_jax.channels.graph import FROZEN
 from gatprune_jax.channels.rules import table as rules
 from gatprune_jax.channels.rules.axes import Axes, JointAxis, Kept, has_parts, resized
 from gatprune_jax.channels.rules.classes import LabelClasses
-from gatprune_jax.channels.tracing.labelling import Program, Source, Step, label
+from gatprune_jax.channels.tracing.labelling import (
+  WITH_DERIVATIVE,
+  Program,
+  Source,
+  Step,
+  label,
+)
 from gatprune_jax.errors import InputError
 
 Convolution = Callable[..., jax.Array]  # (lhs, rhs, **conv_general_dilated parameters) -> result
@@ -210,11 +216,12 @@ class Interpreter:
       body = jax.checkpoint(
         body, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"]
       )
-    elif name == "custom_jvp_call":
+    elif name in WITH_DERIVATIVE:
       if self._keep is None and not step.body.contractions():
         # The body has no layer, so the mask changes nothing in it and the call is evaluated as is.
         return _evaluate_alone(program.jaxpr, eqn, values)
-      body = self._with_jvp(program, step, body)
+      with_rule = self._with_jvp if name == "custom_jvp_call" else self._with_vjp
+      body = with_rule(program, step, body)
     return body(*values)
 
   def _with_jvp(self, program: Program, step: Step, body: Callable) -> Callable:
@@ -249,6 +256,38 @@ class Interpreter:
 
     return with_rule
 
+  def _with_vjp(self, program: Program, step: Step, body: Callable) -> Callable:
+    """Gives the re-evaluated body the reverse rule of the original call; see `_with_jvp`."""
+
+    def original(*args):
+      return _evaluate_alone(program.jaxpr, step.eqn, list(args))
+
+    with_rule = jax.custom_vjp(body)
+
+    def backward(primals, cotangents):
+      dense = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in step.eqn.invars]
+      moving = [i for i, v in enumerate(dense) if jnp.issubdtype(v.dtype, jnp.inexact)]
+      results = jax.eval_shape(original, *dense)
+      counted = [i for i, v in enumerate(results) if jnp.issubdtype(v.dtype, jnp.inexact)]
+
+      def vjp(primals, cotangents):
+        def of_moving(*values):
+          every = dict(enumerate(primals)) | dict(zip(moving, values, strict=True))
+          out = original(*every.values())
+          return [out[i] for i in counted]
+
+        return jax.vjp(of_moving, *(primals[i] for i in moving))[1](cotangents)
+
+      closed = jax.make_jaxpr(vjp)(tuple(dense), [results[i] for i in counted])
+      inputs = [*step.inputs, *(step.outputs[i] for i in counted)]
+      derivative = self._label_derivative(closed, inputs)
+      found = self.run(derivative, [*primals, *(cotangents[i] for i in counted)])
+      of_operand = dict(zip(moving, found, strict=True))
+      return tuple(of_operand.get(i) for i in range(len(dense)))
+
+    with_rule.defvjp(lambda *args: (body(*args), args), backward)
+    return with_rule
+
   def _label_derivative(self, closed: jex_core.ClosedJaxpr, inputs: list[Axes]) -> Program:
     """Labels the program of a derivative rule.
 
@@ -263,7 +302,7 @@ class Interpreter:
       reasons = [self._classes.reason(of) for of in labels[ids != FROZEN].tolist()]
       if (ids != self._channel_of(labels)).any() or any(reasons):
         why = next(filter(None, reasons), "it ties channels together")
-        raise InputError(f"the derivative rule of a custom_jvp cannot lose channels: {why}")
+        raise InputError(f"the derivative rule of a function cannot lose channels: {why}")
     return program
 
 

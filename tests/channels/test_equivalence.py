@@ -239,7 +239,52 @@ def test_a_derivative_rule_that_looks_at_all_channels_is_refused():
   variables, x = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((1, 2))
   small = gp.compact(gp.trace(fn, variables, x), fn, variables, np.array([1, 0, 1]))
   assert small.apply(small.variables, x) == 4
-  with pytest.raises(gp.InputError, match="the derivative rule of a custom_jvp cannot lose chann"):
+  with pytest.raises(gp.InputError, match="the derivative rule of a function cannot lose chann"):
+    jax.grad(lambda v: small.apply(v, x).sum())(small.variables)
+
+
+@jax.custom_vjp
+def rounded(x, levels):
+  return jnp.round(x * levels) / levels
+
+
+# Straight through: rounding has no slope, and the rule returns three times the cotangent.
+rounded.defvjp(lambda x, levels: (rounded(x, levels), levels), lambda levels, g: (3 * g, None))
+
+
+def test_a_reverse_rule_is_kept():
+  fn = lambda v, x: rounded(x @ v["a"], 16) @ v["b"]
+  variables, x = {"a": jnp.ones((2, 3)) / 7, "b": jnp.ones((3, 1))}, jnp.ones((1, 2))
+  graph = gp.trace(fn, variables, x)
+  mask = np.array([1, 0, 1])
+  small = assert_law(graph, fn, variables, mask, x)
+  gradient = jax.grad(lambda v: small.apply(v, x).sum())(small.variables)
+  np.testing.assert_array_equal(gradient["a"], np.full((2, 2), 3.0))
+  masked = jax.grad(lambda v: gp.masked(graph, fn)(v, mask, x).sum())(variables)
+  np.testing.assert_array_equal(masked["a"], [[3, 0, 3], [3, 0, 3]])
+
+
+def test_a_reverse_rule_under_masks_side_by_side():
+  fn = lambda v, x: rounded(x @ v["a"], 16) @ v["b"]
+  rng = np.random.default_rng(0)
+  variables = {"a": jnp.asarray(rng.normal(size=(2, 3))), "b": jnp.asarray(rng.normal(size=(3, 1)))}
+  x, masks = jnp.ones((4, 2)), np.array([[1, 0, 1], [0, 1, 1]])
+  graph = gp.trace(fn, variables, x)
+  gradient = jax.grad(lambda v, mask: (gp.masked(graph, fn)(v, mask, x) ** 2).sum())
+  together = jax.vmap(gradient, (None, 0))(variables, jnp.asarray(masks))
+  for one, mask in enumerate(masks):
+    small = gp.compact(graph, fn, variables, mask)
+    own = jax.grad(lambda v, run=small.apply: (run(v, x) ** 2).sum())(small.variables)
+    assert_same(own["a"], together["a"][one][:, mask > 0])
+
+
+def test_a_reverse_rule_that_looks_at_all_channels_is_refused():
+  own = jax.custom_vjp(lambda x: jnp.maximum(x, 0))
+  own.defvjp(lambda x: (jnp.maximum(x, 0), None), lambda _, g: (g - g.mean(-1, keepdims=True),))
+  fn = lambda v, x: own(x @ v["a"]) @ v["b"]
+  variables, x = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((1, 2))
+  small = gp.compact(gp.trace(fn, variables, x), fn, variables, np.array([1, 0, 1]))
+  with pytest.raises(gp.InputError, match="the derivative rule of a function cannot lose chann"):
     jax.grad(lambda v: small.apply(v, x).sum())(small.variables)
 
 

@@ -28,7 +28,10 @@ CALLS = {
   "remat": "jaxpr",
   "remat2": "jaxpr",
   "custom_jvp_call": "call_jaxpr",
+  "custom_vjp_call": "call_jaxpr",
 }
+# Calls that have a derivative rule of their own.
+WITH_DERIVATIVE = ("custom_jvp_call", "custom_vjp_call")
 # Primitives whose rules accept axes that are labelled together.
 _CARRY_PARTS = ("reshape", "transpose")
 # Primitives whose result is the same weights as their operand. A layer whose kernel passed only
@@ -151,8 +154,8 @@ def _label_equation(
 ) -> tuple[Step, list[Source]]:
   eqn, name = live.eqn, live.eqn.primitive.name
   if name in CALLS:
-    # The derivative rule of a `custom_jvp` is one of all results.
-    used = None if name == "custom_jvp_call" else live.used
+    # A derivative rule is one of all results.
+    used = None if name in WITH_DERIVATIVE else live.used
     body = label(eqn.params[CALLS[name]], classes, inputs, sources, used, with_dead_code)
     return Step(eqn, inputs, inputs, body.outputs, None, None, body), body.out_sources
 
