@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels.graph import FROZEN
+from gatprune_jax.channels.rules import reductions
 from gatprune_jax.channels.rules import table as rules
 from gatprune_jax.channels.rules.axes import Axes, JointAxis, Kept, has_parts, resized
 from gatprune_jax.channels.rules.classes import LabelClasses
@@ -67,6 +68,7 @@ class Interpreter:
     self._held = None if held is None else jnp.append(held, True)
     self._mask = None if mask is None else jnp.append(mask, 1.0)
     self._conv = conv
+    self._sees_statistics = False  # whether a reduction over channels was evaluated
 
   def kept(self, labels: np.ndarray) -> np.ndarray:
     """Returns which elements of an axis remain in the first row of keep, bool `[size]`."""
@@ -138,6 +140,10 @@ class Interpreter:
       return _evaluate_alone(program.jaxpr, eqn, values)
     if step.contraction is not None:
       values = self._masked_operands(step, values)
+    if step.reduced:
+      values = self._masked_reduction(step, values)
+    if step.mean_of is not None:
+      values = self._kept_numbers(step, values)
     params = eqn.params
     if self._keep is not None:
       if self._vanishes(step):
@@ -196,15 +202,50 @@ class Interpreter:
     if self._mask is None or where.axis is None or where.by_group:
       return values
     labels = step.inputs[where.operand][where.axis]
-    if labels is None or not ((ids := self._channel_of(labels)) >= 0).any():
+    if labels is None or not (self._channel_of(labels) >= 0).any():
       return values
-    x = values[where.operand]
-    shape = [1] * x.ndim
-    shape[where.axis] = x.shape[where.axis]
     masked = list(values)
-    factors = self.take(self._mask[ids], (labels,))
-    masked[where.operand] = x * factors.reshape(shape).astype(x.dtype)
+    masked[where.operand] = self._masked(values[where.operand], where.axis, labels)
     return masked
+
+  def _masked(self, x: jax.Array, axis: int, labels: np.ndarray) -> jax.Array:
+    """Multiplies an array by the mask of the channels along an axis."""
+    factors = self.take(self._mask[self._channel_of(labels)], (labels,))
+    factors = jnp.expand_dims(factors, [k for k in range(x.ndim) if k != axis]).astype(x.dtype)
+    if self._sees_statistics:
+      # A removed channel may be infinite, because statistics of the others need not bound it.
+      x = jnp.where(factors == 0, jnp.zeros((), x.dtype), x)
+    return x * factors
+
+  def _masked_reduction(self, step: Step, values: list[Any]) -> list[Any]:
+    """Replaces the removed elements of a reduction's operand by what changes no result."""
+    (x,), name = values, step.eqn.primitive.name
+    if self._mask is None:
+      return values
+    self._sees_statistics = True
+    for axis in step.reduced:
+      labels = step.inputs[0][axis]
+      ids = self._channel_of(labels)
+      if not (ids >= 0).any():
+        continue
+      if name == "reduce_sum" and jnp.issubdtype(x.dtype, jnp.inexact):
+        x = self._masked(x, axis, labels)
+        continue
+      kept = self.take(self._mask[ids], (labels,)) != 0
+      kept = jnp.expand_dims(kept, [k for k in range(x.ndim) if k != axis])
+      x = jnp.where(kept, x, reductions.NEUTRAL[name](x.dtype))
+    return [x]
+
+  def _kept_numbers(self, step: Step, values: list[Any]) -> list[Any]:
+    """Lets a mean divide by the number of elements that are kept."""
+    total = step.mean_of
+    count = total.others
+    for labels in total.labels:
+      if self._mask is not None:
+        count = count * self._mask[self._channel_of(labels)].sum()
+      else:
+        count = count * int(self.kept(labels).sum())
+    return reductions.with_count(step.eqn, values, count)
 
   def _call(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
     eqn, name = step.eqn, step.eqn.primitive.name

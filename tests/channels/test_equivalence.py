@@ -234,7 +234,7 @@ def test_a_derivative_rule_that_looks_at_all_channels_is_refused():
   def own(x):
     return jnp.maximum(x, 0)
 
-  own.defjvp(lambda p, t: (own(*p), t[0] / (1 + jnp.abs(p[0]).mean(-1, keepdims=True))))
+  own.defjvp(lambda p, t: (own(*p), jnp.cumsum(t[0], axis=-1)))
   fn = lambda v, x: own(x @ v["a"]) @ v["b"]
   variables, x = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((1, 2))
   small = gp.compact(gp.trace(fn, variables, x), fn, variables, np.array([1, 0, 1]))
@@ -280,7 +280,7 @@ def test_a_reverse_rule_under_masks_side_by_side():
 
 def test_a_reverse_rule_that_looks_at_all_channels_is_refused():
   own = jax.custom_vjp(lambda x: jnp.maximum(x, 0))
-  own.defvjp(lambda x: (jnp.maximum(x, 0), None), lambda _, g: (g - g.mean(-1, keepdims=True),))
+  own.defvjp(lambda x: (jnp.maximum(x, 0), None), lambda _, g: (jnp.cumsum(g, axis=-1),))
   fn = lambda v, x: own(x @ v["a"]) @ v["b"]
   variables, x = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((1, 2))
   small = gp.compact(gp.trace(fn, variables, x), fn, variables, np.array([1, 0, 1]))

@@ -1,15 +1,21 @@
 """Rules for operations whose results depend on all elements of an axis, such as sums and sorting.
 
 Each function `name(classes, eqn, inputs)` returns the labelled axes of the results, given those of
-the operands, and merges or freezes label classes. Along the axis itself channels are frozen,
-because removing one of them would change what is computed from the others. All other axes keep
-their labels.
+the operands, and merges or freezes label classes. A reduction to a single value reads channels as a
+layer does: it does not see the removed ones (see `reductions`). Along the axis of any other
+operation channels are frozen, because removing one of them would change what is computed from the
+others. All other axes keep their labels.
 """
 
 from collections.abc import Sequence
 
 from gatprune_jax.channels.rules.axes import Axes, merge
 from gatprune_jax.channels.rules.classes import LabelClasses
+
+
+def masked_reduction(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Drops the reduced axes, whose removed channels the reduction does not see."""
+  return [tuple(a for k, a in enumerate(inputs[0]) if k not in eqn.params["axes"])]
 
 
 def reduction(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:

@@ -16,7 +16,7 @@ removable channels in a network, but never makes a pruned network wrong.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gatprune_jax.channels.rules import along, contraction, indexing, shape, writing
+from gatprune_jax.channels.rules import along, contraction, indexing, reductions, shape, writing
 from gatprune_jax.channels.rules import reshape as reshape_rules
 from gatprune_jax.channels.rules.axes import Axes, Kept, freeze_axes, merge, unlabelled
 from gatprune_jax.channels.rules.classes import LabelClasses
@@ -88,9 +88,8 @@ ELEMENTWISE = """
   shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub
   tan tanh xor zeta
 """.split()
-REDUCTIONS = """
-  reduce reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin
-""".split()
+# An index of a channel means another channel once some are removed.
+REDUCTIONS = "reduce argmax argmin".split()
 COLLECTIVES = "psum pmax pmin".split()
 # With the derivatives of a maximum over windows.
 WINDOWS = """
@@ -108,6 +107,7 @@ IDENTITIES = """
 RULES: dict[str, Rule] = {
   **{name: Rule(_elementwise) for name in ELEMENTWISE},
   **{name: Rule(_identity) for name in IDENTITIES},
+  **{name: Rule(along.masked_reduction) for name in reductions.NEUTRAL},
   **{name: Rule(along.reduction) for name in REDUCTIONS},
   **{name: Rule(along.collective) for name in COLLECTIVES},
   **{name: Rule(along.window) for name in WINDOWS},

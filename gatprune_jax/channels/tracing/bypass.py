@@ -55,7 +55,8 @@ def with_bypass(
   zero carries no signal either. The groups are tried in network order. A group joins the set of
   groups with a bypass if, with the whole set removed, every output of the model still depends on
   the model's input wherever it did before. A path that carries the signal past a set of groups
-  also carries the signal past each of its subsets.
+  also carries the signal past each of its subsets. A group over which statistics are taken, as in a
+  layer norm, has no bypass.
 
   Args:
     program: the labelled program.
@@ -78,10 +79,17 @@ def with_bypass(
     outputs = _propagate(program, inputs, nodes, gone)
     return [(bool(signal.alive), bool(signal.alive | signal.partly)) for signal in outputs]
 
+  # A mean over no channel does not exist.
+  averaged = {
+    group
+    for step in program.all_steps()
+    for axis in step.reduced
+    for group in group_of[channel_of(step.inputs[0][axis])].tolist()
+  }
   dense = carried(set())
   removed: set[int] = set()
   for index in range(len(groups)):
-    if carried(removed | {index}) == dense:
+    if index not in averaged and carried(removed | {index}) == dense:
       removed.add(index)
   return tuple(
     dataclasses.replace(group, has_bypass=index in removed) for index, group in enumerate(groups)

@@ -1,6 +1,6 @@
 """Propagates channel labels through a jaxpr and through the bodies of the calls inside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import functools
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ import jax
 from jax.extend import core as jex_core
 import numpy as np
 
+from gatprune_jax.channels.rules import reductions
 from gatprune_jax.channels.rules import table as rules
 from gatprune_jax.channels.rules.axes import Axes, couple, has_parts
 from gatprune_jax.channels.rules.classes import LabelClasses
@@ -16,6 +17,7 @@ from gatprune_jax.channels.rules.contraction import (
   conv_contraction,
   dot_contraction,
 )
+from gatprune_jax.channels.rules.reductions import Total
 from gatprune_jax.channels.tracing.liveness import Live, every_equation, live_equations
 
 # Calls whose bodies are labelled too -> the equation parameter that holds the body.
@@ -45,6 +47,7 @@ class Source(NamedTuple):
   is_weight: bool  # computed from variables and constants alone
   is_shared: bool  # computed without what differs between the examples of a batch
   leaf: int | None = None  # index of the variable it equals, up to dtype and transposition
+  total: Total | None = None  # of which elements it is the sum, up to its shape
   # Returns the value if literals and captured constants alone determine it, else None.
   value: Callable[[], np.ndarray | None] = lambda: None
 
@@ -62,6 +65,8 @@ class Step(NamedTuple):
   leaf: int | None  # index of the variable that is the contraction's kernel
   body: "Program | None"  # the labelled body of a call, for primitives in CALLS
   is_shared: bool = False  # computed without what differs between the examples of a batch
+  reduced: tuple[int, ...] = ()  # labelled axes that a reduction takes together
+  mean_of: Total | None = None  # the sum that this equation divides by the number of its elements
 
 
 class Program(NamedTuple):
@@ -77,13 +82,15 @@ class Program(NamedTuple):
 
   def contractions(self) -> list[Step]:
     """Returns all convolutions and dot products in execution order, those inside calls too."""
-    found = []
+    return [step for step in self.all_steps() if step.contraction is not None]
+
+  def all_steps(self) -> Iterator[Step]:
+    """Yields the steps in execution order, with those of a call's body instead of the call."""
     for step in self.steps:
       if step.body is not None:
-        found += step.body.contractions()
-      elif step.contraction is not None:
-        found.append(step)
-    return found
+        yield from step.body.all_steps()
+      else:
+        yield step
 
 
 def label(
@@ -178,12 +185,19 @@ def _label_equation(
   if contraction is not None:
     leaf = sources[contraction.kernel].leaf
   same = sources[0].leaf if name in _SAME_WEIGHTS else None
+  reduced = ()
+  if name in reductions.NEUTRAL:
+    reduced = tuple(axis for axis in eqn.params["axes"] if inputs[0][axis] is not None)
+  mean_of = reductions.divided(eqn, [(source.total, source.value) for source in sources])
+  total = reductions.summed(eqn, inputs, reduced)
+  if name in reductions.MOVES:
+    total = sources[0].total
   is_weight = all(s.is_weight for s in sources)
   is_shared = all(s.is_shared for s in sources)
   value = functools.cache(functools.partial(_computed, eqn, sources))
   known = len(outputs) == 1 and is_weight
-  out = Source(is_weight, is_shared, same, value if known else lambda: None)
-  step = Step(eqn, arriving, inputs, outputs, contraction, leaf, None, is_shared)
+  out = Source(is_weight, is_shared, same, total, value if known else lambda: None)
+  step = Step(eqn, arriving, inputs, outputs, contraction, leaf, None, is_shared, reduced, mean_of)
   return step, [out] * len(outputs)
 
 

@@ -18,7 +18,6 @@ from tests.channels.rules.test_rules import check, indices
     ("fft", lambda y, axis: _moved(y, axis, lambda z: jnp.fft.fft(z).real)),
     ("cumsum", lambda y, axis: jnp.cumsum(y, axis=axis)),
     ("reduce", lambda y, axis: y - _norm(y, axis)),
-    ("reduce_max", lambda y, axis: y - y.max(axis, keepdims=True)),
   ],
 )
 def test_an_operation_along_space_carries_channels_and_one_along_channels_freezes(
