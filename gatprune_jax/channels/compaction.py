@@ -10,6 +10,7 @@ import numpy as np
 from gatprune_jax.channels.compensation import compensate
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, check_mask_shape
 from gatprune_jax.channels.interpreter import Interpreter
+from gatprune_jax.channels.tracing.function import check_arguments
 from gatprune_jax.channels.tracing.relabelling import bind
 from gatprune_jax.errors import InputError
 
@@ -137,7 +138,7 @@ def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool 
 def compact_function(
   graph: ChannelGraph, fn: Callable, mask: Any, allow_empty: bool = False
 ) -> Callable[..., Any]:
-  """Returns fn at the shapes that remain: `small_fn(small_variables, *args)`, jitted.
+  """Returns fn at the shapes that remain: `small_fn(small_variables, *args)`, compiled.
 
   Args:
     graph: the channels that `trace` returned for the same variables.
@@ -147,7 +148,7 @@ def compact_function(
 
   Raises:
     InputError: the mask has another shape or other values, or it removes all channels of a group
-      that must not become empty.
+      that must not become empty. The returned function raises it for flags and keywords.
   """
   keep = checked_mask(graph, mask, allow_empty)
 
@@ -159,7 +160,13 @@ def compact_function(
     out = interpreter.run(binding.program, jax.tree.leaves((variables, *args)))
     return jax.tree.unflatten(binding.out_treedef, out)
 
-  return jax.jit(small_fn)
+  compiled = jax.jit(small_fn)
+
+  def checked(variables: Any, *args: Any, **keywords: Any) -> Any:
+    check_arguments(args, keywords)
+    return compiled(variables, *args)
+
+  return checked
 
 
 def _check_cut(graph: ChannelGraph, variables: Any, keep: np.ndarray) -> None:

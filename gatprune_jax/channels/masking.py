@@ -11,6 +11,7 @@ import jax
 
 from gatprune_jax.channels.graph import ChannelGraph, check_mask_shape
 from gatprune_jax.channels.interpreter import Convolution, Interpreter
+from gatprune_jax.channels.tracing.function import check_arguments
 from gatprune_jax.channels.tracing.relabelling import bind
 
 
@@ -38,11 +39,12 @@ def masked(
     arguments.
 
   Raises:
-    InputError: the returned function is called with a mask of another shape, or with variables of
-      another structure.
+    InputError: the returned function is called with a mask of another shape, with variables of
+      another structure, or with flags or keywords.
   """
 
-  def masked_fn(variables: Any, mask: jax.Array, *args: Any) -> Any:
+  def masked_fn(variables: Any, mask: jax.Array, *args: Any, **keywords: Any) -> Any:
+    check_arguments(args, keywords)
     check_mask_shape(mask, graph.num_channels)
     binding = bind(graph, fn, (variables, *args))
     interpreter = Interpreter(

@@ -1,6 +1,6 @@
 """Traces a user's function, with errors that say what is wrong with the function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -56,6 +56,23 @@ def trace_pure(apply_fn: Callable, variables: Any, x: Any) -> jex_core.ClosedJax
       "two different programs. Make it a pure function of (variables, x)"
     )
   return first
+
+
+def check_arguments(args: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+  """Checks the arguments, after the variables, with which a masked or compact function is called.
+
+  Raises:
+    InputError: if one is a keyword argument, or holds anything but arrays and numbers.
+  """
+  flags = [leaf for leaf in jax.tree.leaves(args) if isinstance(leaf, (bool, str))]
+  if keywords or flags:
+    given = ", ".join(
+      [*(f"{name}={value!r}" for name, value in keywords.items()), *map(repr, flags)]
+    )
+    raise InputError(
+      f"the function was called with {given}, but it takes arrays alone, by position: write flags "
+      "and keywords into the function, as in `lambda variables, x: apply(variables, x, train=False)`"
+    )
 
 
 def check_finite(variables: Any) -> None:

@@ -168,6 +168,11 @@ def _why_none(network: _Labelled, paths: list[str]) -> str:
     name = of_variable or f"{step.eqn.primitive.name}:{index}"
     for root in network.classes.find(labels).tolist():
       layers_of.setdefault(network.classes.reason(root) or "no layer reads it", {})[name] = None
+  if any(step.eqn.primitive.name == "call_exported" for step in network.program.all_steps()):
+    return (
+      "it is a saved network that was loaded, whose layers cannot be seen. Trace the function that "
+      "was saved, with its variables"
+    )
   if not layers_of:
     return f"it has {len(steps)} convolutions and dot products, and none with weights"
   said = []
