@@ -66,12 +66,11 @@ def check_arguments(args: Sequence[Any], keywords: Mapping[str, Any]) -> None:
   """
   flags = [leaf for leaf in jax.tree.leaves(args) if isinstance(leaf, (bool, str))]
   if keywords or flags:
-    given = ", ".join(
-      [*(f"{name}={value!r}" for name, value in keywords.items()), *map(repr, flags)]
-    )
+    named = [f"{name}={value!r}" for name, value in keywords.items()]
     raise InputError(
-      f"the function was called with {given}, but it takes arrays alone, by position: write flags "
-      "and keywords into the function, as in `lambda variables, x: apply(variables, x, train=False)`"
+      f"the function was called with {', '.join([*named, *map(repr, flags)])}, but it takes arrays "
+      "alone, by position: write flags and keywords into the function, as in `lambda variables, x: "
+      "apply(variables, x, train=False)`"
     )
 
 

@@ -101,3 +101,16 @@ def test_what_needs_64_bits_says_so(tmp_path):
   path.write_text(json.dumps(manifest))
   with pytest.raises(gp.InputError, match=r"holds last as float64, .* set JAX_ENABLE_X64=1"):
     gp.load(tmp_path / "net")
+
+
+def test_a_loaded_network_says_that_its_layers_cannot_be_seen(example_b, tmp_path):
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  gp.save(
+    tmp_path / "net", gp.compact(graph, e.eval_fn, e.variables, np.ones(graph.num_channels)), e.x
+  )
+  loaded = gp.load(tmp_path / "net")
+  with pytest.raises(
+    gp.InputError, match="a saved network that was loaded, whose layers cannot be"
+  ):
+    gp.trace(loaded.apply, loaded.variables, e.x)

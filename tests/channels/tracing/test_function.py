@@ -82,3 +82,24 @@ def test_what_differs_only_by_functions_made_anew_is_one_program():
   noisy = lambda v, x: fn(v, x + jax.random.normal(key, x.shape))
   assert gp.trace(fn, VARIABLES, X).num_channels == 4
   assert gp.trace(noisy, VARIABLES, X).num_channels == 4
+
+
+@pytest.mark.parametrize(
+  ("args", "keywords", "given"),
+  [
+    ((), {"train": False}, "train=False"),
+    ((False,), {}, "False"),
+    (({"mode": "eval"},), {}, "'eval'"),
+  ],
+)
+def test_flags_and_keywords_are_refused_where_a_network_is_called(args, keywords, given, example_b):
+  e = example_b
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  mask = np.ones(graph.num_channels)
+  small = gp.compact(graph, e.eval_fn, e.variables, mask)
+  for call in (
+    lambda: gp.masked(graph, e.eval_fn)(e.variables, mask, e.x, *args, **keywords),
+    lambda: small.apply(small.variables, e.x, *args, **keywords),
+  ):
+    with pytest.raises(gp.InputError, match=f"called with {given}, but it takes arrays alone"):
+      call()
