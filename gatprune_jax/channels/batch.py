@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+from jax import export
 import numpy as np
 
 from gatprune_jax.errors import InputError
@@ -35,6 +36,19 @@ class Batch(NamedTuple):
       for leaf, has_axis in zip(leaves, self.has_axis, strict=True)
     ]
     return jax.tree.unflatten(treedef, specs)
+
+
+def batch_size(batch: int | None) -> Any:
+  """Returns the size of a batch in an exported program: the number, or a symbol for None.
+
+  Raises:
+    InputError: the number is not positive.
+  """
+  if batch is None:
+    return export.symbolic_shape("batch")[0]
+  if batch < 1:
+    raise InputError(f"batch {batch}: an exported program needs a positive one, or None")
+  return batch
 
 
 def check_examples(x: Any) -> None:

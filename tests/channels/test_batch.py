@@ -98,3 +98,34 @@ def test_a_saved_network_takes_any_batch_beside_an_input_without_one(tmp_path):
       atol=1e-5,
     )  # fmt: skip
   gp.export_stablehlo(tmp_path / "net.mlirbc", small, x, batch=3)
+
+
+class Frames(nn.Module):
+  """Convolves the frames of a video one by one: the batch is folded with the frames, and back."""
+
+  @nn.compact
+  def __call__(self, x):
+    batch, frames = x.shape[:2]
+    y = nn.relu(nn.Conv(6, (3, 3))(x.reshape(batch * frames, *x.shape[2:])))
+    y = nn.relu(nn.Conv(5, (3, 3))(y)).mean((1, 2))
+    return nn.Dense(4)(y.reshape(batch, frames, -1).mean(1))
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_a_batch_that_is_folded_into_another_axis_is_saved(batch, tmp_path):
+  x = NORMAL((2, 3, 5, 5, 2)).astype(np.float32)
+  variables = Frames().init(jax.random.key(0), x)
+  graph = gp.trace(Frames().apply, variables, x)
+  mask = random_mask(graph, np.random.default_rng(2))
+  small = assert_law(graph, Frames().apply, variables, mask, x)
+  gp.save(tmp_path / "net", small, x, batch)
+  loaded = gp.load(tmp_path / "net")
+  for num in (1, 2):
+    if batch in (None, num):
+      expected = small.apply(small.variables, x[:num])
+      np.testing.assert_allclose(loaded.apply(loaded.variables, x[:num]), expected, rtol=1e-5)
+    else:
+      with pytest.raises(ValueError, match="shape"):
+        loaded.apply(loaded.variables, x[:num])
+  with pytest.raises(gp.InputError, match="batch 0: an exported program needs a positive one"):
+    gp.save(tmp_path / "other", small, x, 0)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import export
 
-from gatprune_jax.channels.batch import find_batch
+from gatprune_jax.channels.batch import batch_size, find_batch
 from gatprune_jax.channels.compaction import Compact
 from gatprune_jax.errors import InputError
 
@@ -32,9 +32,7 @@ def export_stablehlo(
   """
   if os.path.exists(path):
     raise InputError(f"{os.fspath(path)} exists: choose another path, or remove it first")
-  if batch is not None and batch < 1:
-    raise InputError(f"batch {batch}: an exported program needs a positive one, or None")
-  size = export.symbolic_shape("batch")[0] if batch is None else batch
+  size = batch_size(batch)
   apply = lambda x: small.apply(small.variables, x)
   spec = find_batch(x, jax.eval_shape(apply, x)).resized(x, size)
   exported = export.export(jax.jit(apply), platforms=("cpu",))(spec)

@@ -1,7 +1,7 @@
 """Saves networks to disk so that they can be loaded and run without the code of their model.
 
 A saved network is a directory of three files. `network.stablehlo` holds the function, exported by
-`jax.export` for CPU, GPU and TPU with a symbolic batch size; it can be differentiated once.
+`jax.export` for CPU, GPU and TPU, by default for any batch size; it can be differentiated once.
 `variables.npz` holds the bytes of the leaves. `manifest.json` holds their paths, shapes and dtypes.
 """
 
@@ -17,7 +17,7 @@ from jax import export
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.channels.batch import find_batch
+from gatprune_jax.channels.batch import batch_size, find_batch
 from gatprune_jax.channels.compaction import Compact
 from gatprune_jax.channels.graph import leaf_paths
 from gatprune_jax.errors import InputError, first_line
@@ -31,7 +31,7 @@ class Loaded:
   """A network read back from disk.
 
   Attributes:
-    apply: `apply(variables, x)`, for any batch size.
+    apply: `apply(variables, x)`, for any batch size unless it was saved for one.
     variables: the variables in the saved tree if that tree consists of dicts, lists and tuples,
       else a dict from leaf path to array. A PRNG key is stored as its key data.
   """
@@ -40,27 +40,29 @@ class Loaded:
   variables: Any
 
 
-def save(path: str | os.PathLike, small: Compact, x: Any) -> None:
+def save(path: str | os.PathLike, small: Compact, x: Any, batch: int | None = None) -> None:
   """Writes a network so that `load` runs it without its model's code.
 
   Args:
     path: the directory to write; it must not exist yet, and appears only once it is complete.
     small: the network.
-    x: an example input; its batch gets a symbolic size. See `find_batch`.
+    x: an example input.
+    batch: number of examples that the saved network takes; None: any number. See `find_batch`.
 
   Raises:
-    InputError: if the path exists, two variables have the same path, x does not show which of its
-      axes is the batch, or x or the outputs are in containers other than dicts, lists and tuples.
+    InputError: if the path exists, the batch is not a positive number, two variables have the same
+      path, x does not show which of its axes is the batch, or x or the outputs are in containers
+      other than dicts, lists and tuples.
   """
   path = os.fspath(path)
   if os.path.exists(path):
     raise InputError(f"{path} exists: choose another path, or remove it first")
-  (batch,) = export.symbolic_shape("batch")
+  size = batch_size(batch)
   variables, undo = _as_plain(small.variables)
   variables_spec = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), variables)
   apply = jax.jit(lambda variables, x: small.apply(undo(variables), x))
   outputs = jax.eval_shape(small.apply, small.variables, x)
-  spec = find_batch(x, outputs).resized(x, batch)
+  spec = find_batch(x, outputs).resized(x, size)
   exported = export.export(apply, platforms=_PLATFORMS)(variables_spec, spec)
   try:
     network = exported.serialize(vjp_order=1)

@@ -8,6 +8,7 @@ dense shapes. `axes.JointAxis` shows an example of a split and a merge.
 
 import math
 
+import jax
 import numpy as np
 
 from gatprune_jax.channels.rules.axes import (
@@ -40,12 +41,7 @@ def _reshape_blocks(old: tuple, new: tuple) -> list[tuple[list[int], list[int]]]
       right.append(j)
       j += 1
     while math.prod(old[k] for k in left) != math.prod(new[k] for k in right):
-      if isinstance(sizes := math.prod(old[k] for k in left), int) and isinstance(
-        other := math.prod(new[k] for k in right), int
-      ):
-        grow_left = sizes < other
-      else:
-        grow_left = len(left) <= len(right)  # symbolic sizes cannot be compared
+      grow_left = _is_smaller([old[k] for k in left], [new[k] for k in right])
       if grow_left and i < len(old):
         left.append(i)
         i += 1
@@ -56,6 +52,17 @@ def _reshape_blocks(old: tuple, new: tuple) -> list[tuple[list[int], list[int]]]
         return None
     blocks.append((left, right))
   return blocks
+
+
+def _is_smaller(left: list, right: list) -> bool:
+  """Returns whether the axes on the left hold fewer elements than those on the right.
+
+  Of symbolic sizes that cannot be compared, the run of fewer axes counts as smaller.
+  """
+  try:
+    return bool(math.prod(left) < math.prod(right))
+  except jax.errors.InconclusiveDimensionOperation:
+    return len(left) <= len(right)
 
 
 def reshape(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
