@@ -178,10 +178,11 @@ def describe(graph: ChannelGraph) -> str:
   dense = np.ones(graph.num_channels)
   macs, params = RESOURCES["macs"](graph), RESOURCES["params"](graph)
   body = []
-  for group in graph.groups:
-    without = dense.copy()
-    without[group.channels] = 0
-    shares = [f"{100 * (1 - r.cost(without) / r.cost(dense)):.1f} %" for r in (macs, params)]
+  sets = [group.channels for group in graph.groups]
+  whole = [resource.cost(dense) for resource in (macs, params)]
+  lost = [1 - r.without_each(sets) / cost for r, cost in zip((macs, params), whole, strict=True)]
+  for group, *of_group in zip(graph.groups, *lost, strict=True):
+    shares = [f"{100 * share:.1f} %" for share in of_group]
     members = "\n".join(f"{path} axis {axis}" for path, axis in group.members)
     bypass = "yes" if group.has_bypass else "no"
     body.append([group.name, len(group.channels), *shares, bypass, members])
@@ -195,7 +196,7 @@ def describe(graph: ChannelGraph) -> str:
   )
   return (
     f"{graph.num_channels} channels in {len(graph.groups)} groups; "
-    f"{macs.cost(dense):,.0f} {macs.unit} an example, {params.cost(dense):,.0f} {params.unit}\n\n"
+    f"{whole[0]:,.0f} {macs.unit} an example, {whole[1]:,.0f} {params.unit}\n\n"
     f"{groups}\n\n{frozen}"
   )
 

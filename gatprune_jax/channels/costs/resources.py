@@ -3,7 +3,7 @@
 A cost is counted exactly for a concrete mask and is differentiable in a mask that JAX traces.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 from typing import Any, Protocol
@@ -96,6 +96,31 @@ class SumOfProducts:
     kept = counts @ np.bincount(kind_of, mask, counts.shape[-1]) + self.constant
     more = self.coefficient @ (kept[..., None] + counts).prod(1)
     return np.where(mask, self.coefficient @ kept.prod(-1), more[kind_of])
+
+  def without_each(self, sets: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the exact cost of the dense network without each set of channels, float64 `[S]`.
+
+    Only the terms that a set occurs in are computed again, so the time for all groups of a network
+    grows with its size and not with the square of it.
+
+    Args:
+      sets: S arrays of channel ids.
+    """
+    channel, term, axis = np.nonzero(np.moveaxis(self.counts, -1, 0))  # in order of channels
+    count = self.counts[term, axis, channel].astype(np.float64)
+    starts = np.searchsorted(channel, np.arange(self.counts.shape[-1] + 1))
+    factors = self.constant.copy()
+    np.add.at(factors, (term, axis), count)
+    terms = self.coefficient * factors.prod(-1)
+    total, costs = terms.sum(), []
+    for channels in sets:
+      runs = zip(starts[channels], starts[np.asarray(channels) + 1], strict=True)
+      where = np.concatenate([np.arange(*run) for run in runs])
+      changed, row = np.unique(term[where], return_inverse=True)
+      fewer = factors[changed]
+      np.subtract.at(fewer, (row, axis[where]), count[where])
+      costs.append(total - terms[changed].sum() + self.coefficient[changed] @ fewer.prod(-1))
+    return np.array(costs)
 
   @functools.cached_property
   def _kinds(self) -> tuple[np.ndarray, np.ndarray]:

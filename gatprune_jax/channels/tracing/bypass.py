@@ -11,6 +11,7 @@ a weight, learns of the image by attention and in no other way.
 
 from collections.abc import Callable
 import dataclasses
+import heapq
 from typing import Any, NamedTuple
 
 from jax.extend import core as jex_core
@@ -72,13 +73,7 @@ def with_bypass(
   for index, group in enumerate(groups):
     group_of[group.channels] = index
   nodes = _Numbering(program, classes, group_of[channel_of(np.arange(len(classes)))])
-  inputs = [_Signal(frozenset([_UNLABELLED] if flag else [])) for flag in from_input]
-
-  def carried(removed: set[int]) -> list[tuple[bool, bool]]:
-    gone = frozenset(n for n, index in nodes.group_of_node.items() if index in removed)
-    outputs = _propagate(program, inputs, nodes, gone)
-    return [(bool(signal.alive), bool(signal.alive | signal.partly)) for signal in outputs]
-
+  flow = _Flow(program, from_input, nodes)
   # A mean over no channel does not exist.
   averaged = {
     group
@@ -86,11 +81,7 @@ def with_bypass(
     for axis in step.reduced
     for group in group_of[channel_of(step.inputs[0][axis])].tolist()
   }
-  dense = carried(set())
-  removed: set[int] = set()
-  for index in range(len(groups)):
-    if index not in averaged and carried(removed | {index}) == dense:
-      removed.add(index)
+  removed = {index for index in range(len(groups)) if index not in averaged and flow.removes(index)}
   return tuple(
     dataclasses.replace(group, has_bypass=index in removed) for index, group in enumerate(groups)
   )
@@ -150,28 +141,143 @@ def _all_axes(program: Program) -> list[Axes]:
   return found
 
 
-def _propagate(
-  program: Program, inputs: list[_Signal], numbering: _Numbering, gone: _Nodes
-) -> list[_Signal]:
-  """Returns the signal of each result of a program, given the signals of its inputs.
+class _Place(NamedTuple):
+  """A step of a program in which all calls are replaced by their bodies."""
+
+  step: Step
+  operands: list[int | None]  # index of each operand among all values; None: carries no signal
+  results: list[int]
+
+
+class _Flow:
+  """The signal of every value of a program, while one group after another is removed.
+
+  Whether a group can be removed is found from the values that differ from those before, so that the
+  time does not grow with the square of the number of groups.
 
   Args:
     program: the labelled program.
-    inputs: the signal of each input.
+    from_input: for each input of the program, whether it is the model's input and not a variable.
     numbering: the nodes of the program.
-    gone: the nodes that are removed.
   """
-  signals: dict[Any, _Signal] = dict(zip(program.jaxpr.invars, inputs, strict=True))
-  nothing = _Signal()
-  look_up = lambda v: nothing if isinstance(v, jex_core.Literal) else signals.get(v, nothing)
-  for step in program.steps:
-    operands = [look_up(var) for var in step.eqn.invars]
-    if step.body is not None:
-      results = _propagate(step.body, operands, numbering, gone)
-    else:
-      results = _through(step, operands, numbering, gone)
-    signals.update(zip(step.eqn.outvars, results, strict=True))
-  return [look_up(var) for var in program.jaxpr.outvars]
+
+  def __init__(self, program: Program, from_input: list[bool], numbering: _Numbering):
+    self._numbering = numbering
+    self._gone: _Nodes = frozenset()
+    self._places: list[_Place] = []
+    self._signals = [_Signal(frozenset([_UNLABELLED] if flag else [])) for flag in from_input]
+    self._made = [-1] * len(from_input)  # index of the place that makes each value
+    self._outputs = self._unfold(program, list(range(len(from_input))))
+    self._readers: list[list[int]] = [[] for _ in self._signals]
+    nodes_of: dict[int, set[int]] = {}
+    for node, group in numbering.group_of_node.items():
+      nodes_of.setdefault(group, set()).add(node)
+    self._nodes_of = {group: frozenset(nodes) for group, nodes in nodes_of.items()}
+    touched: dict[int, list[int]] = {}  # group -> the places that hold nodes of it
+    for index, place in enumerate(self._places):
+      for value in {value for value in place.operands if value is not None}:
+        self._readers[value].append(index)
+      for group in {numbering.group_of_node[node] for node in self._nodes_at(index)}:
+        touched.setdefault(group, []).append(index)
+    self._touched = touched
+    # The place after which a value is not needed any more.
+    self._last = np.array([max(readers, default=-1) for readers in self._readers])
+    self._last[[value for value in self._outputs if value is not None]] = len(self._places)
+    self._last = np.maximum(self._last, self._made)  # a result that nothing reads
+    for index in range(len(self._places)):
+      for value, signal in zip(self._places[index].results, self._at(index, {}), strict=True):
+        self._signals[value] = signal
+    self._dense = self._carried({})
+    self._carrying = np.array([_carries(signal) for signal in self._signals], int)
+    self._count()
+
+  def removes(self, group: int) -> bool:
+    """Removes a group if all outputs still carry what they carried in the dense network."""
+    before = self._gone
+    self._gone = before | self._nodes_of.get(group, frozenset())
+    changed = self._changes(group)
+    if changed is None or self._carried(changed) != self._dense:
+      self._gone = before
+      return False
+    for value, signal in changed.items():
+      self._signals[value] = signal
+      self._carrying[value] = _carries(signal)
+    self._count()
+    return True
+
+  def _unfold(self, program: Program, inputs: list[int | None]) -> list[int | None]:
+    """Appends the places of a program and its calls; returns its results among all values."""
+    values: dict[Any, int | None] = dict(zip(program.jaxpr.invars, inputs, strict=True))
+    look_up = lambda var: None if isinstance(var, jex_core.Literal) else values.get(var)
+    for step in program.steps:
+      operands = [look_up(var) for var in step.eqn.invars]
+      if step.body is not None:
+        results = self._unfold(step.body, operands)
+      else:
+        results = list(range(len(self._signals), len(self._signals) + len(step.eqn.outvars)))
+        self._signals += [_Signal()] * len(results)
+        self._made += [len(self._places)] * len(results)
+        self._places.append(_Place(step, operands, results))
+      values.update(zip(step.eqn.outvars, results, strict=True))
+    return [look_up(var) for var in program.jaxpr.outvars]
+
+  def _nodes_at(self, index: int) -> _Nodes:
+    operands, results, read = self._numbering.of_step(self._places[index].step)
+    return frozenset().union(*operands, *results, read or ())
+
+  def _at(self, index: int, changed: dict[int, _Signal]) -> list[_Signal]:
+    """Returns the signals of the results at a place, given the values whose signals differ."""
+    place, nothing = self._places[index], _Signal()
+    operands = [
+      nothing if value is None else changed.get(value, self._signals[value])
+      for value in place.operands
+    ]
+    gone = self._gone & self._nodes_at(index)
+    return _through(place.step, operands, self._numbering, gone)
+
+  def _changes(self, group: int) -> dict[int, _Signal] | None:
+    """Returns the signals that differ without a group; None if no signal arrives anywhere."""
+    changed: dict[int, _Signal] = {}
+    dead: list[int] = []  # values that carried the signal before
+    waiting = list(self._touched.get(group, []))
+    heapq.heapify(waiting)
+    done = -1
+    while waiting:
+      index = heapq.heappop(waiting)
+      if index == done:
+        continue
+      done = index
+      for value, signal in zip(self._places[index].results, self._at(index, changed), strict=True):
+        if signal != self._signals[value]:
+          changed[value] = signal
+          for reader in self._readers[value]:
+            heapq.heappush(waiting, reader)
+          if _carries(self._signals[value]) and not _carries(signal):
+            dead.append(value)
+      dead = [value for value in dead if self._last[value] > index]
+      if dead and len(dead) == self._alive[index]:
+        return None
+    return changed
+
+  def _carried(self, changed: dict[int, _Signal]) -> list[tuple[bool, bool]]:
+    """Returns for each output whether it carries the signal at all and at some positions."""
+    nothing = _Signal()
+    signals = [
+      nothing if value is None else changed.get(value, self._signals[value])
+      for value in self._outputs
+    ]
+    return [(bool(signal.alive), _carries(signal)) for signal in signals]
+
+  def _count(self) -> None:
+    """Counts after each place the values that carry the signal and are still needed."""
+    change = np.zeros(len(self._places) + 2, int)
+    np.add.at(change, np.maximum(self._made, 0), self._carrying)
+    np.subtract.at(change, np.maximum(self._last, 0), self._carrying)
+    self._alive = np.cumsum(change)
+
+
+def _carries(signal: _Signal) -> bool:
+  return bool(signal.alive or signal.partly)
 
 
 def _through(

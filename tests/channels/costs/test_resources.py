@@ -68,6 +68,18 @@ def test_one_more_channel_costs_what_the_mask_with_it_costs(name, example):
     np.testing.assert_array_equal(resource.with_one_more(mask), costs)
 
 
+@pytest.mark.parametrize("name", sorted(RESOURCES))
+def test_the_cost_without_each_group_is_that_of_the_mask_without_it(name, example):
+  graph = gp.trace(example.eval_fn, example.variables, example.x)
+  resource, costs = RESOURCES[name](graph), []
+  for group in graph.groups:
+    mask = np.ones(graph.num_channels)
+    mask[group.channels] = 0
+    costs.append(resource.cost(mask))
+  sets = [group.channels for group in graph.groups]
+  np.testing.assert_allclose(resource.without_each(sets), costs, rtol=1e-12)
+
+
 def test_channels_on_several_axes_of_a_layer_are_added_on_all_of_them():
   fn = lambda v, x: (lambda h: (h + h @ v["square"]) @ v["last"])(x @ v["first"])
   variables = {"first": np.ones((3, 4)), "square": np.ones((4, 4)), "last": np.ones((4, 2))}
