@@ -63,15 +63,15 @@ class Layer:
       removed.
     outputs: channel ids of the result's channel axis, int64 `[n_out]`; FROZEN as for inputs.
     macs_per_pair: multiply-adds of one example for one pair of input and output channels, at one
-      element of every batch axis.
+      element of every carried axis.
     bytes_per_output: bytes that the layer writes for one example and one output channel, at one
-      element of every batch axis.
+      element of every carried axis.
     positions: number of output positions in space.
     kernel: index of the kernel among the graph's leaves; None for a kernel that is not a variable.
     kernel_axes: index of the kernel's input axis and of its output axis; None for an axis that
       the kernel does not have.
-    batch_axes: channel ids of each batch axis that holds channels, int64 `[n_batch]` each. Only dot
-      products have batch axes; the axis of attention heads is an example.
+    carried_axes: channel ids of each further axis of the result that has labels, int64 `[size]`
+      each. Only dot products have such axes; the axis of attention heads is an example.
   """
 
   name: str
@@ -83,12 +83,12 @@ class Layer:
   positions: int
   kernel: int | None
   kernel_axes: tuple[int | None, int | None]
-  batch_axes: tuple[np.ndarray, ...] = ()
+  carried_axes: tuple[np.ndarray, ...] = ()
 
   @property
   def axes(self) -> tuple[np.ndarray, ...]:
     """The channel ids of every axis whose kept elements are factors of the layer's cost."""
-    return (self.inputs, self.outputs, *self.batch_axes)
+    return (self.inputs, self.outputs, *self.carried_axes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,8 +108,8 @@ def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
 
   Args:
     rows: one row for every method, seed and budget.
-    finetuned: whether the masks were fine-tuned; if not, the accuracies after fine-tuning are left
-      out.
+    finetuned: whether the masks were fine-tuned; if not, the accuracies of the rows are those
+      before.
   """
   budgets = sorted({row.budget for row in rows}, reverse=True)
   levels = " and ".join(dict.fromkeys(row.level for row in rows))
@@ -130,6 +130,8 @@ def _methods_table(rows: Sequence[CompareRow], finetuned: bool) -> str:
   accuracies = {"before, select": "accuracy_before_finetune"}
   if finetuned:
     accuracies |= {"after, select": "select_accuracy", "after, test": "test_accuracy"}
+  else:
+    accuracies |= {"before, test": "test_accuracy"}
   seeds = sorted({row.seed for row in rows})
   body = []
   for method in dict.fromkeys(row.method for row in rows):

@@ -76,7 +76,9 @@ def test_comparison_over_seeds_by_hand():
     "Mean over the budgets:",
   ]  # fmt: skip
   header, _, body = cells(text.split("\n\n")[-1])
-  assert dict(zip(header, body, strict=True))["before, select"] == "65.0 ± 7.1"
+  columns = dict(zip(header, body, strict=True))
+  assert columns["before, select"] == "65.0 ± 7.1"
+  assert columns["before, test"] == "80.0 ± 0.0"
 
 
 def test_the_summary_main_reads_workdirs(tmp_path, capsys):

@@ -178,7 +178,7 @@ def _params(graph: ChannelGraph) -> Resource:
 
 def _activation_bytes(graph: ChannelGraph) -> Resource:
   """Sum over layers of bytes_per_output * kept outputs * kept elements of every batch axis."""
-  terms = [(layer.bytes_per_output, [layer.outputs, *layer.batch_axes]) for layer in graph.layers]
+  terms = [(layer.bytes_per_output, [layer.outputs, *layer.carried_axes]) for layer in graph.layers]
   return sum_of_products(graph.num_channels, terms, "bytes")
 
 

@@ -66,13 +66,16 @@ def conv_contraction(eqn) -> Contraction:
   )
 
 
-def dot_contraction(eqn, inputs: list[Axes], is_weight: tuple[bool, bool]) -> Contraction:
+def dot_contraction(
+  classes: LabelClasses, eqn, inputs: list[Axes], is_weight: tuple[bool, bool]
+) -> Contraction:
   """Returns the channel axes of a dot product.
 
   The kernel is the operand that is computed from weights alone. If neither or both operands are,
   the right operand is the kernel.
 
   Args:
+    classes: the label classes, after those of the operands were unified or frozen.
     eqn: the equation of the dot product.
     inputs: the labelled axes of both operands.
     is_weight: for each operand, whether it is computed from variables and constants alone.
@@ -82,11 +85,8 @@ def dot_contraction(eqn, inputs: list[Axes], is_weight: tuple[bool, bool]) -> Co
   other = 1 - kernel
   # An einsum may contract space together with channels. Only a pair of contracted axes that are
   # labelled in both operands holds channels.
-  pairs = [
-    (a, b)
-    for a, b in zip(contract[other], contract[kernel], strict=True)
-    if inputs[other][a] is not None and inputs[kernel][b] is not None
-  ]
+  pair = _summed_pair(classes, eqn, inputs)
+  pairs = [] if pair is None else [(pair[other], pair[kernel])]
   free = [
     [k for k in range(len(inputs[side])) if k not in contract[side] and k not in batch[side]]
     for side in (0, 1)
@@ -106,6 +106,21 @@ def dot_contraction(eqn, inputs: list[Axes], is_weight: tuple[bool, bool]) -> Co
     kernel_out=kernel_out[-1][1] if kernel_out else None,
     out=len(batch[0]) + out_axes.index(produced[0]) if produced else None,
   )
+
+
+def _summed_pair(classes: LabelClasses, eqn, inputs: list[Axes]) -> tuple[int, int] | None:
+  """Returns the axes of both operands along which a dot product sums over channels, or None.
+
+  Of several such pairs only one can be masked: the longest that is not frozen.
+  """
+  contract, _ = eqn.params["dimension_numbers"]
+  pairs = [
+    (a, b)
+    for a, b in zip(*contract, strict=True)
+    if inputs[0][a] is not None and inputs[1][b] is not None
+  ]
+  rank = lambda pair: (not classes.are_frozen(inputs[0][pair[0]]), len(inputs[0][pair[0]]))
+  return max(pairs, key=rank, default=None)
 
 
 def _carried_side(eqn, inputs: list[Axes]) -> int | None:
@@ -179,15 +194,17 @@ def conv_params(eqn, inputs, outputs, kept):
 
 
 def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Unifies contracted axes and batch axes; all other axes keep their labels."""
+  """Unifies contracted axes and batch axes; all other axes keep their labels.
+
+  An example of several axes is the projection after attention, which sums over the heads and over
+  the elements of each head: the same elements are removed from all heads.
+  """
   contract, batch = eqn.params["dimension_numbers"]
-  pairs = list(zip(*contract, strict=True))
-  labelled = [(a, b) for a, b in pairs if inputs[0][a] is not None and inputs[1][b] is not None]
-  for a, b in pairs:
-    merge(classes, inputs[0][a], inputs[1][b], UNLABELLED)
-  if len(labelled) > 1:  # only one axis is masked, and that would not remove the other channels
-    for a, _ in labelled:
-      classes.freeze(inputs[0][a], "dot product over several channel axes at once")
+  pair = _summed_pair(classes, eqn, inputs)
+  for a, b in zip(*contract, strict=True):
+    merged = merge(classes, inputs[0][a], inputs[1][b], UNLABELLED)
+    if merged is not None and (a, b) != pair:
+      classes.freeze(merged, "dot product over several channel axes at once")
   out = [
     merge(classes, inputs[0][a], inputs[1][b], "batch of a dot product")
     for a, b in zip(*batch, strict=True)
@@ -203,10 +220,4 @@ def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
         classes.freeze(labels, "place in space that a dot product computes")
     free[1 - carried] = [None] * len(free[1 - carried])
   out += free[0] + free[1]
-  produced = [
-    labels for labels in free[0] + free[1] if labels is not None and not classes.are_frozen(labels)
-  ]
-  if len(produced) > 1:
-    for labels in produced:
-      classes.freeze(labels, "dot product with several axes of output channels")
   return [tuple(out)]

@@ -78,7 +78,7 @@ def reshape(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
     axes = couple(classes, axes)
   out: list[Axis] = [None] * len(new)
   for left, right in blocks:
-    block = _without_copies(classes, [axes[k] for k in left])
+    block = _one_labelled(classes, [axes[k] for k in left])
     labels = _labels_of_block(block, [old[k] for k in left])
     if labels is None:
       reason = "reshape that merges a channel axis with another one or with the batch"
@@ -100,18 +100,24 @@ def _joined(block: list[Axis]) -> bool:
   )
 
 
-def _without_copies(classes: LabelClasses, block: list[Axis]) -> list[Axis]:
-  """Freezes axes of copies that are merged with another labelled axis, as `jnp.repeat` does.
+def _one_labelled(classes: LabelClasses, block: list[Axis]) -> list[Axis]:
+  """Freezes all but one of several labelled axes that are merged, so an element has one label.
 
-  The copies of a channel remain with it, and an element of the merged axis has one label.
+  Copies of a channel, as `jnp.repeat` makes them, remain with it. Of several axes of a variable the
+  longest keeps its labels: of the kernels of an ensemble, which are merged to one kernel, the same
+  channel can be removed from all members.
   """
-  is_copied = [isinstance(axis, np.ndarray) and classes.are_copies(axis) for axis in block]
-  if sum(axis is not None for axis in block) < 2 or all(is_copied):
+  labelled = [k for k, axis in enumerate(block) if axis is not None]
+  if len(labelled) < 2 or has_parts(block):
     return block
-  for axis, copied in zip(block, is_copied, strict=True):
-    if copied:
-      classes.freeze(axis, "copies of channels")
-  return [None if copied else axis for axis, copied in zip(block, is_copied, strict=True)]
+  rank = lambda k: (
+    not classes.are_copies(block[k]), not classes.are_frozen(block[k]), len(block[k]), k
+  )  # fmt: skip
+  kept = max(labelled, key=rank)
+  for k in labelled:
+    if k != kept:
+      classes.freeze(block[k], "merged with other channels by a reshape")
+  return [axis if k == kept else None for k, axis in enumerate(block)]
 
 
 def _labels_of_block(block: list[Axis], sizes: list) -> np.ndarray | None:

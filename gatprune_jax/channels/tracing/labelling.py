@@ -181,7 +181,7 @@ def _label_equation(
     contraction = conv_contraction(eqn)
   elif name == "dot_general":
     weights = (sources[0].is_weight, sources[1].is_weight)
-    contraction = dot_contraction(eqn, inputs, weights)
+    contraction = dot_contraction(classes, eqn, inputs, weights)
   if contraction is not None:
     leaf = sources[contraction.kernel].leaf
   same = sources[0].leaf if name in _SAME_WEIGHTS else None

@@ -42,12 +42,19 @@ def consumed(step: Step) -> np.ndarray | None:
   return step.inputs[where.operand][where.axis]
 
 
-def batched(step: Step) -> list[np.ndarray]:
-  """Returns the labels of every labelled batch axis of a dot product; no other layer has one."""
+def carried(step: Step) -> list[np.ndarray]:
+  """Returns the labels of the result's axes that a dot product has beside its output channels.
+
+  They are its batch axes, and axes of its operands over which it does not sum, such as the axis of
+  heads. No other layer has such axes.
+  """
   if step.eqn.primitive.name != "dot_general":
     return []
-  _, batch = step.eqn.params["dimension_numbers"]
-  return [labels for labels in step.outputs[0][: len(batch[0])] if labels is not None]
+  return [
+    labels
+    for k, labels in enumerate(step.outputs[0])
+    if labels is not None and k != step.contraction.out
+  ]
 
 
 def read_layers(
@@ -200,8 +207,8 @@ def _layer(
   if read is not None and where.kernel_in is not None:
     read = step.inputs[where.kernel][where.kernel_in]
   written = produced(step)
-  batch_axes = tuple(channel_of(labels) for labels in batched(step))
-  num_outputs = examples * n_out * math.prod(len(ids) for ids in batch_axes)
+  carried_axes = tuple(channel_of(labels) for labels in carried(step))
+  num_outputs = examples * n_out * math.prod(len(ids) for ids in carried_axes)
   kernel_axes = (None, None)
   if step.leaf is not None:
     # The kernel may be a transposed variable, so its axes are found by their label arrays.
@@ -220,5 +227,5 @@ def _layer(
     positions=math.prod(out_shape) // num_outputs,
     kernel=step.leaf,
     kernel_axes=kernel_axes,
-    batch_axes=batch_axes,
+    carried_axes=carried_axes,
   )
