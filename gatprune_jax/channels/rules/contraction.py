@@ -93,9 +93,6 @@ def dot_contraction(
   ]
   out_axes = [(0, k) for k in free[0]] + [(1, k) for k in free[1]]
   labelled = [(side, k) for side, k in out_axes if inputs[side][k] is not None]
-  carried = _carried_side(eqn, inputs)
-  if carried is not None:
-    labelled = [(side, k) for side, k in labelled if side == carried]
   kernel_out = [(side, k) for side, k in labelled if side == kernel]
   produced = (kernel_out or labelled)[-1:]
   return Contraction(
@@ -111,7 +108,7 @@ def dot_contraction(
 def _summed_pair(classes: LabelClasses, eqn, inputs: list[Axes]) -> tuple[int, int] | None:
   """Returns the axes of both operands along which a dot product sums over channels, or None.
 
-  Of several such pairs only one can be masked: the longest that is not frozen.
+  Of several such pairs only one can be masked: the last that is not frozen.
   """
   contract, _ = eqn.params["dimension_numbers"]
   pairs = [
@@ -119,24 +116,8 @@ def _summed_pair(classes: LabelClasses, eqn, inputs: list[Axes]) -> tuple[int, i
     for a, b in zip(*contract, strict=True)
     if inputs[0][a] is not None and inputs[1][b] is not None
   ]
-  rank = lambda pair: (not classes.are_frozen(inputs[0][pair[0]]), len(inputs[0][pair[0]]))
+  rank = lambda pair: (not classes.are_frozen(inputs[0][pair[0]]), pair)
   return max(pairs, key=rank, default=None)
-
-
-def _carried_side(eqn, inputs: list[Axes]) -> int | None:
-  """Returns the index of the operand whose channels a dot product over space carries along.
-
-  An example is the resizing of an image by a product with a matrix of weights. The contracted axes
-  are unlabelled in the image and labelled in the matrix. For any other dot product the result is
-  None.
-  """
-  contract, batch = eqn.params["dimension_numbers"]
-  labelled = [any(inputs[side][k] is not None for k in contract[side]) for side in (0, 1)]
-  if labelled[0] == labelled[1]:
-    return None
-  side = labelled.index(False)
-  free = [k for k in range(len(inputs[side])) if k not in (*contract[side], *batch[side])]
-  return side if any(inputs[side][k] is not None for k in free) else None
 
 
 def conv(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
@@ -213,11 +194,5 @@ def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
     [labels for k, labels in enumerate(axes) if k not in contract[side] and k not in batch[side]]
     for side, axes in enumerate(inputs)
   ]
-  carried = _carried_side(eqn, inputs)
-  if carried is not None:
-    for labels in free[1 - carried]:
-      if labels is not None:
-        classes.freeze(labels, "place in space that a dot product computes")
-    free[1 - carried] = [None] * len(free[1 - carried])
   out += free[0] + free[1]
   return [tuple(out)]

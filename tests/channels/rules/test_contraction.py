@@ -1,0 +1,94 @@
+"""Tests of dot products over and to several axes: attention heads, tokens, low rank, ensembles."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from tests.channels.laws import assert_law
+from tests.channels.rules.test_rules import X, check, conv, indices, weights
+from tests.conftest import perturbed
+
+TOKENS = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
+
+
+def widths(graph):
+  return [len(group.channels) for group in graph.groups]
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_multi_head_attention_loses_the_same_elements_of_all_heads(heads):
+  class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      x = nn.Dense(6, name="embed")(x)
+      attention = nn.MultiHeadDotProductAttention(heads, qkv_features=8, name="attention")
+      x = x + attention(x, x)
+      return nn.Dense(2, name="head")(x.mean(1))
+
+  net = Net()
+  variables = perturbed(net.init(jax.random.key(0), TOKENS))
+  graph = check(net.apply, variables, x=TOKENS)
+  # The stream; of each head, what query and key have in common, and what value and output have.
+  assert widths(graph) == [6, 8 // heads, 8 // heads]
+  for name, other in (("query", "key"), ("value", "out")):
+    ids = indices(graph, f"params/attention/{name}/kernel", 2)
+    assert ids == indices(graph, f"params/attention/{other}/kernel", 1 if other == "out" else 2)
+
+
+def test_a_mixer_loses_hidden_units_of_tokens_and_of_channels():
+  def fn(v, x):
+    x = x @ v["embed"]
+    x += (nn.gelu(x.swapaxes(1, 2) @ v["tokens_in"]) @ v["tokens_out"]).swapaxes(1, 2)
+    x += nn.gelu(x @ v["in"]) @ v["out"]
+    return x.mean(1) @ v["head"]
+
+  shapes = {
+    "embed": (3, 4), "tokens_in": (5, 7), "tokens_out": (7, 5), "in": (4, 6), "out": (6, 4),
+    "head": (4, 2),
+  }  # fmt: skip
+  graph = check(fn, weights(**shapes), x=TOKENS)
+  assert [(group.name, len(group.channels)) for group in graph.groups] == [
+    ("embed", 4), ("tokens_in", 7), ("in", 6)
+  ]  # fmt: skip
+  assert "tokens_out" not in {
+    name for group in graph.groups for name, axis in group.members if axis
+  }
+
+
+def test_a_kernel_with_a_part_of_low_rank():
+  def fn(v, x):
+    hidden = nn.relu(x @ (v["w"] + v["down"] @ v["up"]))
+    return hidden.mean(1) @ v["head"]
+
+  variables = weights(w=(3, 6), down=(3, 2), up=(2, 6), head=(6, 2))
+  graph = gp.trace(fn, variables, TOKENS)
+  mask = np.array([1, 0, 0, 1, 1, 0], bool)
+  assert_law(graph, fn, variables, mask, TOKENS)
+  # The kernel of three kept outputs is made once; then five tokens 3 -> 3, and their mean 3 -> 2.
+  assert gp.macs(graph, mask) == 3 * 2 * 3 + 5 * 3 * 3 + 3 * 2
+  assert indices(graph, "up", 1) == indices(graph, "w", 1) == list(range(6))
+
+
+def test_products_of_features_are_cut_on_both_axes():
+  # A Gram matrix of two layers' features, whose two axes are read one after the other.
+  def fn(v, x):
+    a, b = nn.relu(x @ v["a"]), nn.relu(x @ v["b"])
+    gram = jnp.einsum("nti,ntj->nij", a, b)
+    return jnp.tanh(jnp.einsum("nij,j->ni", gram, v["c"])) @ v["d"]
+
+  graph = check(fn, weights(a=(3, 4), b=(3, 5), c=(5,), d=(4, 2)), x=TOKENS)
+  assert widths(graph) == [4, 5]
+
+
+def test_the_members_of_an_ensemble_lose_the_same_channels():
+  def fn(v, x):
+    trunk = nn.relu(conv(x, v["a"]))
+    member = lambda kernel, head: nn.relu(conv(trunk, kernel)).mean((1, 2)) @ head
+    return jax.vmap(member)(v["kernels"], v["heads"]).mean(0)
+
+  graph = check(fn, weights(a=(1, 1, 3, 4), kernels=(3, 1, 1, 4, 6), heads=(3, 6, 2)), x=X)
+  assert widths(graph) == [4, 6]
+  assert indices(graph, "kernels", 4) == indices(graph, "heads", 1) == list(range(4, 10))
