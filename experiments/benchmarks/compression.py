@@ -20,7 +20,7 @@ def tracing() -> list[Measurement]:
 
   def remove():
     small = gp.compact(graph, fn, variables, mask)
-    small.apply.trace(small.variables, x)
+    jax.jit(small.apply).trace(small.variables, x)
     return jax.block_until_ready(small.variables)
 
   _, compacted = timed(remove)

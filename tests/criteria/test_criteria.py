@@ -43,16 +43,18 @@ def test_norms_by_hand():
 
 def test_a_kernel_on_the_left_does_not_take_the_other_side_for_its_filters():
   # Every position has an embedding of its own, so the positions are a free axis of the dot product
-  # besides the outputs of k. Several free axes are all frozen, so only the channels of w have
-  # scores.
+  # besides the outputs of k, which stands on the left.
   def fn(v, x):
     h = jax.nn.relu(x @ v["w"])[:, None] + v["e"][None]
     return jax.lax.dot_general(v["k"], h, (((1,), (2,)), ((), ()))).mean(2).T @ v["h"]
 
-  kernel = jnp.array([[1.0, -3], [0, 1]])  # L1 norms 1 and 4, divided by their mean of 5/2
-  variables = {"w": kernel, "e": jnp.ones((3, 2)), "k": jnp.ones((4, 2)), "h": jnp.ones((4, 2))}
-  given = evidence(fn, variables, jnp.ones((2, 2)))
-  np.testing.assert_allclose(score_channels("l1", given), [2 / 5, 8 / 5])
+  w = jnp.array([[1.0, -3], [0, 1]])  # L1 norms 1 and 4, divided by their mean of 5/2
+  k = jnp.array([[1.0, -1], [0, 1], [3, 0], [1, 2]])  # 2, 1, 3 and 3, divided by 9/4
+  given = evidence(
+    fn, {"w": w, "e": jnp.ones((3, 2)), "k": k, "h": jnp.ones((4, 2))}, jnp.ones((2, 2))
+  )
+  expected = [2 / 5, 8 / 5, 8 / 9, 4 / 9, 12 / 9, 12 / 9]
+  np.testing.assert_allclose(score_channels("l1", given), expected, rtol=1e-6)
 
 
 def test_geometric_median_by_hand():
