@@ -253,6 +253,8 @@ class Interpreter:
     def body(*args):
       return self.run(step.body, list(args))
 
+    if name == "scan":
+      return self._loop(step, body, values)
     if name in ("checkpoint", "remat", "remat2"):
       body = jax.checkpoint(
         body, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"]
@@ -264,6 +266,20 @@ class Interpreter:
       with_rule = self._with_jvp if name == "custom_jvp_call" else self._with_vjp
       body = with_rule(program, step, body)
     return body(*values)
+
+  def _loop(self, step: Step, body: Callable, values: list[Any]) -> list[Any]:
+    """Evaluates a `scan`, whose channels are the same in every iteration."""
+    p = step.eqn.params
+    first, last = p["num_consts"], p["num_consts"] + p["num_carry"]
+
+    def iterate(state, slices):
+      out = body(*values[:first], *state, *slices)
+      return out[: p["num_carry"]], out[p["num_carry"] :]
+
+    state, stacked = jax.lax.scan(
+      iterate, values[first:last], values[last:], p["length"], p["reverse"], p["unroll"]
+    )
+    return [*state, *stacked]
 
   def _with_jvp(self, program: Program, step: Step, body: Callable) -> Callable:
     """Gives the re-evaluated body the derivative rule of the original call.

@@ -37,7 +37,9 @@ class Observer(Interpreter):
     return values
 
   def _call(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
-    # Nothing is differentiated, so the bodies of all calls are evaluated as they are.
+    if step.eqn.primitive.name == "scan":
+      return super()._call(program, step, values)
+    # Nothing is differentiated, so the bodies of all other calls are evaluated as they are.
     return self.run(step.body, values)
 
 

@@ -141,8 +141,7 @@ RULES: dict[str, Rule] = {
 # The primitives of `jax.lax` that have no rule -> why. Their operands are frozen.
 WITHOUT_RULE = {
   **{
-    name: "repeats or chooses a program whose channels are not followed"
-    for name in ("cond", "scan", "while")
+    name: "chooses or repeats a program as long as its values demand" for name in ("cond", "while")
   },
   **{
     name: "moves elements between devices"

@@ -211,7 +211,13 @@ class _Flow:
     look_up = lambda var: None if isinstance(var, jex_core.Literal) else values.get(var)
     for step in program.steps:
       operands = [look_up(var) for var in step.eqn.invars]
-      if step.body is not None:
+      if step.eqn.primitive.name == "scan":
+        # The signal may enter in one iteration and be read in the next one.
+        first, num_state = step.eqn.params["num_consts"], step.eqn.params["num_carry"]
+        state = self._unfold(step.body, operands)[:num_state]
+        again = [*operands[:first], *state, *operands[first + num_state :]]
+        results = self._unfold(step.body, again)
+      elif step.body is not None:
         results = self._unfold(step.body, operands)
       else:
         results = list(range(len(self._signals), len(self._signals) + len(step.eqn.outvars)))

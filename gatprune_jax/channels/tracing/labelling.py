@@ -10,7 +10,14 @@ import numpy as np
 
 from gatprune_jax.channels.rules import reductions
 from gatprune_jax.channels.rules import table as rules
-from gatprune_jax.channels.rules.axes import Axes, couple, has_parts
+from gatprune_jax.channels.rules.axes import (
+  Axes,
+  JointAxis,
+  couple,
+  freeze_axes,
+  has_parts,
+  merge,
+)
 from gatprune_jax.channels.rules.classes import LabelClasses
 from gatprune_jax.channels.rules.contraction import (
   Contraction,
@@ -160,6 +167,13 @@ def _label_equation(
   with_dead_code: bool,
 ) -> tuple[Step, list[Source]]:
   eqn, name = live.eqn, live.eqn.primitive.name
+  if name == "scan":
+    body = _label_loop(eqn, classes, inputs, sources, with_dead_code)
+    num_carry = eqn.params["num_carry"]
+    carry, stacked = body.outputs[:num_carry], body.outputs[num_carry:]
+    outputs = [*carry, *((None, *axes) for axes in stacked)]
+    step = Step(eqn, inputs, inputs, outputs, None, None, body)
+    return step, [Source(False, False)] * len(outputs)
   if name in CALLS:
     # A derivative rule is one of all results.
     used = None if name in WITH_DERIVATIVE else live.used
@@ -199,6 +213,53 @@ def _label_equation(
   out = Source(is_weight, is_shared, same, total, value if known else lambda: None)
   step = Step(eqn, arriving, inputs, outputs, contraction, leaf, None, is_shared, reduced, mean_of)
   return step, [out] * len(outputs)
+
+
+def _label_loop(
+  eqn, classes: LabelClasses, inputs: list[Axes], sources: list[Source], with_dead_code: bool
+) -> Program:
+  """Labels the body of a `scan`, in which a channel is the same in every iteration.
+
+  The body is labelled with the axes of the loop's constants, of its first state, and of one slice
+  of each array that it walks along. The labels of the state after an iteration are unified with
+  those before. An axis of the state that has labels only before or only after is unlabelled, and
+  the body is then labelled again.
+  """
+  first, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
+  last = first + num_carry
+  inputs = [_without_parts(classes, axes) for axes in inputs]
+  freeze_axes(classes, tuple(axes[0] for axes in inputs[last:]), "walked along by `scan`")
+  state = inputs[first:last]
+  # What the state holds depends on the iteration; a slice of a variable is still weights.
+  known = [
+    *(source._replace(value=lambda: None) for source in sources[:first]),
+    *[Source(False, False)] * num_carry,
+    *(source._replace(total=None, value=lambda: None) for source in sources[last:]),
+  ]
+  while True:
+    given = [*inputs[:first], *state, *(axes[1:] for axes in inputs[last:])]
+    body = label(eqn.params["jaxpr"], classes, given, known, None, with_dead_code)
+    outputs = [_without_parts(classes, axes) for axes in body.outputs]
+    pairs = zip(state, outputs[:num_carry], strict=True)
+    reason = "state of a `scan` that has channels in some iterations only"
+    after = [
+      tuple(merge(classes, *pair, reason) for pair in zip(old, new, strict=True))
+      for old, new in pairs
+    ]
+    if [[a is None for a in axes] for axes in after] == [
+      [a is None for a in axes] for axes in state
+    ]:
+      return body._replace(outputs=[*state, *outputs[num_carry:]])
+    state = after
+
+
+def _without_parts(classes: LabelClasses, axes: Axes) -> Axes:
+  """Freezes the channels that are split over several axes, and returns these axes unlabelled."""
+  if not has_parts(axes):
+    return axes
+  parts = tuple(axis for axis in axes if isinstance(axis, JointAxis))
+  freeze_axes(classes, parts, "split over several axes in a `scan`")
+  return tuple(None if isinstance(axis, JointAxis) else axis for axis in axes)
 
 
 def _concrete(const: Any) -> np.ndarray | None:

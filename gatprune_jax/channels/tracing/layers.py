@@ -20,7 +20,6 @@ class _Hidden(NamedTuple):
   """Convolution or dot product inside an operation without a rule. It has costs but no channels."""
 
   eqn: Any
-  times: int  # evaluations per run of the program
   step: Step  # the operation that contains it
 
 
@@ -78,19 +77,19 @@ def read_layers(
     leaves: the variables' arrays.
     leaf_axes: the labels of every axis of every variable.
   """
-  items = list(_walk(program))
+  items = list(_walk(program, 1))
   return tuple(
-    _hidden_layer(index, item, examples)
+    _hidden_layer(index, item, times, examples)
     if isinstance(item, _Hidden)
-    else _layer(index, item, channel_of, examples, leaves, leaf_axes)
-    for index, (item, examples) in enumerate(
+    else _layer(index, item, times, channel_of, examples, leaves, leaf_axes)
+    for index, ((item, times), examples) in enumerate(
       zip(items, _examples(items, batch, larger), strict=True)
     )
   )
 
 
 def _examples(
-  items: list[Step | _Hidden], batch: int, larger: Callable[[], jex_core.Jaxpr | None]
+  items: list[tuple[Step | _Hidden, int]], batch: int, larger: Callable[[], jex_core.Jaxpr | None]
 ) -> list[int]:
   """Returns for each layer the number of examples over which its cost is divided.
 
@@ -98,11 +97,11 @@ def _examples(
   counts for one example. But weights may be broadcast to the batch before such a product, as the
   queries of a decoder are. Then it costs more for a larger batch, and is divided like any other.
   """
-  shared = [getattr(item, "step", item).is_shared for item in items]
+  shared = [getattr(item, "step", item).is_shared for item, _ in items]
   if not any(shared):
     return [batch] * len(items)
   cost = lambda eqn, times: times * _multiply_adds(eqn)
-  costs = [cost(item.eqn, getattr(item, "times", 1)) for item in items]
+  costs = [cost(item.eqn, times) for item, times in items]
   program = larger()
   above = costs
   if program is not None:
@@ -114,18 +113,16 @@ def _examples(
   ]
 
 
-def _walk(program: Program) -> Iterator[Step | _Hidden]:
+def _walk(program: Program, times: int) -> Iterator[tuple[Step | _Hidden, int]]:
+  """Yields every convolution and dot product, and how often it is evaluated."""
   for step in program.steps:
     if step.body is not None:
-      yield from _walk(step.body)
+      yield from _walk(step.body, times * step.eqn.params.get("length", 1))
     elif step.contraction is not None:
-      yield step
+      yield step, times
     elif step.eqn.primitive.name not in rules.RULES:
-      yield from _hidden(step.eqn, 1, step)
-
-
-def _hidden(eqn, times: int, step: Step) -> list[_Hidden]:
-  return [_Hidden(found, evaluations, step) for found, evaluations in _inside(eqn, times)]
+      for eqn, evaluations in _inside(step.eqn, times):
+        yield _Hidden(eqn, step), evaluations
 
 
 def _contractions(
@@ -169,15 +166,15 @@ def _output_bytes(eqn) -> int:
   return math.prod(aval.shape) * aval.dtype.itemsize
 
 
-def _hidden_layer(index: int, item: _Hidden, examples: int) -> Layer:
+def _hidden_layer(index: int, item: _Hidden, times: int, examples: int) -> Layer:
   frozen = np.full(1, FROZEN)
   return Layer(
     name=f"{item.step.eqn.primitive.name}/{item.eqn.primitive.name}:{index}",
     kind="dense" if item.eqn.primitive.name == "dot_general" else "conv",
     inputs=frozen,
     outputs=frozen,
-    macs_per_pair=item.times * _multiply_adds(item.eqn) / examples,
-    bytes_per_output=item.times * _output_bytes(item.eqn) / examples,
+    macs_per_pair=times * _multiply_adds(item.eqn) / examples,
+    bytes_per_output=times * _output_bytes(item.eqn) / examples,
     positions=1,
     kernel=None,
     kernel_axes=(None, None),
@@ -187,6 +184,7 @@ def _hidden_layer(index: int, item: _Hidden, examples: int) -> Layer:
 def _layer(
   index: int,
   step: Step,
+  times: int,
   channel_of: Callable,
   examples: int,
   leaves: tuple[Leaf, ...],
@@ -222,8 +220,8 @@ def _layer(
     kind=kind,
     inputs=np.full(n_in, FROZEN) if read is None else channel_of(read),
     outputs=np.full(n_out, FROZEN) if written is None else channel_of(written),
-    macs_per_pair=_multiply_adds(eqn) / (num_outputs * n_in),
-    bytes_per_output=_output_bytes(eqn) / num_outputs,
+    macs_per_pair=times * _multiply_adds(eqn) / (num_outputs * n_in),
+    bytes_per_output=times * _output_bytes(eqn) / num_outputs,
     positions=math.prod(out_shape) // num_outputs,
     kernel=step.leaf,
     kernel_axes=kernel_axes,
