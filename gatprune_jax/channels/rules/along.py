@@ -9,7 +9,7 @@ others. All other axes keep their labels.
 
 from collections.abc import Sequence
 
-from gatprune_jax.channels.rules.axes import Axes, merge
+from gatprune_jax.channels.rules.axes import Axes, merge_all
 from gatprune_jax.channels.rules.classes import LabelClasses
 
 
@@ -82,11 +82,8 @@ def fft(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 def _merged(classes: LabelClasses, eqn, inputs: list[Axes]) -> Axes:
   """Unifies the labels of operands of the same shape, axis by axis."""
-  axes = inputs[0]
   reason = f"`{eqn.primitive.name}` with an axis that is not a channel axis"
-  for other in inputs[1:]:
-    axes = tuple(merge(classes, *pair, reason) for pair in zip(axes, other, strict=True))
-  return axes
+  return merge_all(classes, inputs, reason)
 
 
 def _unlabelled_along(classes: LabelClasses, eqn, axes: Axes, along: Sequence[int]) -> Axes:

@@ -94,6 +94,14 @@ def merge(classes: LabelClasses, first: Axis, second: Axis, reason: str) -> Axis
   return None
 
 
+def merge_all(classes: LabelClasses, operands: list[Axes], reason: str) -> Axes:
+  """Merges the axes of several arrays of the same shape, axis by axis; see `merge`."""
+  axes = operands[0]
+  for other in operands[1:]:
+    axes = tuple(merge(classes, *pair, reason) for pair in zip(axes, other, strict=True))
+  return axes
+
+
 def has_parts(axes: Axes) -> bool:
   """Returns whether some axes of an array have joint labels."""
   return any(isinstance(labels, JointAxis) for labels in axes)

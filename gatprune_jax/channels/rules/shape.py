@@ -8,7 +8,7 @@ the equation must be evaluated at its dense shapes. `rules.table` lists both for
 
 import numpy as np
 
-from gatprune_jax.channels.rules.axes import ALONE, Axes, Axis, freeze_axes, merge, resized
+from gatprune_jax.channels.rules.axes import ALONE, Axes, Axis, freeze_axes, merge_all, resized
 from gatprune_jax.channels.rules.classes import LabelClasses
 
 
@@ -100,10 +100,8 @@ def concatenate(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   for axis in range(len(inputs[0])):
     parts = [axes[axis] for axes in inputs]
     if axis != along:
-      merged = parts[0]
-      for labels in parts[1:]:
-        merged = merge(classes, merged, labels, "`concatenate` with an axis without channels")
-      out.append(merged)
+      singles = [(labels,) for labels in parts]
+      out += merge_all(classes, singles, "`concatenate` with an axis without channels")
     elif all(labels is None for labels in parts):
       out.append(None)
     elif any(labels is None for labels in parts) and _hold_no_channels(classes, parts):
@@ -134,10 +132,7 @@ def _hold_no_channels(classes: LabelClasses, parts: list[Axis]) -> bool:
 
 def stack(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """Unifies the labels of all operands; the new axis, on which they lie, is unlabelled."""
-  axes = inputs[0]
-  for other in inputs[1:]:
-    pairs = zip(axes, other, strict=True)
-    axes = tuple(merge(classes, *pair, "`stack` with an axis without channels") for pair in pairs)
+  axes = merge_all(classes, inputs, "`stack` with an axis without channels")
   place = eqn.params["axis"]
   return [(*axes[:place], None, *axes[place:])]
 

@@ -16,7 +16,7 @@ from gatprune_jax.channels.rules.axes import (
   couple,
   freeze_axes,
   has_parts,
-  merge,
+  merge_all,
 )
 from gatprune_jax.channels.rules.classes import LabelClasses
 from gatprune_jax.channels.rules.contraction import (
@@ -240,12 +240,9 @@ def _label_loop(
     given = [*inputs[:first], *state, *(axes[1:] for axes in inputs[last:])]
     body = label(eqn.params["jaxpr"], classes, given, known, None, with_dead_code)
     outputs = [_without_parts(classes, axes) for axes in body.outputs]
-    pairs = zip(state, outputs[:num_carry], strict=True)
     reason = "state of a `scan` that has channels in some iterations only"
-    after = [
-      tuple(merge(classes, *pair, reason) for pair in zip(old, new, strict=True))
-      for old, new in pairs
-    ]
+    pairs = zip(state, outputs[:num_carry], strict=True)
+    after = [merge_all(classes, [old, new], reason) for old, new in pairs]
     if [[a is None for a in axes] for axes in after] == [
       [a is None for a in axes] for axes in state
     ]:
