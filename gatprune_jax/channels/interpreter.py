@@ -299,10 +299,7 @@ class Interpreter:
       moving = [i for i, v in enumerate(dense) if jnp.issubdtype(v.dtype, jnp.inexact)]
 
       def jvp(primals, moved):
-        def of_moving(*values):
-          every = dict(enumerate(primals)) | dict(zip(moving, values, strict=True))
-          return original(*every.values())
-
+        of_moving = _of_some(original, primals, moving)
         return jax.jvp(of_moving, tuple(primals[i] for i in moving), tuple(moved))
 
       closed = jax.make_jaxpr(jvp)(tuple(dense), [dense[i] for i in moving])
@@ -328,12 +325,9 @@ class Interpreter:
       counted = [i for i, v in enumerate(results) if jnp.issubdtype(v.dtype, jnp.inexact)]
 
       def vjp(primals, cotangents):
-        def of_moving(*values):
-          every = dict(enumerate(primals)) | dict(zip(moving, values, strict=True))
-          out = original(*every.values())
-          return [out[i] for i in counted]
-
-        return jax.vjp(of_moving, *(primals[i] for i in moving))[1](cotangents)
+        of_moving = _of_some(original, primals, moving)
+        floating = lambda *values: [of_moving(*values)[i] for i in counted]
+        return jax.vjp(floating, *(primals[i] for i in moving))[1](cotangents)
 
       closed = jax.make_jaxpr(vjp)(tuple(dense), [results[i] for i in counted])
       inputs = [*step.inputs, *(step.outputs[i] for i in counted)]
@@ -361,6 +355,16 @@ class Interpreter:
         why = next(filter(None, reasons), "it ties channels together")
         raise InputError(f"the derivative rule of a function cannot lose channels: {why}")
     return program
+
+
+def _of_some(fn: Callable, args: Any, moving: list[int]) -> Callable:
+  """Returns fn as a function of the arguments at the given places, with all others fixed."""
+
+  def of_moving(*values):
+    every = dict(enumerate(args)) | dict(zip(moving, values, strict=True))
+    return fn(*every.values())
+
+  return of_moving
 
 
 def _positions(kept: np.ndarray | jax.Array, count: int) -> np.ndarray | jax.Array:
