@@ -88,10 +88,11 @@ ELEMENTWISE = """
   shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub
   tan tanh xor zeta
 """.split()
-# An index of a channel means another channel once some are removed.
+# These freeze what they reduce. The function of a general `reduce` has no known neutral element, and
+# an index means another channel once some channels are removed.
 REDUCTIONS = "reduce argmax argmin".split()
 COLLECTIVES = "psum pmax pmin".split()
-# With the derivatives of a maximum over windows.
+# The last three are the derivatives of a maximum over windows.
 WINDOWS = """
   reduce_window reduce_window_sum reduce_window_max reduce_window_min select_and_gather_add
   select_and_scatter select_and_scatter_add
