@@ -88,8 +88,8 @@ ELEMENTWISE = """
   shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub
   tan tanh xor zeta
 """.split()
-# These freeze what they reduce. The function of a general `reduce` has no known neutral element, and
-# an index means another channel once some channels are removed.
+# These freeze what they reduce. The function of a general `reduce` has no known neutral element,
+# and an index means another channel once some channels are removed.
 REDUCTIONS = "reduce argmax argmin".split()
 COLLECTIVES = "psum pmax pmin".split()
 # The last three are the derivatives of a maximum over windows.
