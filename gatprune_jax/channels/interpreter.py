@@ -349,6 +349,7 @@ class Interpreter:
     channels = [labels for axes in inputs for labels in axes if isinstance(labels, np.ndarray)]
     before = [self._channel_of(labels) for labels in channels]
     program = label(closed, self._classes, inputs, [Source(False, False)] * len(inputs))
+    self._classes.settle()
     for labels, ids in zip(channels, before, strict=True):
       reasons = [self._classes.reason(of) for of in labels[ids != FROZEN].tolist()]
       if (ids != self._channel_of(labels)).any() or any(reasons):

@@ -9,6 +9,9 @@ class LabelClasses:
   Two labels are in one class when they must be removed together. The labels of a frozen class must
   never be removed; the class stores the first reason that was given for freezing it. A class is one
   of copies if all of its labels were made for the copies of a broadcast value.
+
+  Some labels need not be removed together as long as every group of them loses equally many:
+  `balance` notes such groups, and `settle` ties no more of their labels than that needs.
   """
 
   def __init__(self):
@@ -16,6 +19,7 @@ class LabelClasses:
     self._size = 0
     self._reasons: dict[int, str] = {}  # root -> why the class is frozen
     self._copies: set[int] = set()  # roots of the classes of copies
+    self._balanced: list[np.ndarray] = []  # labels [groups, size] given to `balance`
 
   def __len__(self) -> int:
     return self._size
@@ -70,6 +74,43 @@ class LabelClasses:
         self._copies.discard(root)
       else:
         self._copies.discard(self._root(root))
+
+  def balance(self, groups: np.ndarray) -> None:
+    """Demands that all groups lose equally many elements, from `settle` on.
+
+    Args:
+      groups: the labels of each group's elements, int64 `[groups, size]`.
+    """
+    self._balanced.append(groups)
+
+  def settle(self) -> None:
+    """Unifies labels until removing any class takes equally many elements from balanced groups.
+
+    A class that already occurs equally often in every group stays as it is, and so does a frozen
+    one, which is never removed. Elements of other classes are tied to the elements at the same
+    index of all other groups.
+
+    Example: two groups of two elements have the labels [[0, 1], [2, 3]]. If labels 0 and 3 are
+    unified and labels 1 and 2 are, nothing more is tied. If only 0 and 3 are, the classes {1} and
+    {2} occur in one group only. They are tied to the elements at their index, which gives {1, 3}
+    and {0, 2} and, with {0, 3}, one class of all four labels.
+    """
+    while True:
+      loose = [(groups, columns) for groups in self._balanced
+               if (columns := self._unbalanced(groups)).any()]  # fmt: skip
+      if not loose:
+        return
+      for groups, columns in loose:
+        for other in groups[1:]:
+          self.unify(groups[0, columns], other[columns])
+
+  def _unbalanced(self, groups: np.ndarray) -> np.ndarray:
+    """Returns at which indices some group holds a class that is removed unequally, bool `[size]`."""
+    roots, members = np.unique(self.find(groups), return_inverse=True)
+    members = members.reshape(groups.shape)
+    counts = np.stack([np.bincount(row, minlength=len(roots)) for row in members])
+    is_frozen = np.array([int(root) in self._reasons for root in roots], bool)
+    return (~is_frozen & (counts != counts[0]).any(0))[members].any(0)
 
   def freeze(self, labels: np.ndarray, reason: str) -> None:
     """Marks the classes of these labels as never removable; an earlier reason stays."""

@@ -41,8 +41,9 @@ def goes_by_group(eqn) -> bool:
   """Returns whether a grouped convolution loses whole groups.
 
   Two ways of cutting leave groups of equal size. True: whole groups are removed, each with its
-  input and output channels, as in a depthwise convolution. False: the same channels are removed
-  from every group. The way that leaves more channels to decide on separately is chosen.
+  input and output channels, as in a depthwise convolution. False: every group loses the same input
+  channels and equally many output channels. The way that leaves more channels to decide on
+  separately is chosen.
   """
   groups = eqn.params["feature_group_count"]
   dims = eqn.params["dimension_numbers"]
@@ -148,9 +149,7 @@ def conv(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   else:
     merge(classes, features, None if kernel_in is None else np.tile(kernel_in, groups), UNLABELLED)
     if groups > 1 and kernel_out is not None:
-      rows = kernel_out.reshape(groups, -1)
-      for other in rows[1:]:
-        classes.unify(rows[0], other)
+      classes.balance(kernel_out.reshape(groups, -1))
   return [tuple(out)]
 
 

@@ -70,6 +70,7 @@ def relabel(
     rest
   )
   program = label(closed, classes, inputs, sources)
+  classes.settle()
   roots = dict(zip(channels.tolist(), classes.find(channels).tolist(), strict=True))
   ties = {channel: root for channel, root in roots.items() if root != channel}
   reasons = {channel: classes.reason(channel) for channel in roots}

@@ -146,6 +146,7 @@ def _label_network(
       freeze_axes(classes, axes, _OUTPUT)
     steps = program.contractions()
     freeze_chosen(classes, steps, leaf_axes)
+    classes.settle()
     numbering = _number_channels(closed, classes, steps, leaf_axes)
     return _Labelled(classes, leaf_axes, program, *numbering)
 

@@ -92,3 +92,36 @@ def test_the_members_of_an_ensemble_lose_the_same_channels():
   graph = check(fn, weights(a=(1, 1, 3, 4), kernels=(3, 1, 1, 4, 6), heads=(3, 6, 2)), x=X)
   assert widths(graph) == [4, 6]
   assert indices(graph, "kernels", 4) == indices(graph, "heads", 1) == list(range(4, 10))
+
+
+def shuffled(x, groups):
+  """Returns the channels of `[n, h, w, c]` dealt out from groups in turn."""
+  return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-2, -1).reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+  ("groups", "width", "middle"), [(3, 24, 8), (2, 10, 5), (2, 12, 3), (4, 8, 1)]
+)
+def test_a_shuffle_between_grouped_convolutions(groups, width, middle):
+  """The unit of ShuffleNet (arXiv 1707.01083).
+
+  The second grouped convolution has one kernel axis for the inputs of all groups, so it loses the
+  same indices of each. The shuffle puts output p // groups of group p % groups of the first at
+  position p. For 3 groups of 8, index k of the second, at the positions k, 8 + k and 16 + k, is one
+  output of each group of the first, and nothing else is tied. So it is for 2 groups of 5. For 2
+  groups of 6, the positions k and 6 + k are outputs k // 2 and k // 2 + 3 of one group, and are tied
+  to those of the other. For 4 groups of 2, everything is tied.
+  """
+
+  def fn(v, x):
+    x = nn.relu(conv(x, v["a"]))
+    y = shuffled(nn.relu(conv(x, v["b"], groups)), groups)
+    y = conv(conv(y, v["depthwise"], width), v["c"], groups)
+    return nn.relu(x + y).mean((1, 2)) @ v["d"]
+
+  shapes = {
+    "a": (1, 1, 3, 12), "b": (1, 1, 12 // groups, width), "depthwise": (3, 3, 1, width),
+    "c": (1, 1, width // groups, 12), "d": (12, 2),
+  }  # fmt: skip
+  graph = check(fn, weights(**shapes), x=X)
+  assert widths(graph) == [12 // groups, middle]
