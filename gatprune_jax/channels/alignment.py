@@ -182,6 +182,8 @@ def _axes_and_runs(program: Program, channel_of: Callable) -> Iterator[np.ndarra
     if step.body is not None:
       yield from _axes_and_runs(step.body, channel_of)
       continue
+    for branch in step.branches:
+      yield from _axes_and_runs(branch, channel_of)
     for axes in (*step.inputs, *step.outputs):
       yield from ids_of(axes)
     for before_and_after in zip(*step.inputs[:1], *step.outputs[:1], strict=False):

@@ -10,6 +10,7 @@ import numpy as np
 from gatprune_jax.channels.compensation import compensate
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, check_mask_shape
 from gatprune_jax.channels.interpreter import Interpreter
+from gatprune_jax.channels.mirrors import Mirror, find_mirrors
 from gatprune_jax.channels.tracing.function import check_arguments
 from gatprune_jax.channels.tracing.relabelling import bind
 from gatprune_jax.errors import InputError
@@ -92,9 +93,8 @@ def compact_variables(
 def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool = False) -> Any:
   """Cuts a pytree whose arrays mirror the variables, such as the state of an optimiser.
 
-  An array belongs to a variable if the path of the array ends with the path of the variable. The
-  first component of the variable's path, which is the collection in Flax, may be missing. Scalars,
-  and arrays that belong to no variable, stay unchanged.
+  `find_mirrors` says which variable an array belongs to. Scalars, and arrays that belong to no
+  variable, stay unchanged.
 
   Args:
     graph: the channels that `trace` returned for the variables.
@@ -107,38 +107,35 @@ def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool 
       variable, or the mask is one that `compact_variables` refuses.
   """
   keep = checked_mask(graph, mask, allow_empty)
-  owners: dict[str, list[Leaf]] = {}
-  for leaf in graph.leaves:
-    if rest := leaf.path.partition("/")[2]:
-      owners.setdefault(rest, []).append(leaf)
-  owners.update({leaf.path: [leaf] for leaf in graph.leaves})
 
-  def cut(path: tuple, array: Any) -> Any:
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    ends = [name.split("/", k)[-1] for k in range(name.count("/") + 1)]
-    found = next((owners[end] for end in ends if end in owners), [])
-    if not found or not np.shape(array):
+  def cut(mirror: Mirror, array: Any) -> Any:
+    if not mirror.leaves:
       return array
-    leaf, *others = found
+    leaf, *others = mirror.leaves
     if others:
       raise InputError(
-        f"{name} may belong to {leaf.path} or to {others[0].path}: give it the whole path of its "
-        "variable"
+        f"{mirror.path} may belong to {leaf.path} or to {others[0].path}: give it the whole path "
+        "of its variable"
       )
-    if np.shape(array) != leaf.shape:
+    if mirror.shape != leaf.shape:
       raise InputError(
-        f"{name} has shape {np.shape(array)}, but variable {leaf.path} has {leaf.shape}: only "
+        f"{mirror.path} has shape {mirror.shape}, but variable {leaf.path} has {leaf.shape}: only "
         "arrays of the variables' shapes can be cut"
       )
     return _cut(array, leaf, keep)
 
-  return jax.tree.map_with_path(cut, state)
+  arrays, treedef = jax.tree.flatten(state)
+  return jax.tree.unflatten(treedef, map(cut, find_mirrors(graph, state), arrays))
 
 
 def compact_function(
   graph: ChannelGraph, fn: Callable, mask: Any, allow_empty: bool = False
 ) -> Callable[..., Any]:
   """Returns fn at the shapes that remain: `small_fn(small_variables, *args)`, compiled.
+
+  An argument whose arrays mirror the variables, such as the state of an optimiser, is cut as well,
+  by `compact_state`. An argument that the layers use as weights, such as those of a dense teacher,
+  is passed whole.
 
   Args:
     graph: the channels that `trace` returned for the same variables.
@@ -154,8 +151,9 @@ def compact_function(
 
   def small_fn(variables: Any, *args: Any) -> Any:
     _check_cut(graph, variables, keep)
-    binding = bind(graph, fn, (dense_shapes(graph, variables), *args))
+    binding = bind(graph, fn, (dense_shapes(graph, variables), *_uncut(graph, args, keep)))
     binding.refuse_split_outputs()
+    _check_states(graph, args, keep, binding.states)
     interpreter = Interpreter(binding.classes, binding.channel_of, keep=keep[None])
     out = interpreter.run(binding.program, jax.tree.leaves((variables, *args)))
     return jax.tree.unflatten(binding.out_treedef, out)
@@ -169,13 +167,53 @@ def compact_function(
   return checked
 
 
+def _uncut(graph: ChannelGraph, args: tuple, keep: np.ndarray) -> list[Any]:
+  """Replaces the arrays that mirror cut variables by `ShapeDtypeStruct`s of the dense shapes."""
+
+  def whole(mirror: Mirror, array: Any) -> Any:
+    if len(mirror.leaves) != 1 or mirror.shape != _cut_shape(mirror.leaves[0], keep):
+      return array
+    return jax.ShapeDtypeStruct(mirror.leaves[0].shape, array.dtype)
+
+  dense = []
+  for arg in args:
+    arrays, treedef = jax.tree.flatten(arg)
+    dense.append(jax.tree.unflatten(treedef, map(whole, find_mirrors(graph, arg), arrays)))
+  return dense
+
+
+def _check_states(
+  graph: ChannelGraph, args: tuple, keep: np.ndarray, states: frozenset[int]
+) -> None:
+  """Raises InputError unless states are cut, and what layers use as weights is whole."""
+  for position, arg in enumerate(args, 1):
+    for mirror in find_mirrors(graph, arg):
+      if len(mirror.leaves) != 1:
+        continue
+      leaf = mirror.leaves[0]
+      cut, what = _cut_shape(leaf, keep), f"{mirror.path} of argument {position}"
+      if position in states and mirror.shape == leaf.shape != cut:
+        raise InputError(
+          f"{what} has shape {mirror.shape}, but variable {leaf.path} is cut to {cut} under this "
+          "mask: cut the state with `compact_state`"
+        )
+      if position not in states and mirror.shape == cut != leaf.shape:
+        raise InputError(
+          f"{what} has shape {cut}, but layers use this argument as weights of their own, which "
+          f"are not cut: pass it whole, of shape {leaf.shape}"
+        )
+
+
+def _cut_shape(leaf: Leaf, keep: np.ndarray) -> tuple[int, ...]:
+  return tuple(len(kept) for kept in kept_positions(leaf, keep))
+
+
 def _check_cut(graph: ChannelGraph, variables: Any, keep: np.ndarray) -> None:
   """Raises InputError unless the variables have the shapes that the mask leaves."""
   if jax.tree.structure(variables) != graph.treedef:
     graph.check_variables(variables)  # its error says how the two trees differ
   for leaf, array in zip(graph.leaves, jax.tree.leaves(variables), strict=True):
-    shape = tuple(len(kept) for kept in kept_positions(leaf, keep))
-    if np.shape(array) != shape:
+    if np.shape(array) != (shape := _cut_shape(leaf, keep)):
       raise InputError(
         f"variable {leaf.path} has shape {np.shape(array)}, but under this mask it has {shape}: "
         "pass the compact network's variables"

@@ -71,7 +71,7 @@ class Layer:
     kernel_axes: index of the kernel's input axis and of its output axis; None for an axis that
       the kernel does not have.
     carried_axes: channel ids of each further axis of the result that has labels, int64 `[size]`
-      each. Only dot products have such axes; the axis of attention heads is an example.
+      each, such as the axis of attention heads.
   """
 
   name: str

@@ -130,6 +130,8 @@ class Interpreter:
   def _step(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
     if step.body is not None:
       return self._call(program, step, values)
+    if step.branches:
+      return self._choose(step, values)
     eqn = step.eqn
     values = [
       self._cut_parts(value, *axes)
@@ -280,6 +282,12 @@ class Interpreter:
       iterate, values[first:last], values[last:], p["length"], p["reverse"], p["unroll"]
     )
     return [*state, *stacked]
+
+  def _choose(self, step: Step, values: list[Any]) -> list[Any]:
+    """Evaluates the branch of a `cond` that the first value says."""
+    index, *operands = values
+    runs = [lambda *args, body=body: self.run(body, list(args)) for body in step.branches]
+    return jax.lax.switch(index, runs, *operands)
 
   def _with_jvp(self, program: Program, step: Step, body: Callable) -> Callable:
     """Gives the re-evaluated body the derivative rule of the original call.

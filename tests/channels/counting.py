@@ -36,6 +36,8 @@ def _count(jaxpr, of_layer):
       if hasattr(inner, "eqns"):
         # A scan runs its body `length` times.
         total += _count(inner, of_layer) * eqn.params.get("length", 1)
+    if branches := eqn.params.get("branches"):
+      total += max(_count(branch.jaxpr, of_layer) for branch in branches)
     if eqn.primitive.name in ("conv_general_dilated", "dot_general"):
       total += of_layer(eqn)
   return total

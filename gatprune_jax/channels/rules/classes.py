@@ -105,7 +105,7 @@ class LabelClasses:
           self.unify(groups[0, columns], other[columns])
 
   def _unbalanced(self, groups: np.ndarray) -> np.ndarray:
-    """Returns at which indices some group holds a class that is removed unequally, bool `[size]`."""
+    """Returns at which indices a group holds a class that is removed unequally, bool `[size]`."""
     roots, members = np.unique(self.find(groups), return_inverse=True)
     members = members.reshape(groups.shape)
     counts = np.stack([np.bincount(row, minlength=len(roots)) for row in members])

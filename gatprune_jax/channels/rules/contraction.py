@@ -44,10 +44,16 @@ def goes_by_group(eqn) -> bool:
   input and output channels, as in a depthwise convolution. False: every group loses the same input
   channels and equally many output channels. The way that leaves more channels to decide on
   separately is chosen.
+
+  The derivative with respect to the kernel of a grouped convolution has groups along the batch
+  instead, where the input channels then are. It is cut as the convolution itself.
   """
-  groups = eqn.params["feature_group_count"]
   dims = eqn.params["dimension_numbers"]
-  per_input = eqn.invars[1].aval.shape[dims.rhs_spec[1]]
+  if (groups := eqn.params["batch_group_count"]) > 1:
+    per_input = eqn.invars[0].aval.shape[dims.lhs_spec[0]] // groups
+  else:
+    groups = eqn.params["feature_group_count"]
+    per_input = eqn.invars[1].aval.shape[dims.rhs_spec[1]]
   per_output = eqn.invars[1].aval.shape[dims.rhs_spec[0]] // groups
   return groups > 1 and groups >= per_input + per_output
 
@@ -55,7 +61,7 @@ def goes_by_group(eqn) -> bool:
 def conv_contraction(eqn) -> Contraction:
   """Returns the channel axes of a convolution, from its dimension numbers."""
   dims = eqn.params["dimension_numbers"]
-  by_group = goes_by_group(eqn)
+  by_group = eqn.params["feature_group_count"] > 1 and goes_by_group(eqn)
   return Contraction(
     operand=0,
     axis=dims.lhs_spec[1],
@@ -122,35 +128,59 @@ def _summed_pair(classes: LabelClasses, eqn, inputs: list[Axes]) -> tuple[int, i
 
 
 def conv(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
-  """Unifies the input's channels with the kernel's and keeps all groups equal in size."""
+  """Unifies the input's channels with the kernel's and keeps all groups equal in size.
+
+  The axis of the batch keeps its labels. Only in a derivative with respect to a kernel it has some:
+  there the channels are where the batch was, and the batch is summed over.
+  """
   lhs, rhs = inputs
   dims, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
-  features, kernel_in, kernel_out = (
-    lhs[dims.lhs_spec[1]], rhs[dims.rhs_spec[1]], rhs[dims.rhs_spec[0]],
-  )  # fmt: skip
-  out: list[Axis] = [None] * len(lhs)
-  for k, labels in enumerate(lhs):
-    if labels is not None and k != dims.lhs_spec[1]:
-      classes.freeze(labels, "batch or space of a convolution")
+  batch, features = (lhs[axis] for axis in dims.lhs_spec[:2])
+  kernel_out, kernel_in = (rhs[axis] for axis in dims.rhs_spec[:2])
+  for k in dims.lhs_spec[2:]:
+    if lhs[k] is not None:
+      classes.freeze(lhs[k], "space of a convolution")
   for k in dims.rhs_spec[2:]:
     if rhs[k] is not None:
       classes.freeze(rhs[k], WINDOW)
-  if eqn.params["batch_group_count"] != 1:
-    for labels in (features, kernel_in, kernel_out):
-      if labels is not None:
-        classes.freeze(labels, "convolution with batch groups")
-    return [tuple(out)]
-  out[dims.out_spec[1]] = kernel_out
-  if goes_by_group(eqn):
+  if (batch_groups := eqn.params["batch_group_count"]) > 1:
+    merge(classes, features, kernel_in, UNLABELLED)
+    batch = _grouped(classes, eqn, batch, kernel_out, batch_groups)
+  elif goes_by_group(eqn):
     if kernel_in is not None:
       classes.freeze(kernel_in, WINDOW)
-    per_group = [_groups_as_one(classes, labels, groups) for labels in (features, kernel_out)]
-    merge(classes, *per_group, UNLABELLED)
+    _grouped(classes, eqn, features, kernel_out, groups)
   else:
     merge(classes, features, None if kernel_in is None else np.tile(kernel_in, groups), UNLABELLED)
     if groups > 1 and kernel_out is not None:
       classes.balance(kernel_out.reshape(groups, -1))
+  out: list[Axis] = [None] * len(lhs)
+  out[dims.out_spec[0]], out[dims.out_spec[1]] = batch, kernel_out
   return [tuple(out)]
+
+
+def _grouped(classes: LabelClasses, eqn, inputs: Axis, outputs: Axis, groups: int) -> Axis:
+  """Ties the channels of a convolution's groups, and returns the labels of one group's inputs.
+
+  Args:
+    classes: the label classes.
+    eqn: the convolution.
+    inputs: labels of the input channels of all groups in turn, or None.
+    outputs: labels of the output channels of all groups in turn, or None.
+    groups: number of groups.
+  """
+  if goes_by_group(eqn):
+    per_group = [_groups_as_one(classes, labels, groups) for labels in (inputs, outputs)]
+    merge(classes, *per_group, UNLABELLED)
+    return None
+  if outputs is not None:
+    classes.balance(outputs.reshape(groups, -1))
+  if inputs is None:
+    return None
+  rows = inputs.reshape(groups, -1)
+  for other in rows[1:]:
+    classes.unify(rows[0], other)
+  return rows[0]
 
 
 def _groups_as_one(classes: LabelClasses, labels: Axis, groups: int) -> Axis:
@@ -165,12 +195,12 @@ def _groups_as_one(classes: LabelClasses, labels: Axis, groups: int) -> Axis:
 
 def conv_params(eqn, inputs, outputs, kept):
   """Returns the parameters with the number of groups that remain, if whole groups are removed."""
-  groups = eqn.params["feature_group_count"]
-  features = inputs[0][eqn.params["dimension_numbers"].lhs_spec[1]]
-  if features is None or not goes_by_group(eqn):
+  dims = eqn.params["dimension_numbers"]
+  name = "batch_group_count" if eqn.params["batch_group_count"] > 1 else "feature_group_count"
+  grouped = inputs[0][dims.lhs_spec[0 if name == "batch_group_count" else 1]]
+  if grouped is None or not goes_by_group(eqn):
     return eqn.params
-  left = int(kept(features).sum()) * groups // len(features)
-  return {**eqn.params, "feature_group_count": left}
+  return {**eqn.params, name: int(kept(grouped).sum()) * eqn.params[name] // len(grouped)}
 
 
 def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:

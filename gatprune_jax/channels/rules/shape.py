@@ -52,27 +52,36 @@ def squeeze(classes, eqn, inputs):
 def pad(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """Gives the padding elements fresh labels, which a later operation may unify with channels.
 
-  A labelled axis that is cropped, or dilated between its elements, is frozen.
+  A negative number crops an axis, as the derivative of padding does. A labelled axis that is
+  dilated between its elements is frozen.
   """
   out = []
   for labels, (low, high, interior) in zip(inputs[0], eqn.params["padding_config"], strict=True):
     if labels is None or (low == 0 and high == 0 and interior == 0):
       out.append(labels)
-    elif low < 0 or high < 0 or interior != 0:
-      classes.freeze(labels, "cropped or dilated by `pad`")
+    elif interior != 0 or max(-low, 0) + max(-high, 0) > len(labels):
+      classes.freeze(labels, "dilated or cropped away by `pad`")
       out.append(None)
     else:
-      out.append(np.concatenate([classes.fresh(int(low)), labels, classes.fresh(int(high))]))
+      parts = classes.fresh(max(low, 0)), _cropped(labels, low, high), classes.fresh(max(high, 0))
+      out.append(np.concatenate(parts))
   return [tuple(out)]
 
 
+def _cropped(labels: np.ndarray, low: int, high: int) -> np.ndarray:
+  """Returns the labels that remain where a number of padding elements is negative."""
+  return labels[max(-low, 0) : len(labels) - max(-high, 0)]
+
+
 def pad_params(eqn, inputs, outputs, kept):
-  """Returns the parameters with the number of padding elements that remain on each side."""
+  """Returns the parameters with the numbers of padded or cropped elements that remain."""
   config = []
-  for labels, (low, high, interior) in zip(outputs[0], eqn.params["padding_config"], strict=True):
-    if labels is not None and (low or high):
-      flags = kept(labels)
-      low, high = int(flags[:low].sum()), int(flags[len(flags) - high :].sum())
+  sides = zip(inputs[0], outputs[0], eqn.params["padding_config"], strict=True)
+  for before, after, (low, high, interior) in sides:
+    if after is not None and (low or high):
+      old, new = kept(before), kept(after)
+      low = int(new[:low].sum()) if low >= 0 else -int(old[:-low].sum())
+      high = int(new[len(new) - high :].sum()) if high >= 0 else -int(old[high:].sum())
     config.append((low, high, interior))
   return {**eqn.params, "padding_config": tuple(config)}
 

@@ -57,7 +57,8 @@ def with_bypass(
   groups with a bypass if, with the whole set removed, every output of the model still depends on
   the model's input wherever it did before. A path that carries the signal past a set of groups
   also carries the signal past each of its subsets. A group over which statistics are taken, as in a
-  layer norm, has no bypass.
+  layer norm, has no bypass. Nor has any group of a network with a `cond`, one of whose branches may
+  drop the signal.
 
   Args:
     program: the labelled program.
@@ -69,6 +70,8 @@ def with_bypass(
   Returns:
     The groups with `has_bypass` set.
   """
+  if any(step.branches for step in program.all_steps()):
+    return groups
   group_of = np.full(sum(len(group.channels) for group in groups) + 1, len(groups))
   for index, group in enumerate(groups):
     group_of[group.channels] = index

@@ -25,7 +25,7 @@ from gatprune_jax.channels.rules.contraction import (
   dot_contraction,
 )
 from gatprune_jax.channels.rules.reductions import Total
-from gatprune_jax.channels.tracing.liveness import Live, every_equation, live_equations
+from gatprune_jax.channels.tracing.liveness import Live, every_equation, has_layer, live_equations
 
 # Calls whose bodies are labelled too -> the equation parameter that holds the body.
 CALLS = {
@@ -70,10 +70,11 @@ class Step(NamedTuple):
   outputs: list[Axes]
   contraction: Contraction | None  # for convolutions and dot products
   leaf: int | None  # index of the variable that is the contraction's kernel
-  body: "Program | None"  # the labelled body of a call, for primitives in CALLS
+  body: "Program | None"  # the labelled body of a call or of a loop
   is_shared: bool = False  # computed without what differs between the examples of a batch
   reduced: tuple[int, ...] = ()  # labelled axes that a reduction takes together
   mean_of: Total | None = None  # the sum that this equation divides by the number of its elements
+  branches: tuple["Program", ...] = ()  # the labelled branches of a `cond` without layers
 
 
 class Program(NamedTuple):
@@ -96,8 +97,10 @@ class Program(NamedTuple):
     for step in self.steps:
       if step.body is not None:
         yield from step.body.all_steps()
-      else:
-        yield step
+        continue
+      for branch in step.branches:
+        yield from branch.all_steps()
+      yield step
 
 
 def label(
@@ -174,6 +177,10 @@ def _label_equation(
     outputs = [*carry, *((None, *axes) for axes in stacked)]
     step = Step(eqn, inputs, inputs, outputs, None, None, body)
     return step, [Source(False, False)] * len(outputs)
+  if name == "cond" and not any(map(has_layer, eqn.params["branches"])):
+    branches, outputs = _label_branches(eqn, classes, inputs, sources, with_dead_code)
+    step = Step(eqn, inputs, inputs, outputs, None, None, None, branches=branches)
+    return step, [Source(False, False)] * len(outputs)
   if name in CALLS:
     # A derivative rule is one of all results.
     used = None if name in WITH_DERIVATIVE else live.used
@@ -227,7 +234,7 @@ def _label_loop(
   """
   first, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
   last = first + num_carry
-  inputs = [_without_parts(classes, axes) for axes in inputs]
+  inputs = [_without_parts(classes, axes, "scan") for axes in inputs]
   freeze_axes(classes, tuple(axes[0] for axes in inputs[last:]), "walked along by `scan`")
   state = inputs[first:last]
   # What the state holds depends on the iteration; a slice of a variable is still weights.
@@ -239,7 +246,7 @@ def _label_loop(
   while True:
     given = [*inputs[:first], *state, *(axes[1:] for axes in inputs[last:])]
     body = label(eqn.params["jaxpr"], classes, given, known, None, with_dead_code)
-    outputs = [_without_parts(classes, axes) for axes in body.outputs]
+    outputs = [_without_parts(classes, axes, "scan") for axes in body.outputs]
     reason = "state of a `scan` that has channels in some iterations only"
     pairs = zip(state, outputs[:num_carry], strict=True)
     after = [merge_all(classes, [old, new], reason) for old, new in pairs]
@@ -250,12 +257,33 @@ def _label_loop(
     state = after
 
 
-def _without_parts(classes: LabelClasses, axes: Axes) -> Axes:
+def _label_branches(
+  eqn, classes: LabelClasses, inputs: list[Axes], sources: list[Source], with_dead_code: bool
+) -> tuple[tuple[Program, ...], list[Axes]]:
+  """Labels the branches of a `cond`, whose results have the same channels whichever is taken.
+
+  Returns:
+    The labelled branches, and the axes of the results.
+  """
+  given = [_without_parts(classes, axes, "cond") for axes in inputs[1:]]  # without the index
+  branches = tuple(
+    label(branch, classes, given, sources[1:], None, with_dead_code)
+    for branch in eqn.params["branches"]
+  )
+  reason = "result of a `cond` that has channels in some branches only"
+  outputs = []
+  for results in zip(*(branch.outputs for branch in branches), strict=True):
+    whole = [_without_parts(classes, axes, "cond") for axes in results]
+    outputs.append(merge_all(classes, whole, reason))
+  return branches, outputs
+
+
+def _without_parts(classes: LabelClasses, axes: Axes, name: str) -> Axes:
   """Freezes the channels that are split over several axes, and returns these axes unlabelled."""
   if not has_parts(axes):
     return axes
   parts = tuple(axis for axis in axes if isinstance(axis, JointAxis))
-  freeze_axes(classes, parts, "split over several axes in a `scan`")
+  freeze_axes(classes, parts, f"split over several axes in a `{name}`")
   return tuple(None if isinstance(axis, JointAxis) else axis for axis in axes)
 
 

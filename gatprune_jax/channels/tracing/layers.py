@@ -11,9 +11,7 @@ from gatprune_jax.channels.graph import FROZEN, Layer, Leaf
 from gatprune_jax.channels.rules import table as rules
 from gatprune_jax.channels.rules.axes import Axes
 from gatprune_jax.channels.tracing.labelling import CALLS, Program, Step
-from gatprune_jax.channels.tracing.liveness import live_equations
-
-_CONTRACTIONS = ("conv_general_dilated", "dot_general")
+from gatprune_jax.channels.tracing.liveness import LAYERS, live_equations
 
 
 class _Hidden(NamedTuple):
@@ -42,13 +40,11 @@ def consumed(step: Step) -> np.ndarray | None:
 
 
 def carried(step: Step) -> list[np.ndarray]:
-  """Returns the labels of the result's axes that a dot product has beside its output channels.
+  """Returns the labels of the result's axes that a layer has beside its output channels.
 
-  They are its batch axes, and axes of its operands over which it does not sum, such as the axis of
-  heads. No other layer has such axes.
+  They are the batch axes of a dot product and axes of its operands over which it does not sum, such
+  as the axis of heads, and the batch of a convolution of weights.
   """
-  if step.eqn.primitive.name != "dot_general":
-    return []
   return [
     labels
     for k, labels in enumerate(step.outputs[0])
@@ -137,7 +133,7 @@ def _contractions(
 def _inside(eqn, times: int, used: Sequence[bool] | None = None) -> list[tuple[Any, int]]:
   """Returns the convolutions and dot products of one equation; see `_contractions`."""
   name = eqn.primitive.name
-  if name in _CONTRACTIONS:
+  if name in LAYERS:
     return [(eqn, times)]
   if name in CALLS:
     body = eqn.params[CALLS[name]]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from jax.extend import core as jex_core
 
+LAYERS = ("conv_general_dilated", "dot_general")  # the primitives that are layers of a network
 # Primitives that only show values. A pruned network does not show them.
 _SHOWS = ("debug_callback", "debug_print")
 
@@ -61,4 +62,13 @@ def has_dead_code(jaxpr: jex_core.Jaxpr, used: Sequence[bool] | None = None) -> 
     has_dead_code(body, found.used if len(body.outvars) == len(found.used) else None)
     for found in live
     for body in jex_core.jaxprs_in_params(found.eqn.params)
+  )
+
+
+def has_layer(closed: jex_core.ClosedJaxpr) -> bool:
+  """Returns whether a program, or one in its calls, has a convolution or dot product."""
+  return any(
+    eqn.primitive.name in LAYERS
+    or any(has_layer(body) for body in jex_core.jaxprs_in_params(eqn.params))
+    for eqn in closed.eqns
   )

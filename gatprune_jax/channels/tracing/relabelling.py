@@ -8,6 +8,7 @@ from jax.extend import core as jex_core
 import numpy as np
 
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph
+from gatprune_jax.channels.mirrors import mirrored_leaves
 from gatprune_jax.channels.rules.axes import JointAxis
 from gatprune_jax.channels.rules.classes import LabelClasses
 from gatprune_jax.channels.tracing.labelling import Program, Source, label
@@ -21,6 +22,7 @@ class Binding(NamedTuple):
   classes: LabelClasses
   channel_of: Callable[[np.ndarray], np.ndarray]  # labels [size] -> channel ids [size]
   out_treedef: Any
+  states: frozenset[int]  # positions of the arguments whose arrays are labelled like the variables
 
   def refuse_split_outputs(self) -> None:
     """Checks that channels can be cut from every output of the program.
@@ -48,7 +50,10 @@ class Relabelled(NamedTuple):
 
 
 def relabel(
-  closed: jex_core.ClosedJaxpr, leaf_ids: list[tuple[np.ndarray, ...]], num_channels: int
+  closed: jex_core.ClosedJaxpr,
+  leaf_ids: list[tuple[np.ndarray, ...]],
+  num_channels: int,
+  of_input: dict[int, tuple[np.ndarray, ...]] | None = None,
 ) -> Relabelled:
   """Labels a program so that all elements of one channel have the same label.
 
@@ -56,6 +61,7 @@ def relabel(
     closed: the program, whose first inputs are the variables' leaves.
     leaf_ids: channel ids of every axis of every leaf; FROZEN for an element without a channel.
     num_channels: number of channels.
+    of_input: {index of a further input: channel ids of its axes}; the others are unlabelled.
   """
   classes = LabelClasses()
   channels = classes.fresh(num_channels)
@@ -63,12 +69,15 @@ def relabel(
   never = classes.fresh(1)
   classes.freeze(never, "frozen in the graph")
   seeds = np.append(channels, never)
-  rest = closed.in_avals[len(leaf_ids) :]
-  inputs = [tuple(seeds[ids] for ids in axes) for axes in leaf_ids]
-  inputs += [(None,) * len(value.shape) for value in rest]
-  sources = [Source(True, True, i) for i in range(len(leaf_ids))] + [Source(False, False)] * len(
-    rest
-  )
+  known = {**dict(enumerate(leaf_ids)), **(of_input or {})}
+  inputs = [
+    tuple(seeds[ids] for ids in known[i]) if i in known else (None,) * len(value.shape)
+    for i, value in enumerate(closed.in_avals)
+  ]
+  sources = [
+    Source(i < len(leaf_ids), i < len(leaf_ids), i if i in known else None)
+    for i in range(len(inputs))
+  ]
   program = label(closed, classes, inputs, sources)
   classes.settle()
   roots = dict(zip(channels.tolist(), classes.find(channels).tolist(), strict=True))
@@ -82,6 +91,10 @@ def relabel(
 def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
   """Labels the program of `fn(*args)`, at the dense shapes, with the graph's channels.
 
+  An argument whose arrays mirror the variables, such as the state of an optimiser, is labelled as
+  the variables are. If a layer uses an array of it as its kernel, the argument is taken for the
+  weights of another network, such as a teacher, and is not labelled.
+
   Args:
     graph: the channels.
     fn: any traceable function whose first argument is the graph's variables.
@@ -93,20 +106,51 @@ def bind(graph: ChannelGraph, fn: Callable, args: tuple) -> Binding:
   """
   graph.check_variables(args[0])
   closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*args)
-  laid = relabel(closed, [leaf.axes for leaf in graph.leaves], graph.num_channels)
+  laid, states = _with_states(graph, closed, args[1:])
   if refused := {*laid.ties, *laid.frozen}:
     channel = min(refused)
     why = laid.frozen.get(channel) or f"it is tied to channel {laid.ties[channel]}"
     raise InputError(
       f"channel {channel} ({_where(graph, channel)}) cannot be removed from this function as it "
-      f"can from the traced one: {why}"
+      f"can from the traced one: {why}. If it differentiates the network, differentiate the masked "
+      "or the compact function instead"
     )
 
   def channel_of(labels: np.ndarray) -> np.ndarray:
     found = laid.classes.find(labels)
     return np.where(found < graph.num_channels, found, FROZEN)
 
-  return Binding(laid.program, laid.classes, channel_of, jax.tree.structure(out_shape))
+  return Binding(laid.program, laid.classes, channel_of, jax.tree.structure(out_shape), states)
+
+
+def _with_states(
+  graph: ChannelGraph, closed: jex_core.ClosedJaxpr, args: tuple
+) -> tuple[Relabelled, frozenset[int]]:
+  """Labels a program and the arguments that are states of the variables.
+
+  Args:
+    graph: the channels.
+    closed: the program, whose first inputs are the variables' leaves.
+    args: the further arguments of the function.
+
+  Returns:
+    The labelled program, and the positions of the states, of which the first argument after the
+    variables has position 1.
+  """
+  start, mirrors = len(graph.leaves), {}  # mirrors: {position: {input: channel ids of its axes}}
+  for position, leaves in enumerate(mirrored_leaves(graph, args), 1):
+    inputs = {i: leaf.axes for i, leaf in enumerate(leaves, start) if leaf is not None}
+    start += len(leaves)
+    if inputs:
+      mirrors[position] = inputs
+  while True:
+    of_input = {i: axes for inputs in mirrors.values() for i, axes in inputs.items()}
+    laid = relabel(closed, [leaf.axes for leaf in graph.leaves], graph.num_channels, of_input)
+    kernels = {step.leaf for step in laid.program.contractions()}
+    states = {at: inputs for at, inputs in mirrors.items() if not kernels & inputs.keys()}
+    if len(states) == len(mirrors):
+      return laid, frozenset(states)
+    mirrors = states
 
 
 def _where(graph: ChannelGraph, channel: int) -> str:

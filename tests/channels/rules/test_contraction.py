@@ -109,8 +109,8 @@ def test_a_shuffle_between_grouped_convolutions(groups, width, middle):
   same indices of each. The shuffle puts output p // groups of group p % groups of the first at
   position p. For 3 groups of 8, index k of the second, at the positions k, 8 + k and 16 + k, is one
   output of each group of the first, and nothing else is tied. So it is for 2 groups of 5. For 2
-  groups of 6, the positions k and 6 + k are outputs k // 2 and k // 2 + 3 of one group, and are tied
-  to those of the other. For 4 groups of 2, everything is tied.
+  groups of 6, the positions k and 6 + k are outputs k // 2 and k // 2 + 3 of one group, and are
+  tied to those of the other. For 4 groups of 2, everything is tied.
   """
 
   def fn(v, x):
