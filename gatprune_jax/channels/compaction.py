@@ -118,6 +118,8 @@ def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool 
         "of its variable"
       )
     if mirror.shape != leaf.shape:
+      if not mirror.is_named:  # an array at the same index of another sequence
+        return array
       raise InputError(
         f"{mirror.path} has shape {mirror.shape}, but variable {leaf.path} has {leaf.shape}: only "
         "arrays of the variables' shapes can be cut"

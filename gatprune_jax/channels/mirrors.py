@@ -15,6 +15,7 @@ class Mirror(NamedTuple):
   path: str  # the keys that lead to the array, joined by "/"
   shape: tuple[int, ...]
   leaves: tuple[Leaf, ...]  # the variables with that path; more than one if the path is too short
+  is_named: bool  # whether the path of the variables has a name, and not only indices of a sequence
 
 
 def find_mirrors(graph: ChannelGraph, tree: Any) -> list[Mirror]:
@@ -37,8 +38,9 @@ def find_mirrors(graph: ChannelGraph, tree: Any) -> list[Mirror]:
   for keys, array in jax.tree.leaves_with_path(tree):
     path = jax.tree_util.keystr(keys, simple=True, separator="/")
     ends = [path.split("/", k)[-1] for k in range(path.count("/") + 1)] if np.shape(array) else []
-    leaves = next((owners[end] for end in ends if end in owners), [])
-    found.append(Mirror(path, np.shape(array), tuple(leaves)))
+    end = next((end for end in ends if end in owners), "")
+    is_named = not end.replace("/", "").isdigit()
+    found.append(Mirror(path, np.shape(array), tuple(owners.get(end, ())), is_named))
   return found
 
 

@@ -1,6 +1,7 @@
-"""Random convolutional networks, each determined by a seed.
+"""Random networks, each determined by a seed, with all that a test of the law needs.
 
-Any `len(KINDS)` consecutive seeds together contain every kind of block at least once.
+Those of `draw_case` are convolutional networks in Linen. Any `len(KINDS)` consecutive seeds
+together contain every kind of block at least once.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tests.channels import random_containers, random_tokens
 from tests.channels.random_blocks import (
   ACTIVATIONS,
   NUM_IMAGES,
@@ -35,25 +37,16 @@ from tests.channels.random_blocks import (
   SqueezeExcite,
   Transposed,
 )
+from tests.channels.random_draws import Draw
 
 
-class Draw:
-  """Source of the random choices of one network, as Python values."""
+class BlockDraw(Draw):
+  """The random choices of one convolutional network."""
 
   def __init__(self, seed):
-    self.rng = np.random.default_rng(seed)
+    super().__init__(seed)
     self.halvings = 2  # strides of 2 that are still allowed, because the images are small
     self.depth = 0  # nesting depth; blocks within blocks have no strides
-
-  def of(self, *options, weights=None):
-    weights = None if weights is None else np.array(weights) / np.sum(weights)
-    return options[self.rng.choice(len(options), p=weights)]
-
-  def chance(self, probability):
-    return bool(self.rng.random() < probability)
-
-  def between(self, low, high):
-    return int(self.rng.integers(low, high + 1))
 
   def width(self):
     return self.between(2, 9)
@@ -229,7 +222,7 @@ def _remat(draw, channels):
 
 
 # A new kind of block is one entry: a function (draw, input channels) -> (block, output channels).
-KINDS: dict[str, Callable[[Draw, int], tuple[Block, int]]] = {
+KINDS: dict[str, Callable[[BlockDraw, int], tuple[Block, int]]] = {
   "conv": _conv,
   "residual": _residual,
   "padded": _padded,
@@ -254,7 +247,7 @@ KINDS: dict[str, Callable[[Draw, int], tuple[Block, int]]] = {
 
 def draw_network(seed: int) -> Network:
   """Returns the architecture of a seed, which always has a channel that can be removed."""
-  draw = Draw(seed)
+  draw = BlockDraw(seed)
   stem = draw.conv()
   kinds = [draw.of(*KINDS) for _ in range(draw.between(0, 3))]
   kinds.insert(draw.between(0, len(kinds)), list(KINDS)[seed % len(KINDS)])
@@ -302,16 +295,16 @@ def random_variables(shapes: Any, seed: int) -> Any:
 class Case:
   """A random network with functions, variables, inputs and labels; floating arrays are float64."""
 
-  network: Network
+  network: Any
   eval_fn: Callable
   train_fn: Callable  # -> (logits, updated batch statistics); the dropout key is fixed
-  variables: Any
-  x: Any
+  variables: Any  # a dict with "params" and what training updates
+  x: Any  # an array, or a dict, of which "anchors" has no batch axis
   labels: np.ndarray
 
 
 def draw_case(seed: int) -> Case:
-  """Returns the network, functions, variables, inputs and labels that a seed determines."""
+  """Returns the convolutional network in Linen of a seed, with all that belongs to it."""
   network = draw_network(seed)
   module = RandomCNN(network)
   rng = np.random.default_rng(seed + 1_000_000)
@@ -330,3 +323,25 @@ def draw_case(seed: int) -> Case:
     x,
     rng.integers(0, network.head.num_classes, NUM_IMAGES),
   )
+
+
+def draw_token_case(seed: int) -> Case:
+  """Returns the network over tokens of a seed, which has no statistics that training updates."""
+  network = random_tokens.draw_tokens(seed)
+  module = random_tokens.RandomTokens(network)
+  x = random_tokens.draw_inputs(network, seed)
+  shapes = jax.eval_shape(module.init, jax.random.key(seed), x)
+  labels = np.random.default_rng(seed).integers(0, random_tokens.CLASSES, NUM_IMAGES)
+  train_fn = lambda v, x: (module.apply(v, x), {})
+  return Case(network, module.apply, train_fn, random_variables(shapes, seed), x, labels)
+
+
+def draw_container_case(seed: int) -> Case:
+  """Returns the network in NNX or Equinox of a seed."""
+  network = random_containers.draw_container(seed)
+  eval_fn, train_fn, variables = random_containers.functions(network)
+  rng = np.random.default_rng(seed)
+  x = rng.standard_normal((NUM_IMAGES, 6, 6, random_containers.CHANNELS))
+  labels = rng.integers(0, random_containers.CLASSES, NUM_IMAGES)
+  variables = random_containers.randomised(variables, seed)
+  return Case(network, eval_fn, train_fn, variables, x, labels)

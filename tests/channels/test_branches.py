@@ -32,7 +32,7 @@ def test_a_branch_that_takes_statistics_over_channels():
 def test_a_branch_with_a_layer_freezes():
   matrix = jnp.asarray(np.random.default_rng(0).standard_normal((4, 4)), jnp.float32)
   layer = lambda x: jax.lax.cond(x.sum() > 0, lambda x: x @ matrix, lambda x: x, x)
-  assert_freezes(layer, "chooses or repeats a program")
+  assert_freezes(layer, "chooses between programs that have layers")
 
 
 def test_nothing_has_a_bypass_beside_a_branch_that_may_drop_the_signal():

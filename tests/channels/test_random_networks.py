@@ -15,9 +15,15 @@ from gatprune_jax.channels.graph import FROZEN
 from gatprune_jax.runtime import compilation
 from tests.channels.counting import count_macs
 from tests.channels.laws import assert_same
-from tests.channels.random_networks import draw_case
+from tests.channels.random_networks import draw_case, draw_container_case, draw_token_case
 
-NUM_NETWORKS, NUM_QUICK = 208, 32  # the networks after the first 32 are slow tests
+# Each kind of network: how it is drawn, how many seeds are tested, and how many of them by default.
+# The others are slow tests.
+KINDS = {
+  "convolutions": (draw_case, 204, 28),
+  "tokens": (draw_token_case, 64, 14),
+  "containers": (draw_container_case, 32, 6),
+}
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 
 # Each program runs only once, so most of its time is compilation. Compilation is faster without
@@ -71,6 +77,19 @@ def trained(train_fn, variables, x, labels):
   return {"params": params, **stats}
 
 
+def first(x, num):
+  """Returns the first examples of a batch, an array or a dict of which "anchors" has no batch."""
+  if not isinstance(x, dict):
+    return x[:num]
+  return {name: value if name == "anchors" else value[:num] for name, value in x.items()}
+
+
+def single(tree):
+  """Returns a tree with its floating arrays in single precision."""
+  is_float = lambda a: jnp.issubdtype(a.dtype, jnp.floating)
+  return jax.tree.map(lambda a: np.float32(a) if is_float(a) else a, tree)
+
+
 def check_costs(graph, mask, small, x):
   """Raises unless MACs and parameters under the mask equal the counts on the compact network.
 
@@ -78,11 +97,10 @@ def check_costs(graph, mask, small, x):
     graph: the channel graph of the dense network.
     mask: `[N]` bool, the channels to keep.
     small: the compact network under the mask.
-    x: a batch of images, or a dict of "image" and "vector".
+    x: a batch of inputs; what the examples share is computed once for one of them.
   """
-  image, rest = (x["image"], x) if isinstance(x, dict) else (x, None)
-  apply = lambda v, image: small.apply(v, image if rest is None else {**rest, "image": image})
-  assert gp.macs(graph, mask) == count_macs(apply, small.variables, image)
+  run = lambda variables, _: small.apply(variables, first(x, 1))
+  assert gp.macs(graph, mask) == count_macs(run, small.variables, np.empty(1))
   assert gp.params(graph, mask) == sum(p.size for p in jax.tree.leaves(small.variables["params"]))
 
 
@@ -111,12 +129,11 @@ def check_training(graph, case, mask):
   jax.tree.map(assert_same, compact_variables(graph, masked, mask), compact)
 
 
-def check_law(seed, path):
+def check_law(kind, seed, path):
   """Draws a network and a mask, and checks the law on outputs, costs, saving and training."""
-  case = draw_case(seed)
+  case = KINDS[kind][0](seed)
   try:
-    x = jax.tree.map(np.float32, case.x)
-    variables = jax.tree.map(np.float32, case.variables)
+    x, variables = single(case.x), single(case.variables)
     graph = gp.trace(case.eval_fn, variables, x)
     mask = random_mask(graph, np.random.default_rng(seed))
     small = gp.compact(graph, case.eval_fn, variables, mask)
@@ -124,12 +141,11 @@ def check_law(seed, path):
     loaded = gp.load(path)
 
     def all_three(variables, mask, small_variables, x):
-      fewer = jax.tree.map(lambda a: a[:3], x)
       return (
         gp.masked(graph, case.eval_fn)(variables, mask, x),
         small.apply(small_variables, x),
         loaded.apply(loaded.variables, x),
-        loaded.apply(loaded.variables, fewer),
+        loaded.apply(loaded.variables, first(x, 3)),
       )
 
     masked, compact, again, fewer = evaluate(all_three, variables, mask, small.variables, x)
@@ -140,27 +156,31 @@ def check_law(seed, path):
     with jax.enable_x64(True):
       check_training(graph, case, mask)
   except Exception as error:
-    error.add_note(f"seed {seed}:\n{case.network}")
+    error.add_note(f"{kind}, seed {seed}:\n{case.network}")
     raise
 
 
-def seeds(first):
-  """Returns every second seed, of which those from `NUM_QUICK` on are slow tests."""
-  of_seed = lambda seed: () if seed < NUM_QUICK else pytest.mark.slow
-  return [pytest.param(seed, marks=of_seed(seed)) for seed in range(first, NUM_NETWORKS, 2)]
+def cases(start):
+  """Returns every second case, as parameters (kind, seed) of a test."""
+  found = []
+  for kind, (_, num, num_quick) in KINDS.items():
+    for seed in range(start, num, 2):
+      marks = () if seed < num_quick else pytest.mark.slow
+      found.append(pytest.param(kind, seed, marks=marks))
+  return found
 
 
-@pytest.mark.parametrize("seed", seeds(0))
-def test_the_law(seed, tmp_path):
-  check_law(seed, tmp_path / "net")
+@pytest.mark.parametrize(("kind", "seed"), cases(0))
+def test_the_law(kind, seed, tmp_path):
+  check_law(kind, seed, tmp_path / "net")
 
 
-def test_most_channels_can_be_removed():
+@pytest.mark.parametrize("kind", KINDS)
+def test_most_channels_can_be_removed(kind):
   removable = total = 0
-  for seed in range(40):
-    case = draw_case(seed)
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, np.float32), case.variables)
-    graph = gp.trace(case.eval_fn, shapes, jax.tree.map(np.float32, case.x))
+  for seed in range(20):
+    case = KINDS[kind][0](seed)
+    graph = gp.trace(case.eval_fn, single(case.variables), single(case.x))
     # The last layer is left out, because its outputs are the class logits.
     outputs = np.concatenate([layer.outputs for layer in graph.layers[:-1]])
     removable += (outputs != FROZEN).sum()

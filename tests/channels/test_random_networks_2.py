@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.channels.test_random_networks import check_law, seeds
+from tests.channels.test_random_networks import cases, check_law
 
 
-@pytest.mark.parametrize("seed", seeds(1))
-def test_the_law(seed, tmp_path):
-  check_law(seed, tmp_path / "net")
+@pytest.mark.parametrize(("kind", "seed"), cases(1))
+def test_the_law(kind, seed, tmp_path):
+  check_law(kind, seed, tmp_path / "net")

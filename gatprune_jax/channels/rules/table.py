@@ -75,6 +75,7 @@ def _identity(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
 
 
 def _bitcast(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
+  """Keeps the labels if the new elements are of the same width, and freezes them otherwise."""
   same_width = len(inputs[0]) == len(eqn.outvars[0].aval.shape)
   return (_elementwise if same_width else freeze_everything)(classes, eqn, inputs)
 
@@ -91,7 +92,7 @@ ELEMENTWISE = """
 # These freeze what they reduce. The function of a general `reduce` has no known neutral element,
 # and an index means another channel once some channels are removed.
 REDUCTIONS = "reduce argmax argmin".split()
-COLLECTIVES = "psum pmax pmin".split()
+COLLECTIVES = "psum psum_invariant pmax pmin".split()
 # The last three are the derivatives of a maximum over windows.
 WINDOWS = """
   reduce_window reduce_window_sum reduce_window_max reduce_window_min select_and_gather_add
@@ -141,9 +142,8 @@ RULES: dict[str, Rule] = {
 
 # The primitives of `jax.lax` that have no rule -> why. Their operands are frozen.
 WITHOUT_RULE = {
-  **{
-    name: "chooses or repeats a program as long as its values demand" for name in ("cond", "while")
-  },
+  "cond": "chooses between programs that have layers",
+  "while": "repeats a program as long as its values demand",
   **{
     name: "moves elements between devices"
     for name in ("all_gather", "all_to_all", "ragged_all_to_all", "reduce_scatter")

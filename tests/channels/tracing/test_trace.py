@@ -83,7 +83,7 @@ def test_costs_do_not_depend_on_the_traced_batch_size():
       lambda hidden: jax.lax.fori_loop(
         0, hidden.sum().astype(int), lambda _, h: jnp.sin(h), hidden
       ),
-      "`while`, which chooses or repeats a program as long as its values demand",
+      "`while`, which repeats a program as long as its values demand",
     ),
     # Removing a channel would reorder the other channels.
     (lambda hidden: jnp.sort(hidden, axis=-1), "`sort` over channels"),
