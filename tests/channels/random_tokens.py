@@ -139,7 +139,7 @@ class TokenNetwork:
   width: int
   blocks: tuple[tuple[str, Callable[[], nn.Module]], ...]  # the norm before each block, the block
   residual: bool
-  readout: str  # "token", "mean" or "max"
+  readout: str  # "token", "mean" or "softmax"
   vector: str  # "none", "add" or "join": how a vector of each example is used
   anchors: bool  # whether the logits are products with the anchors
 
@@ -182,7 +182,9 @@ class RandomTokens(nn.Module):
   def _read(self, tokens):
     if self.network.readout == "token":
       return tokens[:, 0 if self.network.token == "first" else -1]
-    return tokens.mean(1) if self.network.readout == "mean" else tokens.max(1)
+    if self.network.readout == "mean":
+      return tokens.mean(1)
+    return (nn.softmax(tokens, axis=1) * tokens).sum(1)
 
 
 def draw_tokens(seed: int) -> TokenNetwork:
@@ -196,7 +198,7 @@ def draw_tokens(seed: int) -> TokenNetwork:
     width=draw.of(4, 6, 8),
     blocks=tuple((draw.of(*NORMS), BLOCKS[kind](draw)) for kind in kinds),
     residual=draw.chance(0.8),
-    readout=draw.of("token", "mean", "max"),
+    readout=draw.of("token", "mean", "softmax"),
     vector=draw.of("none", "add", "join"),
     anchors=draw.chance(0.4),
   )
