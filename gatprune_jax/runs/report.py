@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tabulate import tabulate
 
-from gatprune_jax.channels import RESOURCES, ChannelGraph
+from gatprune_jax.channels import RESOURCES, ChannelGraph, Deployment
 from gatprune_jax.errors import InputError
 
 
@@ -26,6 +26,10 @@ class Row(NamedTuple):
   others: Mapping[str, float] = {}
 
 
+# {resource in the description of a network: head of its column}
+_DESCRIBED = {
+  "macs": "MACs", "params": "params", "weight_bytes": "weights", "activation_bytes": "memory"
+}  # fmt: skip
 _SCORES = ("select_before", "select_after", "test_before", "test_after")
 _HEADERS = (
   "method", "MACs", "params", "MACs ratio", "params ratio", "select before", "select after",
@@ -172,24 +176,23 @@ def benchmark_table(rows: Sequence[Any]) -> str:
 def describe(graph: ChannelGraph) -> str:
   """Returns two tables: what can be removed from a network, and what cannot be, and why.
 
-  A group's share of MACs and parameters is what the network loses with the whole group. A layer's
-  cost counts for the group that it reads and for the group that it writes, so the shares of all
-  groups need not add up to one. "bypass" says whether `compact` may remove the whole group with
-  `allow_empty=True`.
+  A group's share of a resource is what the network loses with the whole group. A layer's cost
+  counts for the group that it reads and for the group that it writes, so the shares of all groups
+  need not add up to one. Those of the activations, "memory", are of the peak at one example.
+  "bypass" says whether `compact` may remove the whole group with `allow_empty=True`.
   """
-  dense = np.ones(graph.num_channels)
-  macs, params = RESOURCES["macs"](graph), RESOURCES["params"](graph)
-  body = []
+  dense, body = np.ones(graph.num_channels), []
+  resources = [RESOURCES[name](graph, Deployment()) for name in _DESCRIBED]
   sets = [group.channels for group in graph.groups]
-  whole = [resource.cost(dense) for resource in (macs, params)]
-  lost = [1 - r.without_each(sets) / cost for r, cost in zip((macs, params), whole, strict=True)]
+  whole = [resource.cost(dense) for resource in resources]
+  lost = [1 - r.without_each(sets) / cost for r, cost in zip(resources, whole, strict=True)]
   for group, *of_group in zip(graph.groups, *lost, strict=True):
     shares = [f"{100 * share:.1f} %" for share in of_group]
     members = "\n".join(f"{path} axis {axis}" for path, axis in group.members)
     bypass = "yes" if group.has_bypass else "no"
     body.append([group.name, len(group.channels), *shares, bypass, members])
-  headers = ("group", "width", "MACs", "params", "bypass", "members")
-  align = ("left", "right", "right", "right", "left", "left")
+  headers = ("group", "width", *_DESCRIBED.values(), "bypass", "members")
+  align = ("left", "right", *("right" for _ in _DESCRIBED), "left", "left")
   groups = tabulate(body, headers, "simple", colalign=align, disable_numparse=True)
   frozen = tabulate(
     [(path, why.replace(", axis", "\naxis")) for path, why in graph.frozen.items()],
@@ -198,7 +201,8 @@ def describe(graph: ChannelGraph) -> str:
   )
   return (
     f"{graph.num_channels} channels in {len(graph.groups)} groups; "
-    f"{whole[0]:,.0f} {macs.unit} an example, {whole[1]:,.0f} {params.unit}\n\n"
+    f"{whole[0]:,.0f} MACs an example, {whole[1]:,.0f} parameters, {whole[2]:,.0f} bytes of weights, "
+    f"at most {whole[3]:,.0f} bytes of activations at once\n\n"
     f"{groups}\n\n{frozen}"
   )
 
