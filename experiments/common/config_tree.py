@@ -18,6 +18,8 @@ from gatprune_jax import InputError
 # section then takes any name. The section of a network, for example, takes all arguments of the
 # network's constructor in this way.
 OPEN = {"open": True}
+# Metadata of a dict field whose values may be numbers or text.
+MIXED = {"mixed": True}
 _ACCEPTED = {
   bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (tuple, list), dict: (dict,),
 }  # fmt: skip
@@ -44,9 +46,16 @@ def as_config(section: Any) -> ConfigDict:
   """Returns the values of a dataclass's fields as a ConfigDict.
 
   A config file changes this ConfigDict, and after that the command line does. Both can also set a
-  number that is None by default.
+  number that is None by default, and a number or text in a field with the metadata `MIXED`.
   """
-  return ConfigDict(_with_placeholders(as_tree(section)))
+  tree = _with_placeholders(as_tree(section))
+  for field in dataclasses.fields(section):
+    if "mixed" in field.metadata:
+      values = getattr(section, field.name)
+      tree[field.name] = {
+        name: config_dict.FieldReference(value, field_type=object) for name, value in values.items()
+      }
+  return ConfigDict(tree)
 
 
 def _with_placeholders(tree: dict[str, Any]) -> dict[str, Any]:

@@ -64,20 +64,31 @@ def summary(runs: Sequence[Sequence[Row]]) -> str:
     runs: the rows of two or more runs, which have the same methods in the same order.
 
   Raises:
-    InputError: where there is only one run, or the runs do not have the same methods.
+    InputError: where there is only one run, or the runs do not have the same methods or the same
+      constrained resources.
   """
-  methods = [row.method for row in runs[0]]
+  methods, others = [row.method for row in runs[0]], list(runs[0][0].others)
   if len(runs) < 2 or any([row.method for row in rows] != methods for rows in runs):
     raise InputError(f"a summary needs two or more runs of the same methods, got {len(runs)}")
-  values = np.array([[row[1:9] for row in rows] for rows in runs])  # [runs, methods, columns]
-  means, deviations = values.mean(0), values.std(0, ddof=1)
-  body = [
-    [method]
-    + [f"{m:.4f} ± {s:.4f}" for m, s in zip(mean[2:4], deviation[2:4], strict=True)]
-    + [f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in zip(mean[4:], deviation[4:], strict=True)]
-    for method, mean, deviation in zip(methods, means, deviations, strict=True)
+  if any(list(row.others) != others for rows in runs for row in rows):
+    raise InputError("a summary needs runs that constrain the same resources")
+  ratios = np.array(
+    [
+      [(row.macs_ratio, row.params_ratio, *(row.others[name] for name in others)) for row in rows]
+      for rows in runs
+    ]
+  )  # [runs, methods, resources]
+  scores = np.array([[[getattr(row, name) for name in _SCORES] for row in rows] for rows in runs])
+  shown = lambda values, form: [
+    f"{mean:{form}} ± {deviation:{form}}"
+    for mean, deviation in zip(values.mean(0), values.std(0, ddof=1), strict=True)
   ]
-  return markdown_table([_HEADERS[0], *_HEADERS[3:]], body)
+  body = [
+    [method, *shown(ratios[:, place], ".4f"), *shown(100 * scores[:, place], ".1f")]
+    for place, method in enumerate(methods)
+  ]
+  headers = [_HEADERS[0], *_HEADERS[3:5], *(f"{name} ratio" for name in others), *_HEADERS[5:]]
+  return markdown_table(headers, body)
 
 
 class CompareRow(NamedTuple):

@@ -49,6 +49,27 @@ class Constraints:
     """Returns {resource: share of the dense network's cost} of a concrete mask `[N]`."""
     return dict(zip(self.names, self.ratios(mask).tolist(), strict=True))
 
+  def statement(self, mask: np.ndarray) -> dict[str, dict[str, float | str]]:
+    """Returns what a concrete mask `[N]` costs in every constrained resource.
+
+    Returns:
+      {resource: its unit, and in this unit the costs of the dense network, of the smallest one and
+      of the mask, and the limit}.
+    """
+    smallest = self.smallest_mask()
+    return {
+      name: {
+        "unit": resource.unit,
+        "dense": float(dense),
+        "smallest": float(resource.cost(smallest)),
+        "limit": float(limit * dense),
+        "pruned": float(resource.cost(np.asarray(mask))),
+      }
+      for name, resource, dense, limit in zip(
+        self.names, self.budgets.resources, self.budgets.dense, self.limits, strict=True
+      )
+    }
+
   def feasible(self, mask: np.ndarray) -> bool:
     """Returns whether a concrete mask `[N]` is within every budget; floors are not checked."""
     return bool((self.ratios(mask) <= self.limits).all())
