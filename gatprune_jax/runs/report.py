@@ -212,8 +212,8 @@ def describe(graph: ChannelGraph) -> str:
   )
   return (
     f"{graph.num_channels} channels in {len(graph.groups)} groups; "
-    f"{whole[0]:,.0f} MACs an example, {whole[1]:,.0f} parameters, {whole[2]:,.0f} bytes of weights, "
-    f"at most {whole[3]:,.0f} bytes of activations at once\n\n"
+    f"{whole[0]:,.0f} MACs an example, {whole[1]:,.0f} parameters, {whole[2]:,.0f} bytes of "
+    f"weights, at most {whole[3]:,.0f} bytes of activations at once\n\n"
     f"{groups}\n\n{frozen}"
   )
 

@@ -64,7 +64,10 @@ BAD = {
     "budget 5ms for macs has the unknown unit 'ms': choose from k, M, G, MACs",
   ),
   "word for a budget": (["budgets.weight_bytes=few"], "budget few for weight_bytes is not a share"),
-  "negative budget": (["budgets.weight_bytes=-3KB"], "budget -3KB for weight_bytes is not positive"),
+  "negative budget": (
+    ["budgets.weight_bytes=-3KB"],
+    "budget -3KB for weight_bytes is not positive",
+  ),
   "unreachable bytes": (
     ["budgets.activation_bytes=1KB"],
     "budget 1KB for activation_bytes cannot be reached: with at least 1 to 4 channels kept",

@@ -47,6 +47,10 @@ def test_prune_writes_its_result(pruned):
   assert (result["dataset"], result["seed"]) == ("digits", 0)
   assert result["budgets"] == {"macs": 0.25, "params": 0.5}
   assert result["feasible"] is True
+  assert result["resources"].keys() == {"macs", "params"}
+  for cost in result["resources"].values():
+    assert cost["smallest"] <= cost["pruned"] <= cost["limit"] < cost["dense"]
+  assert result["resources"]["macs"]["pruned"] == result["pruned"]["macs"]
   dense, small = result["dense"], result["pruned"]
   assert small["macs_ratio"] == small["macs"] / dense["macs"] <= 0.25
   assert small["params_ratio"] == small["params"] / dense["params"] <= 0.5

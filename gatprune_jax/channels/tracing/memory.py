@@ -6,20 +6,19 @@ What is in memory depends on how the program is compiled. The model here is of X
   need their results, so that a chain of them writes only its last result.
 * Convolutions, dot products, sorting, windows and every operation without a rule read their
   operands from memory and write their results to it. Reductions compute their operands as they go.
-* A fused result that several operations need is computed for each of them again, unless that is
-  expensive, or would read more memory and not even save writing the result once; see `_is_repeated`.
-  A fused operation repeats it even where a convolution has it written to memory.
-* A fused chain writes its result over an operand of the same size that nothing else needs any more.
+* A fused result that several operations need is computed for each of them again, even if it is in
+  memory because a convolution reads it there. The exceptions are told at `_is_repeated`.
+* A fused chain writes its result over an operand of its size that nothing else needs any more.
 
 Arrays are alive from the operation that writes them to the last one that reads them, in the order
 of the program. The network's inputs, which the caller holds, are alive throughout.
 
-Repeating results can keep more arrays alive than it saves: in a stage of a residual network, XLA
-adds up all blocks again for each block, so that the result of every block's last convolution stays
-in memory until the stage ends.
+Repeating a result can keep arrays in memory that nothing else would need. In a stage of a residual
+network, XLA adds up all earlier blocks again for each block, so the results of the blocks' last
+convolutions all stay until the stage ends.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import math
 from typing import Any
@@ -44,9 +43,9 @@ _MOVING = set(
 # XLA does not compute these twice if it can help it.
 _EXPENSIVE = set(
   """
-  acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt cos cosh digamma erf erf_inv erfc
-  exp exp2 expm1 igamma igamma_grad_a igammac lgamma log log1p logistic pow
-  random_gamma_grad regularized_incomplete_beta rsqrt sin sinh sqrt tan tanh zeta polygamma
+  acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt cos cosh digamma erf erf_inv
+  erfc exp exp2 expm1 igamma igamma_grad_a igammac lgamma log log1p logistic polygamma pow
+  random_gamma_grad regularized_incomplete_beta rsqrt sin sinh sqrt tan tanh zeta
 """.split()
 )
 _VIEWS = {"reshape", "squeeze"}
@@ -131,9 +130,7 @@ def read_memory(
   return activations, moments
 
 
-def _flatten(
-  program: Program, inputs: list[_Value], operations: list[_Operation]
-) -> list[_Value]:
+def _flatten(program: Program, inputs: list[_Value], operations: list[_Operation]) -> list[_Value]:
   """Appends the program's operations, with those of a call's body instead of the call.
 
   Args:
@@ -250,7 +247,12 @@ def _choose_stored(operations: list[_Operation], returned: list[_Value]) -> None
 
 
 def _is_repeated(operation: _Operation, value: _Value, users: list[_Operation]) -> bool:
-  """Returns whether XLA computes a fused result again for each fused operation that needs it."""
+  """Returns whether XLA computes a fused result again for each fused operation that needs it.
+
+  It does not repeat what is expensive. Nor does it repeat what is computed from two arrays of the
+  result's size or more, unless all operations that need the result are fused with it, so that it is
+  never written: reading both again would take longer than writing the result once.
+  """
   if len(users) > 1 and operation.name in _EXPENSIVE:
     return False
   large = [v for v in dict.fromkeys(operation.operands) if v.num_bytes >= value.num_bytes]

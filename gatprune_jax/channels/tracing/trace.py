@@ -91,10 +91,7 @@ def trace(
   if not num_channels:
     raise InputError(f"no channel of this network can be removed: {_why_none(network, paths)}")
   leaves = tuple(
-    Leaf(
-      path, tuple(array.shape), tuple(map(channel_of, axes)), is_parameter,
-      jax.dtypes.canonicalize_dtype(array.dtype, allow_extended_dtype=True).itemsize,
-    )  # fmt: skip
+    Leaf(path, tuple(array.shape), tuple(map(channel_of, axes)), is_parameter, _itemsize(array))
     for path, array, axes, is_parameter in zip(
       paths, arrays, leaf_axes, parameter_flags(variables), strict=True
     )
@@ -106,9 +103,7 @@ def trace(
   groups = group_channels(num_channels, layers, leaves)
   groups = with_bypass(program, from_input, classes, channel_of, groups)
   activations, moments = read_memory(program, len(arrays), channel_of, batch.size)
-  return ChannelGraph(
-    num_channels, groups, layers, frozen, activations, moments, leaves, treedef
-  )
+  return ChannelGraph(num_channels, groups, layers, frozen, activations, moments, leaves, treedef)
 
 
 class _Labelled(NamedTuple):
@@ -196,6 +191,11 @@ def _check_variables(paths: list[str], arrays: list[Any]) -> None:
   for path, array in zip(paths, arrays, strict=True):
     if not hasattr(array, "shape"):
       raise InputError(f"variable {path} is {array!r}, not an array")
+
+
+def _itemsize(array: Any) -> int:
+  """Returns the bytes of one element in the dtype in which JAX holds an array."""
+  return jax.dtypes.canonicalize_dtype(array.dtype, allow_extended_dtype=True).itemsize
 
 
 def _with_one_more_example(

@@ -11,7 +11,6 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.channels import RESOURCES, Deployment, make_constraints
-from tests.channels.laws import random_mask
 from tests.conftest import Example
 
 

@@ -1,4 +1,4 @@
-"""The memory that the activations of a masked network take at the worst moment of a forward pass."""
+"""The memory that the activations of a masked network take at once in a forward pass."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -103,5 +103,5 @@ def activation_bytes(graph: ChannelGraph, mask: Any, batch: int = 1) -> Any:
 def _largest(alive: np.ndarray) -> np.ndarray:
   """Returns the rows that no other row equals or exceeds in every column; equal rows once."""
   rows = np.unique(alive, axis=0)
-  at_least = (rows[None] >= rows[:, None]).all(-1)  # [i, j]: row j is at least row i everywhere
-  return rows[at_least.sum(1) == 1]
+  only_itself = [(rows >= row).all(1).sum() == 1 for row in rows]
+  return rows[only_itself]
