@@ -72,7 +72,7 @@ def trained(train_fn, variables, x, labels):
 
 
 def check_costs(graph, mask, small, x):
-  """Raises unless MACs and parameters under the mask equal the counts on the compact network.
+  """Raises unless every resource under the mask equals the count on the compact network.
 
   Args:
     graph: the channel graph of the dense network.
@@ -84,6 +84,10 @@ def check_costs(graph, mask, small, x):
   apply = lambda v, image: small.apply(v, image if rest is None else {**rest, "image": image})
   assert gp.macs(graph, mask) == count_macs(apply, small.variables, image)
   assert gp.params(graph, mask) == sum(p.size for p in jax.tree.leaves(small.variables["params"]))
+  assert gp.weight_bytes(graph, mask) == sum(a.nbytes for a in jax.tree.leaves(small.variables))
+  again = gp.trace(small.apply, small.variables, x)
+  held = gp.activation_bytes(again, np.ones(again.num_channels), batch=3)
+  assert gp.activation_bytes(graph, mask, batch=3) == held
 
 
 def check_training(graph, case, mask):
