@@ -48,14 +48,20 @@ def as_config(section: Any) -> ConfigDict:
   A config file changes this ConfigDict, and after that the command line does. Both can also set a
   number that is None by default, and a number or text in a field with the metadata `MIXED`.
   """
-  tree = _with_placeholders(as_tree(section))
+  return ConfigDict(_with_mixed(_with_placeholders(as_tree(section)), section))
+
+
+def _with_mixed(tree: dict[str, Any], section: Any) -> dict[str, Any]:
+  """Lets a ConfigDict accept numbers and text in the fields that have the metadata `MIXED`."""
+  tree = dict(tree)
   for field in dataclasses.fields(section):
-    if "mixed" in field.metadata:
-      values = getattr(section, field.name)
-      tree[field.name] = {
-        name: config_dict.FieldReference(value, field_type=object) for name, value in values.items()
-      }
-  return ConfigDict(tree)
+    value = getattr(section, field.name)
+    if dataclasses.is_dataclass(value):
+      tree[field.name] = _with_mixed(tree[field.name], value)
+    elif "mixed" in field.metadata:
+      mixed = lambda entry: config_dict.FieldReference(entry, field_type=object)
+      tree[field.name] = {name: mixed(entry) for name, entry in value.items()}
+  return tree
 
 
 def _with_placeholders(tree: dict[str, Any]) -> dict[str, Any]:

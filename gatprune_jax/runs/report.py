@@ -1,6 +1,7 @@
 """Tables for users: a network's channels, the methods of a run, several runs, and benchmarks."""
 
 from collections.abc import Mapping, Sequence
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,6 +111,8 @@ class CompareRow(NamedTuple):
   epochs: int = 0  # epochs of the fine-tuning
   # Epochs of fine-tuning that cost as much as the search and the fine-tuning of further masks.
   cost: float = 0.0
+  # {constrained resource: share of the dense network's cost}
+  costs: Mapping[str, float] = {}
 
 
 def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
@@ -147,25 +150,29 @@ def _methods_table(rows: Sequence[CompareRow], finetuned: bool) -> str:
     accuracies |= {"after, select": "select_accuracy", "after, test": "test_accuracy"}
   else:
     accuracies |= {"before, test": "test_accuracy"}
-  seeds = sorted({row.seed for row in rows})
+  seeds, limited = sorted({row.seed for row in rows}), list(rows[0].costs)
   body = []
   for method in dict.fromkeys(row.method for row in rows):
 
-    def column(field, method=method):
+    def means(value_of, method=method):
       values = [
-        [getattr(row, field) for row in rows if (row.method, row.seed) == (method, seed)]
+        [value_of(row) for row in rows if (row.method, row.seed) == (method, seed)]
         for seed in seeds
       ]
       return np.array([np.mean(of_seed) for of_seed in values])
 
+    column = lambda field, means=means: means(operator.attrgetter(field))
+    ratios = [means(lambda of, name=name: of.costs[name]) for name in limited]
     spread = lambda values: values.std(ddof=1) if len(values) > 1 else 0.0
     shown = [100 * column(field) for field in accuracies.values()]
     body.append(
       [method, len(seeds)]
+      + [f"{values.mean():.4f}" for values in ratios]
       + [f"{values.mean():.1f} ± {spread(values):.1f}" for values in shown]
       + [f"{column(field).mean():.0f}" for field in ("evaluations", "cost", "seconds")]
     )
-  return markdown_table(("method", "seeds", *accuracies, "masks", "cost, epochs", "seconds"), body)
+  headers = ("method", "seeds", *(f"{name} ratio" for name in limited), *accuracies)
+  return markdown_table((*headers, "masks", "cost, epochs", "seconds"), body)
 
 
 def benchmark_table(rows: Sequence[Any]) -> str:

@@ -69,6 +69,10 @@ def test_comparison_over_seeds_by_hand():
     "method": "agent", "seeds": "2", "before, select": "55.0 ± 7.1", "after, select": "90.0 ± 0.0",
     "after, test": "80.0 ± 0.0", "masks": "7", "cost, epochs": "12", "seconds": "2",
   }  # fmt: skip
+  limited = [row._replace(costs={"macs": 0.2, "params": 0.1 * (1 + row.seed)}) for row in rows]
+  header, _, body = cells(comparison_over_seeds(limited, finetuned=True).split("\n\n")[1])
+  columns = dict(zip(header, body, strict=True))
+  assert (columns["macs ratio"], columns["params ratio"]) == ("0.2000", "0.1500")
   assert "after" not in comparison_over_seeds(rows, finetuned=False)
   mixed = [rows[0], rows[1]._replace(level="as it is", epochs=30)]
   told = "(masks scored: compensated and as it is; epochs of fine-tuning: 8 and 30)"
