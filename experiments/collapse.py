@@ -53,7 +53,7 @@ def entropies(workdir: str, row: CompareRow) -> tuple[float, float]:
   """Returns the policy's mean entropy when it first met the budget, and after the last update.
 
   Both are means over the policy's bits, in nats. The first is of the first update whose samples
-  have a mean cost within the budget; it is NaN if there is no such update.
+  have a mean of MACs within the budget; it is NaN if there is no such update.
 
   Raises:
     InputError: if the metrics of the seed cannot be read, or have no update at this budget.
@@ -69,7 +69,9 @@ def entropies(workdir: str, row: CompareRow) -> tuple[float, float]:
   updates = [line for line in lines if line["phase"] == f"{_AGENT} {row.budget}"]
   if not updates:
     raise InputError(f"{path} has no update of {_AGENT!r} at budget {row.budget}")
-  within = (line["entropy"] for line in updates if max(line["cost"]) <= row.budget)
+  # The costs are in the order of the resources' names. Rows without costs had the MACs alone.
+  place = sorted(row.costs or ("macs",)).index("macs")
+  within = (line["entropy"] for line in updates if line["cost"][place] <= row.budget)
   return next(within, float("nan")), updates[-1]["entropy"]
 
 

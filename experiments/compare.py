@@ -78,7 +78,8 @@ def main(settings: Settings, run: Run) -> None:
     print(comparison_over_seeds(rows, settings.compare.finetune))
     return
   # Bad settings are refused before a file is written.
-  plans = plan_cells(settings, settings.compare.seeds, settings.compare.budgets)
+  compare = settings.compare
+  plans = plan_cells(settings, compare.seeds, compare.budgets, compare.limits)
   if settings.compare.finetune:
     for plan in plans:
       steps_per_epoch(plan.settings.finetune, plan.prepared.data.train)
@@ -173,6 +174,7 @@ def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, p
         level=settings.search.level,
         epochs=full,
         cost=searched + epochs - full,
+        costs=prepared.constraints.costs(mask),
       )
     )
   if settings.compare.equal_cost:
@@ -237,6 +239,12 @@ def check_start(start: str, config: dict[str, Any]) -> None:
         f"compare.start {start} had other settings of {section}, {there[section]}, here they are "
         f"{config[section]}: give the same"
       )
+  limited = lambda others: {name: limit for name, limit in others.items() if limit is not None}
+  before, now = (limited(told["compare"]["others"]) for told in (there, config))
+  if before != now:
+    raise InputError(
+      f"compare.start {start} had the other budgets {before}, here they are {now}: give the same"
+    )
   for name in ("seeds", "budgets", "variants", "searches"):
     found = there["compare"][name]
     if missing := [one for one in config["compare"][name] if one not in found]:

@@ -36,7 +36,8 @@ def main(settings: Settings, run: Run) -> None:
   """Fine-tunes the masks that are missing, and prints the table."""
   dense.refuse_checkpoint(settings)
   # Bad settings are refused before a file is written.
-  plans = plan_cells(settings, settings.compare.seeds, settings.compare.budgets)
+  compare = settings.compare
+  plans = plan_cells(settings, compare.seeds, compare.budgets, compare.limits)
   print(fading_table(measure_cells("fading", plans, run, measure)))
 
 

@@ -88,6 +88,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
         "test_accuracy_before_finetune": agent.test_before,
         "widths": {g.name: int(pruned.mask[g.channels].sum()) for g in pruned.graph.groups},
       },
+      "resources": prepared.constraints.statement(pruned.mask),
       "feasible": prepared.constraints.feasible(pruned.mask),
       "search": {
         "evaluations": pruned.search.evaluations,

@@ -11,6 +11,7 @@ from typing import Any
 from gatprune_jax.channels import (
   ChannelGraph,
   Compact,
+  Deployment,
   activation_bytes,
   compact,
   compact_state,
@@ -23,6 +24,7 @@ from gatprune_jax.channels import (
   params,
   save,
   trace,
+  weight_bytes,
 )
 from gatprune_jax.errors import InputError
 from gatprune_jax.runs.report import describe
@@ -54,6 +56,7 @@ __all__ = [
   "AdaptationConfig",
   "ChannelGraph",
   "Compact",
+  "Deployment",
   "InputError",
   "Network",
   "Pruned",
@@ -84,6 +87,7 @@ __all__ = [
   "scores_before",
   "search",
   "trace",
+  "weight_bytes",
 ]
 
 

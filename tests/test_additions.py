@@ -11,7 +11,7 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.agent import PolicyConfig
-from gatprune_jax.channels.costs import RESOURCES
+from gatprune_jax.channels.costs import RESOURCES, Deployment
 from gatprune_jax.data import DataConfig, load_dataset
 from gatprune_jax.models import model
 from gatprune_jax.search import SEARCHES
@@ -82,9 +82,9 @@ def test_a_search_with_one_of_everything(added):
     assert pruned.costs[name] <= limit
   assert any(criterion.NAME in row.method for row in pruned.rows)
   graph = gp.trace(lambda v, x: module.apply(v, x), variables, data.train.x[:1])
-  kept = RESOURCES[resource.NAME](graph).cost(pruned.mask)
+  kept = RESOURCES[resource.NAME](graph, Deployment()).cost(pruned.mask)
   assert pruned.costs[resource.NAME] == pytest.approx(
-    kept / RESOURCES[resource.NAME](graph).cost(np.ones(graph.num_channels))
+    kept / RESOURCES[resource.NAME](graph, Deployment()).cost(np.ones(graph.num_channels))
   )
   constraints = gp.make_constraints(graph, limits)
   problem = gp.make_problem(

@@ -1,6 +1,6 @@
 """Cells of an experiment: a network of one seed at one budget, measured once and kept in files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import os
 from typing import Any, NamedTuple
@@ -49,8 +49,19 @@ class Cell(NamedTuple):
     return from_first(lambda: runs.read_json(path))
 
 
-def plan_cells(settings: Settings, seeds: Sequence[int], budgets: Sequence[float]) -> list[Plan]:
+def plan_cells(
+  settings: Settings,
+  seeds: Sequence[int],
+  budgets: Sequence[float],
+  others: Mapping[str, float | str] | None = None,
+) -> list[Plan]:
   """Plans the cell of every seed and budget; writes nothing.
+
+  Args:
+    settings: settings of the experiment.
+    seeds: seeds of the cells.
+    budgets: largest shares of the dense network's MACs.
+    others: largest costs in other resources, which hold beside each budget; None: there are none.
 
   Raises:
     InputError: if the settings do not fit the data, or a budget cannot be reached.
@@ -58,7 +69,8 @@ def plan_cells(settings: Settings, seeds: Sequence[int], budgets: Sequence[float
   plans = []
   for seed in seeds:
     plan = dataclasses.replace(settings, seed=seed)
-    plans += [Plan(plan, budget, set_up(plan, {"macs": budget})) for budget in budgets]
+    limits = [{"macs": budget, **(others or {})} for budget in budgets]
+    plans += [Plan(plan, each["macs"], set_up(plan, each)) for each in limits]
   return plans
 
 

@@ -18,6 +18,8 @@ from gatprune_jax import InputError
 # section then takes any name. The section of a network, for example, takes all arguments of the
 # network's constructor in this way.
 OPEN = {"open": True}
+# Metadata of a dict field whose values may be numbers or text.
+MIXED = {"mixed": True}
 _ACCEPTED = {
   bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (tuple, list), dict: (dict,),
 }  # fmt: skip
@@ -44,9 +46,22 @@ def as_config(section: Any) -> ConfigDict:
   """Returns the values of a dataclass's fields as a ConfigDict.
 
   A config file changes this ConfigDict, and after that the command line does. Both can also set a
-  number that is None by default.
+  number that is None by default, and a number or text in a field with the metadata `MIXED`.
   """
-  return ConfigDict(_with_placeholders(as_tree(section)))
+  return ConfigDict(_with_mixed(_with_placeholders(as_tree(section)), section))
+
+
+def _with_mixed(tree: dict[str, Any], section: Any) -> dict[str, Any]:
+  """Lets a ConfigDict accept numbers and text in the fields that have the metadata `MIXED`."""
+  tree = dict(tree)
+  for field in dataclasses.fields(section):
+    value = getattr(section, field.name)
+    if dataclasses.is_dataclass(value):
+      tree[field.name] = _with_mixed(tree[field.name], value)
+    elif "mixed" in field.metadata:
+      mixed = lambda entry: config_dict.FieldReference(entry, field_type=object)
+      tree[field.name] = {name: mixed(entry) for name, entry in value.items()}
+  return tree
 
 
 def _with_placeholders(tree: dict[str, Any]) -> dict[str, Any]:

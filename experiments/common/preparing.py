@@ -21,12 +21,12 @@ class Setup(NamedTuple):
   constraints: Constraints  # the network's channel graph, budgets and floors
 
 
-def set_up(settings: Settings, limits: Mapping[str, float]) -> Setup:
+def set_up(settings: Settings, limits: Mapping[str, float | str]) -> Setup:
   """Loads the data, makes the network and traces its channels; writes nothing.
 
   Args:
     settings: settings of the experiment.
-    limits: {resource: largest share of the dense network's cost}.
+    limits: {resource: largest share of the dense network's cost, or a cost with its unit}.
 
   Raises:
     InputError: if the settings do not fit the data, or the budgets cannot be reached.
@@ -36,7 +36,7 @@ def set_up(settings: Settings, limits: Mapping[str, float]) -> Setup:
   network = made.network
   graph = gp.trace(network.eval_fn, network.variables, jnp.asarray(data.train.x[:1]))
   constraints = make_constraints(
-    graph, limits, settings.search.keep_floor, settings.search.allow_empty
+    graph, limits, settings.search.keep_floor, settings.search.allow_empty, settings.deployment
   )
   check_search(settings.search, data, settings.seed)
   return Setup(data, made, constraints)

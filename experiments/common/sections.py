@@ -6,8 +6,9 @@ import itertools
 import re
 from typing import Any
 
-from experiments.common.config_tree import OPEN
+from experiments.common.config_tree import MIXED, OPEN
 from gatprune_jax import InputError
+from gatprune_jax.channels import RESOURCES
 from gatprune_jax.criteria import CRITERIA, SCOPES
 from gatprune_jax.models import DTYPES
 from gatprune_jax.runs.logger import path_name
@@ -94,6 +95,8 @@ class CompareConfig:
   Attributes:
     seeds: seeds of the experiment; each has a dense network of its own.
     budgets: largest shares of the dense network's MACs; every method prunes to each of them.
+    others: largest costs in other resources, as in `budgets` of the whole experiment; they hold
+      beside each budget, and None leaves the resource out.
     variants: variants of the agent, {name: {field of search: other value}}; the searches may score
       as many masks as cost what the first variant spent.
     searches: searches that are compared with the agent, keys of `gatprune_jax.search.SEARCHES`.
@@ -109,6 +112,9 @@ class CompareConfig:
 
   seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
   budgets: tuple[float, ...] = (0.5, 0.25)
+  others: dict[str, float | str | None] = dataclasses.field(
+    default_factory=lambda: dict.fromkeys(sorted({*RESOURCES} - {"macs"})), metadata=MIXED
+  )
   variants: dict[str, dict[str, Any]] = dataclasses.field(default_factory=lambda: {"agent": {}})
   searches: tuple[str, ...] = ("random_ratios", "evolve_ratios", "evolve_bits", "ratio_agent")
   finetune: bool = True
@@ -118,6 +124,8 @@ class CompareConfig:
 
   def __post_init__(self):
     """Refuses empty, repeated or invalid seeds, budgets, variants and searches."""
+    if "macs" in self.others:
+      raise InputError("compare others has macs, whose budgets are in compare.budgets: take it out")
     if not self.variants:
       raise InputError(f"compare variants {tuple(self.variants)}: name one at least")
     _check_cells("compare", self.seeds, self.budgets)
@@ -136,6 +144,11 @@ class CompareConfig:
     if self.equal_cost and not self.finetune:
       raise InputError("compare equal_cost is True and finetune False: set one of them otherwise")
     _check_variants(self.variants)
+
+  @property
+  def limits(self) -> dict[str, float | str]:
+    """The others that are not None, {resource: share of the dense network's cost, or a cost}."""
+    return {name: limit for name, limit in self.others.items() if limit is not None}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,17 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from experiments.common.config_tree import as_config, as_tree, changed, made, refuse_infinite
+from experiments.common.config_tree import (
+  MIXED,
+  as_config,
+  as_tree,
+  changed,
+  made,
+  refuse_infinite,
+)
 from experiments.common.sections import CompareConfig, DenseConfig, FidelityConfig, ModelConfig
 from gatprune_jax import InputError
-from gatprune_jax.channels import RESOURCES
+from gatprune_jax.channels import RESOURCES, Deployment
 from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import DataConfig
 from gatprune_jax.runs.checkpointer import CheckpointConfig
@@ -23,8 +30,10 @@ class Settings(DataConfig):
     seed: seed of the cut of the data, the initial weights, the order of images and the search.
     model: which network is pruned.
     dense: the trained network that pruning starts from.
-    budgets: largest share of the dense network's cost for each resource, above 0 and at most 1; 1
-      does not constrain the resource, None leaves it out.
+    budgets: largest cost in each resource: a share of the dense network's, above 0 and at most 1,
+      or a number with a unit, such as 300k, 500KB or 2MiB; 1 does not constrain the resource, None
+      leaves it out.
+    deployment: how the pruned network is going to be run.
     criteria: saliency scores, which are baselines and also features of the agent; "random" is only
       a baseline.
     search: settings of the agent's search; the other searches use those that apply to them.
@@ -41,9 +50,11 @@ class Settings(DataConfig):
   seed: int = 0
   model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
   dense: DenseConfig = dataclasses.field(default_factory=DenseConfig)
-  budgets: dict[str, float | None] = dataclasses.field(
-    default_factory=lambda: {**dict.fromkeys(sorted(RESOURCES)), "macs": 0.5, "params": 1.0}
+  budgets: dict[str, float | str | None] = dataclasses.field(
+    default_factory=lambda: {**dict.fromkeys(sorted(RESOURCES)), "macs": 0.5, "params": 1.0},
+    metadata=MIXED,
   )
+  deployment: Deployment = dataclasses.field(default_factory=Deployment)
   criteria: tuple[str, ...] = DEFAULT_CRITERIA
   search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
   finetune: Recipe = dataclasses.field(default_factory=Recipe)
@@ -67,8 +78,8 @@ class Settings(DataConfig):
       self.variant(name)
 
   @property
-  def limits(self) -> dict[str, float]:
-    """The budgets that are not None, {resource: share of the dense network's cost}."""
+  def limits(self) -> dict[str, float | str]:
+    """The budgets that are not None, {resource: share of the dense network's cost, or a cost}."""
     return {name: limit for name, limit in self.budgets.items() if limit is not None}
 
   def variant(self, name: str) -> SearchConfig:

@@ -21,6 +21,7 @@ from gatprune_jax.channels.costs import (
   RESOURCES,
   Budgets,
   Constraints,
+  Deployment,
   Resource,
   SumOfProducts,
   activation_bytes,
@@ -35,6 +36,8 @@ from gatprune_jax.channels.costs import (
   ranks,
   smallest_mask,
   sum_of_products,
+  weight_bytes,
+  written,
 )
 from gatprune_jax.channels.files.stablehlo import export_stablehlo
 from gatprune_jax.channels.files.storage import Loaded, load, save
@@ -56,6 +59,7 @@ __all__ = [
   "Compensation",
   "Constraints",
   "Convolution",
+  "Deployment",
   "Group",
   "Layer",
   "Leaf",
@@ -89,4 +93,6 @@ __all__ = [
   "smallest_mask",
   "sum_of_products",
   "trace",
+  "weight_bytes",
+  "written",
 ]

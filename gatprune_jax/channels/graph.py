@@ -37,12 +37,14 @@ class Leaf:
     axes: for each axis, the channel id of every element, int64 `[size]`; FROZEN for an element
       that is never removed.
     is_parameter: whether `params` counts the array; false for batch statistics.
+    itemsize: bytes of one element, in the dtype in which JAX holds the array.
   """
 
   path: str
   shape: tuple[int, ...]
   axes: tuple[np.ndarray, ...]
   is_parameter: bool
+  itemsize: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +66,6 @@ class Layer:
     outputs: channel ids of the result's channel axis, int64 `[n_out]`; FROZEN as for inputs.
     macs_per_pair: multiply-adds of one example for one pair of input and output channels, at one
       element of every carried axis.
-    bytes_per_output: bytes that the layer writes for one example and one output channel, at one
-      element of every carried axis.
     positions: number of output positions in space.
     kernel: index of the kernel among the graph's leaves; None for a kernel that is not a variable.
     kernel_axes: index of the kernel's input axis and of its output axis; None for an axis that
@@ -79,7 +79,6 @@ class Layer:
   inputs: np.ndarray
   outputs: np.ndarray
   macs_per_pair: float
-  bytes_per_output: float
   positions: int
   kernel: int | None
   kernel_axes: tuple[int | None, int | None]
@@ -89,6 +88,24 @@ class Layer:
   def axes(self) -> tuple[np.ndarray, ...]:
     """The channel ids of every axis whose kept elements are factors of the layer's cost."""
     return (self.inputs, self.outputs, *self.carried_axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+  """One array that a forward pass writes to memory, or reads as its input.
+
+  Under a mask the array takes `bytes * product over axes of the number of kept elements`, where
+  the bytes are `shared_bytes + B * example_bytes` for a batch of B examples.
+
+  Attributes:
+    example_bytes: bytes for each example of the batch, at one element of every labelled axis.
+    shared_bytes: bytes that do not depend on the batch, at one element of every labelled axis.
+    axes: channel ids of every axis that has labels, int64 `[size]` each.
+  """
+
+  example_bytes: float
+  shared_bytes: float
+  axes: tuple[np.ndarray, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +139,8 @@ class ChannelGraph:
     groups: the channels, grouped by the axes that hold them, in network order.
     layers: convolutions and dot products, in network order.
     frozen: {variable path: reason why some of its axes are never cut}.
+    activations: the arrays that a forward pass holds in memory.
+    moments: for each moment of a forward pass, the indices of the activations that are in memory.
     leaves: the variables' arrays, in the order of `jax.tree.leaves`.
     treedef: the tree structure of the variables.
   """
@@ -130,6 +149,8 @@ class ChannelGraph:
   groups: tuple[Group, ...]
   layers: tuple[Layer, ...]
   frozen: dict[str, str]
+  activations: tuple[Activation, ...]
+  moments: tuple[tuple[int, ...], ...]
   leaves: tuple[Leaf, ...]
   treedef: Any
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.channels import leaf_paths, make_constraints, trace
+from gatprune_jax.channels import Deployment, leaf_paths, make_constraints, trace
 from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import Dataset, Split
 from gatprune_jax.errors import InputError
@@ -36,8 +36,9 @@ _NAME = "gatprune_jax.prune"  # the experiment name that a workdir's config.json
 def prune(
   network: Network,
   data: Dataset,
-  budgets: Mapping[str, float],
+  budgets: Mapping[str, float | str],
   *,
+  deployment: Deployment | None = None,
   task: Task = CLASSIFICATION,
   search: SearchConfig | None = None,
   finetune: Recipe | None = None,
@@ -64,8 +65,10 @@ def prune(
   Args:
     network: the trained network; it is not changed.
     data: examples in four parts, see `gatprune_jax.data.arrays`.
-    budgets: {resource: largest share of the dense network's cost}; resources are the keys of
-      `gatprune_jax.channels.RESOURCES`.
+    budgets: {resource: largest share of the dense network's cost, or a cost with its unit, such as
+      "20M" or "500KB"}; resources are the keys of `gatprune_jax.channels.RESOURCES`.
+    deployment: how the pruned network is going to be run, which activation_bytes depend on; None
+      for the defaults.
     task: the network's loss and score; classification unless given.
     search: settings of the agent's search; None for the defaults.
     finetune: recipe with which all masks are fine-tuned; None for the defaults.
@@ -95,7 +98,10 @@ def prune(
   plan = Plan(search or SearchConfig(), finetune or Recipe(), side_by_side, seed)
   example = jnp.asarray(data.train.x[:1])
   graph = trace(network.eval_fn, network.variables, example, keep=keep, freeze=freeze, only=only)
-  constraints = make_constraints(graph, budgets, plan.search.keep_floor, plan.search.allow_empty)
+  deployment = deployment or Deployment()
+  constraints = make_constraints(
+    graph, budgets, plan.search.keep_floor, plan.search.allow_empty, deployment
+  )
   _check_fit(network, data, task, plan, criteria)
   if progress and is_first():
     print(describe_space(constraints), file=sys.stderr)
@@ -104,7 +110,8 @@ def prune(
     if workdir is not None:
       path = os.path.abspath(os.fspath(workdir))
       patterns = {"keep": keep, "freeze": freeze, "only": only}
-      config = _config(network, data, budgets, task, plan, criteria, patterns)
+      goal = {"budgets": _plain(budgets), "deployment": dataclasses.asdict(deployment)}
+      config = goal | _config(network, data, task, plan, criteria, patterns)
       status = runs.inspect(path, _NAME, config)
       stack.enter_context(runs.claim(path, _NAME, config))
       run = Run(path, config, should_stop=lambda step: False)
@@ -148,10 +155,16 @@ def _check_fit(
       check_task(task, apply(network.variables, jnp.asarray(piece.x)), piece.y)
 
 
+def _plain(budgets: Mapping[str, float | str]) -> dict[str, float | str]:
+  """Returns the budgets as JSON types."""
+  return {
+    name: limit if isinstance(limit, str) else float(limit) for name, limit in budgets.items()
+  }
+
+
 def _config(
   network: Network,
   data: Dataset,
-  budgets: Mapping[str, float],
   task: Task,
   plan: Plan,
   criteria: Sequence[str],
@@ -160,7 +173,6 @@ def _config(
   """Returns what identifies a run, as JSON types; arrays are represented by their checksums."""
   parts = {name: getattr(data, name) for name in ("train", "reward", "select", "test")}
   return {
-    "budgets": {name: float(limit) for name, limit in budgets.items()},
     "task": task.metric,
     "plan": dataclasses.asdict(plan),
     "criteria": list(criteria),

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from gatprune_jax.channels import RESOURCES, Constraints
+from gatprune_jax.channels import Constraints, written
 
 _NEAR = 0.02  # share of the way from the smallest reachable cost to the dense network's cost
 
@@ -14,7 +14,8 @@ def describe_space(constraints: Constraints) -> str:
   """Returns a text with the number of groups and masks, and with the costs of every budget.
 
   For every constrained resource the text gives the dense network's cost, the smallest reachable
-  cost and the budget. A sentence warns of a budget that leaves hardly anything to search.
+  cost and the budget, and a sentence says that the budgets can be met together. Further sentences
+  warn of budgets that leave hardly anything to search.
   """
   graph = constraints.graph
   widths = np.array([len(group.channels) for group in graph.groups])
@@ -23,14 +24,18 @@ def describe_space(constraints: Constraints) -> str:
     f"of {widths.min()} to {widths.max()} channels; {_masks_in_words(constraints)}"
   ]
   reachable = constraints.reachable()
-  ones = np.ones(graph.num_channels)
-  for name, limit in zip(constraints.names, constraints.limits, strict=True):
-    resource = RESOURCES[name](graph)
-    dense = resource.cost(ones)
+  budgets = constraints.budgets
+  for name, limit, dense, resource in zip(
+    budgets.names, budgets.limits, budgets.dense, budgets.resources, strict=True
+  ):
     lines.append(
-      f"{name}: dense {_number(dense)} {resource.unit}, smallest reachable "
-      f"{_number(reachable[name] * dense)} ({reachable[name]:.4f}), budget "
-      f"{_number(limit * dense)} ({limit:g})"
+      f"{name}: dense {written(dense)} {resource.unit}, smallest reachable "
+      f"{written(reachable[name] * dense)} ({reachable[name]:.4f}), budget "
+      f"{written(limit * dense)} ({limit:.4g})"
+    )
+  if len(budgets.names) > 1:
+    lines.append(
+      "the budgets do not contradict each other: the smallest network is within all of them"
     )
   return "\n".join([*lines, *_warnings(constraints)])
 
@@ -52,21 +57,13 @@ def _warnings(constraints: Constraints) -> Iterator[str]:
     place = (limit - least) / (1 - least) if least < 1 else 1.0
     if place < _NEAR:
       yield (
-        f"warning: the budget {limit:g} for {name} is so near the smallest reachable share "
+        f"warning: the budget {limit:.4g} for {name} is so near the smallest reachable share "
         f"{least:.4f} that there is hardly a choice left: raise it, or lower the keep floor"
       )
     elif limit < 1 and place > 1 - _NEAR:
       yield (
-        f"warning: the budget {limit:g} for {name} is so near the dense network that there is "
+        f"warning: the budget {limit:.4g} for {name} is so near the dense network that there is "
         "hardly anything to remove: lower it"
       )
   if all(limit == 1 for limit in constraints.limits):
     yield "warning: every budget is 1, which constrains nothing: set one below it"
-
-
-def _number(value: float) -> str:
-  """Formats a number with three digits and a letter for thousands, millions or billions."""
-  for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-    if value >= size:
-      return f"{value / size:.3g}{letter}"
-  return f"{value:.3g}"

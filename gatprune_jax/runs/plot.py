@@ -13,7 +13,8 @@ def plot_comparison(
 ) -> None:
   """Draws mean accuracy over budgets, before and after fine-tuning, as a PNG file.
 
-  Means are over seeds. The methods in colour have bars of one standard error.
+  Means are over seeds. The methods in colour have bars of one standard error. Every constrained
+  resource other than the MACs has a panel of its own, with the cost of the methods' masks.
 
   Args:
     rows: the rows of `experiments.compare`.
@@ -21,17 +22,19 @@ def plot_comparison(
     finetuned: whether the masks were fine-tuned; if not, only the accuracy before is drawn.
     path: path of the file.
   """
-  panels = {"before fine-tuning, select split": "accuracy_before_finetune"}
+  panels = {"before fine-tuning, select split": lambda row: row.accuracy_before_finetune}
   if finetuned:
-    panels["after fine-tuning, test split"] = "test_accuracy"
+    panels["after fine-tuning, test split"] = lambda row: row.test_accuracy
+  limited = [name for name in rows[0].costs if name != "macs"]
+  panels |= {name: lambda row, name=name: row.costs[name] for name in limited}
   figure = Figure(figsize=(5.5 * len(panels), 4.5), layout="constrained")
   axes = figure.subplots(1, len(panels), squeeze=False)[0]
   budgets = sorted({row.budget for row in rows})
-  for axis, (title, field) in zip(axes, panels.items(), strict=True):
+  for axis, (title, value_of) in zip(axes, panels.items(), strict=True):
     classical = "classical pruners"
     for method in dict.fromkeys(row.method for row in rows):
       values = [
-        100 * np.array([getattr(r, field) for r in rows if (r.method, r.budget) == (method, b)])
+        100 * np.array([value_of(r) for r in rows if (r.method, r.budget) == (method, b)])
         for b in budgets
       ]
       mean = [np.mean(v) for v in values]
@@ -41,6 +44,7 @@ def plot_comparison(
       else:
         axis.plot(budgets, mean, color="0.75", zorder=0, label=classical, marker=".")
         classical = None  # the legend has one entry for all classical pruners
-    axis.set(title=title, xlabel="MACs, share of the dense network's", ylabel="accuracy, %")
+    ylabel = "share of the dense network's, %" if title in limited else "accuracy, %"
+    axis.set(title=title, xlabel="MACs, share of the dense network's", ylabel=ylabel)
   axes[0].legend()
   figure.savefig(path, dpi=150)

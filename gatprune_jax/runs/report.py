@@ -1,12 +1,13 @@
 """Tables for users: a network's channels, the methods of a run, several runs, and benchmarks."""
 
 from collections.abc import Mapping, Sequence
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
 from tabulate import tabulate
 
-from gatprune_jax.channels import RESOURCES, ChannelGraph
+from gatprune_jax.channels import RESOURCES, ChannelGraph, Deployment
 from gatprune_jax.errors import InputError
 
 
@@ -26,6 +27,10 @@ class Row(NamedTuple):
   others: Mapping[str, float] = {}
 
 
+# {resource in the description of a network: head of its column}
+_DESCRIBED = {
+  "macs": "MACs", "params": "params", "weight_bytes": "weights", "activation_bytes": "memory"
+}  # fmt: skip
 _SCORES = ("select_before", "select_after", "test_before", "test_after")
 _HEADERS = (
   "method", "MACs", "params", "MACs ratio", "params ratio", "select before", "select after",
@@ -60,20 +65,31 @@ def summary(runs: Sequence[Sequence[Row]]) -> str:
     runs: the rows of two or more runs, which have the same methods in the same order.
 
   Raises:
-    InputError: where there is only one run, or the runs do not have the same methods.
+    InputError: where there is only one run, or the runs do not have the same methods or the same
+      constrained resources.
   """
-  methods = [row.method for row in runs[0]]
+  methods, others = [row.method for row in runs[0]], list(runs[0][0].others)
   if len(runs) < 2 or any([row.method for row in rows] != methods for rows in runs):
     raise InputError(f"a summary needs two or more runs of the same methods, got {len(runs)}")
-  values = np.array([[row[1:9] for row in rows] for rows in runs])  # [runs, methods, columns]
-  means, deviations = values.mean(0), values.std(0, ddof=1)
-  body = [
-    [method]
-    + [f"{m:.4f} ± {s:.4f}" for m, s in zip(mean[2:4], deviation[2:4], strict=True)]
-    + [f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in zip(mean[4:], deviation[4:], strict=True)]
-    for method, mean, deviation in zip(methods, means, deviations, strict=True)
+  if any(list(row.others) != others for rows in runs for row in rows):
+    raise InputError("a summary needs runs that constrain the same resources")
+  ratios = np.array(
+    [
+      [(row.macs_ratio, row.params_ratio, *(row.others[name] for name in others)) for row in rows]
+      for rows in runs
+    ]
+  )  # [runs, methods, resources]
+  scores = np.array([[[getattr(row, name) for name in _SCORES] for row in rows] for rows in runs])
+  shown = lambda values, form: [
+    f"{mean:{form}} ± {deviation:{form}}"
+    for mean, deviation in zip(values.mean(0), values.std(0, ddof=1), strict=True)
   ]
-  return markdown_table([_HEADERS[0], *_HEADERS[3:]], body)
+  body = [
+    [method, *shown(ratios[:, place], ".4f"), *shown(100 * scores[:, place], ".1f")]
+    for place, method in enumerate(methods)
+  ]
+  headers = [_HEADERS[0], *_HEADERS[3:5], *(f"{name} ratio" for name in others), *_HEADERS[5:]]
+  return markdown_table(headers, body)
 
 
 class CompareRow(NamedTuple):
@@ -95,6 +111,8 @@ class CompareRow(NamedTuple):
   epochs: int = 0  # epochs of the fine-tuning
   # Epochs of fine-tuning that cost as much as the search and the fine-tuning of further masks.
   cost: float = 0.0
+  # {constrained resource: share of the dense network's cost}
+  costs: Mapping[str, float] = {}
 
 
 def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
@@ -132,25 +150,29 @@ def _methods_table(rows: Sequence[CompareRow], finetuned: bool) -> str:
     accuracies |= {"after, select": "select_accuracy", "after, test": "test_accuracy"}
   else:
     accuracies |= {"before, test": "test_accuracy"}
-  seeds = sorted({row.seed for row in rows})
+  seeds, limited = sorted({row.seed for row in rows}), list(rows[0].costs)
   body = []
   for method in dict.fromkeys(row.method for row in rows):
 
-    def column(field, method=method):
+    def means(value_of, method=method):
       values = [
-        [getattr(row, field) for row in rows if (row.method, row.seed) == (method, seed)]
+        [value_of(row) for row in rows if (row.method, row.seed) == (method, seed)]
         for seed in seeds
       ]
       return np.array([np.mean(of_seed) for of_seed in values])
 
+    column = lambda field, means=means: means(operator.attrgetter(field))
+    ratios = [means(lambda of, name=name: of.costs[name]) for name in limited]
     spread = lambda values: values.std(ddof=1) if len(values) > 1 else 0.0
     shown = [100 * column(field) for field in accuracies.values()]
     body.append(
       [method, len(seeds)]
+      + [f"{values.mean():.4f}" for values in ratios]
       + [f"{values.mean():.1f} ± {spread(values):.1f}" for values in shown]
       + [f"{column(field).mean():.0f}" for field in ("evaluations", "cost", "seconds")]
     )
-  return markdown_table(("method", "seeds", *accuracies, "masks", "cost, epochs", "seconds"), body)
+  headers = ("method", "seeds", *(f"{name} ratio" for name in limited), *accuracies)
+  return markdown_table((*headers, "masks", "cost, epochs", "seconds"), body)
 
 
 def benchmark_table(rows: Sequence[Any]) -> str:
@@ -172,24 +194,23 @@ def benchmark_table(rows: Sequence[Any]) -> str:
 def describe(graph: ChannelGraph) -> str:
   """Returns two tables: what can be removed from a network, and what cannot be, and why.
 
-  A group's share of MACs and parameters is what the network loses with the whole group. A layer's
-  cost counts for the group that it reads and for the group that it writes, so the shares of all
-  groups need not add up to one. "bypass" says whether `compact` may remove the whole group with
-  `allow_empty=True`.
+  A group's share of a resource is what the network loses with the whole group. A layer's cost
+  counts for the group that it reads and for the group that it writes, so the shares of all groups
+  need not add up to one. Those of the activations, "memory", are of the peak at one example.
+  "bypass" says whether `compact` may remove the whole group with `allow_empty=True`.
   """
-  dense = np.ones(graph.num_channels)
-  macs, params = RESOURCES["macs"](graph), RESOURCES["params"](graph)
-  body = []
+  dense, body = np.ones(graph.num_channels), []
+  resources = [RESOURCES[name](graph, Deployment()) for name in _DESCRIBED]
   sets = [group.channels for group in graph.groups]
-  whole = [resource.cost(dense) for resource in (macs, params)]
-  lost = [1 - r.without_each(sets) / cost for r, cost in zip((macs, params), whole, strict=True)]
+  whole = [resource.cost(dense) for resource in resources]
+  lost = [1 - r.without_each(sets) / cost for r, cost in zip(resources, whole, strict=True)]
   for group, *of_group in zip(graph.groups, *lost, strict=True):
     shares = [f"{100 * share:.1f} %" for share in of_group]
     members = "\n".join(f"{path} axis {axis}" for path, axis in group.members)
     bypass = "yes" if group.has_bypass else "no"
     body.append([group.name, len(group.channels), *shares, bypass, members])
-  headers = ("group", "width", "MACs", "params", "bypass", "members")
-  align = ("left", "right", "right", "right", "left", "left")
+  headers = ("group", "width", *_DESCRIBED.values(), "bypass", "members")
+  align = ("left", "right", *("right" for _ in _DESCRIBED), "left", "left")
   groups = tabulate(body, headers, "simple", colalign=align, disable_numparse=True)
   frozen = tabulate(
     [(path, why.replace(", axis", "\naxis")) for path, why in graph.frozen.items()],
@@ -198,7 +219,8 @@ def describe(graph: ChannelGraph) -> str:
   )
   return (
     f"{graph.num_channels} channels in {len(graph.groups)} groups; "
-    f"{whole[0]:,.0f} {macs.unit} an example, {whole[1]:,.0f} {params.unit}\n\n"
+    f"{whole[0]:,.0f} MACs an example, {whole[1]:,.0f} parameters, {whole[2]:,.0f} bytes of "
+    f"weights, at most {whole[3]:,.0f} bytes of activations at once\n\n"
     f"{groups}\n\n{frozen}"
   )
 

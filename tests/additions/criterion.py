@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gatprune_jax.channels.costs import RESOURCES
+from gatprune_jax.channels.costs import RESOURCES, Deployment
 from gatprune_jax.criteria import CRITERIA
 
 NAME = "cheapness"
@@ -10,7 +10,7 @@ NAME = "cheapness"
 
 def cheapness(evidence):
   everything = np.ones(evidence.graph.num_channels)
-  return -np.asarray(RESOURCES["macs"](evidence.graph).gradient(everything))
+  return -np.asarray(RESOURCES["macs"](evidence.graph, Deployment()).gradient(everything))
 
 
 def add(setitem):

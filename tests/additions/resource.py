@@ -5,7 +5,7 @@ from gatprune_jax.channels.costs import RESOURCES, sum_of_products
 NAME = "written_channels"
 
 
-def written_channels(graph):
+def written_channels(graph, deployment):
   terms = [(1.0, [layer.outputs]) for layer in graph.layers]
   return sum_of_products(graph.num_channels, terms, "channels")
 

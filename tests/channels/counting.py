@@ -1,4 +1,4 @@
-"""Counts of multiply-adds and written bytes, taken from the jaxpr of a function.
+"""Counts of multiply-adds, taken from the jaxpr of a function.
 
 The tests compare the costs of the channel graph with these independent counts.
 """
@@ -15,31 +15,21 @@ def count_macs(fn, *args):
     fn: the function to count.
     *args: its arguments; args[1] is the batch `[B, ...]`.
   """
-  return _count(jax.make_jaxpr(fn)(*args).jaxpr, _multiply_adds) / args[1].shape[0]
+  return _count(jax.make_jaxpr(fn)(*args).jaxpr) / args[1].shape[0]
 
 
-def count_output_bytes(fn, *args):
-  """Returns the bytes that convolutions and dot products write for one example.
-
-  Args:
-    fn: the function to count.
-    *args: its arguments; args[1] is the batch `[B, ...]`.
-  """
-  return _count(jax.make_jaxpr(fn)(*args).jaxpr, _output_bytes) / args[1].shape[0]
-
-
-def _count(jaxpr, of_layer):
+def _count(jaxpr):
   total = 0
   for eqn in jaxpr.eqns:
     for value in eqn.params.values():
       inner = getattr(value, "jaxpr", value)
       if hasattr(inner, "eqns"):
         # A scan runs its body `length` times.
-        total += _count(inner, of_layer) * eqn.params.get("length", 1)
+        total += _count(inner) * eqn.params.get("length", 1)
     if branches := eqn.params.get("branches"):
-      total += max(_count(branch.jaxpr, of_layer) for branch in branches)
+      total += max(_count(branch.jaxpr) for branch in branches)
     if eqn.primitive.name in ("conv_general_dilated", "dot_general"):
-      total += of_layer(eqn)
+      total += _multiply_adds(eqn)
   return total
 
 
@@ -51,8 +41,3 @@ def _multiply_adds(eqn):
   (contracted, _), _ = eqn.params["dimension_numbers"]
   shape = eqn.invars[0].aval.shape
   return outputs * math.prod(shape[k] for k in contracted)
-
-
-def _output_bytes(eqn):
-  aval = eqn.outvars[0].aval
-  return math.prod(aval.shape) * aval.dtype.itemsize

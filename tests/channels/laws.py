@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gatprune_jax as gp
-from tests.channels.counting import count_macs, count_output_bytes
+from tests.channels.counting import count_macs
 
 
 def random_mask(graph, rng, keep=0.5):
@@ -64,7 +64,7 @@ def assert_law(graph, fn, variables, mask, *args, allow_empty=False, tolerance=1
 
 
 def assert_costs(graph, small, mask, x):
-  """Raises unless MACs, bytes and parameters equal the counts on the compact network.
+  """Raises unless every resource equals the count on the compact network.
 
   Args:
     graph: the channel graph of the dense network.
@@ -73,12 +73,14 @@ def assert_costs(graph, small, mask, x):
     x: a batch of inputs, `[B, ...]`.
   """
   assert gp.macs(graph, mask) == count_macs(small.apply, small.variables, x)
-  written = count_output_bytes(small.apply, small.variables, x)
+  again = gp.trace(small.apply, small.variables, x)
+  held = gp.activation_bytes(again, np.ones(again.num_channels), batch=3)
   if all(mask[group.channels].any() for group in graph.groups):
-    assert gp.activation_bytes(graph, mask) == written
+    assert gp.activation_bytes(graph, mask, batch=3) == held
   else:
     # The compact network has no layer that lost all of its inputs, but the graph still counts the
     # bytes which that layer would write.
-    assert gp.activation_bytes(graph, mask) >= written
+    assert gp.activation_bytes(graph, mask, batch=3) >= held
+  assert gp.weight_bytes(graph, mask) == sum(a.nbytes for a in jax.tree.leaves(small.variables))
   cut = zip(jax.tree.leaves(small.variables), graph.leaves, strict=True)
   assert gp.params(graph, mask) == sum(array.size for array, leaf in cut if leaf.is_parameter)

@@ -96,7 +96,7 @@ def single(tree):
 
 
 def check_costs(graph, mask, small, x):
-  """Raises unless MACs and parameters under the mask equal the counts on the compact network.
+  """Raises unless every resource under the mask equals the count on the compact network.
 
   Args:
     graph: the channel graph of the dense network.
@@ -107,6 +107,10 @@ def check_costs(graph, mask, small, x):
   run = lambda variables, _: small.apply(variables, first(x, 1))
   assert gp.macs(graph, mask) == count_macs(run, small.variables, np.empty(1))
   assert gp.params(graph, mask) == sum(p.size for p in jax.tree.leaves(small.variables["params"]))
+  assert gp.weight_bytes(graph, mask) == sum(a.nbytes for a in jax.tree.leaves(small.variables))
+  again = gp.trace(small.apply, small.variables, x)
+  held = gp.activation_bytes(again, np.ones(again.num_channels), batch=3)
+  assert gp.activation_bytes(graph, mask, batch=3) == held
 
 
 def check_training(graph, case, mask, level):

@@ -173,7 +173,9 @@ def test_orders_by_hand(example_b):
     channel_order(graph, scores, "local")
 
 
-@pytest.mark.parametrize("limits", [{"macs": 0.3}, {"params": 0.5}, {"macs": 0.6, "params": 0.2}])
+@pytest.mark.parametrize(
+  "limits", [{"macs": 0.3}, {"params": 0.5}, {"macs": 0.6, "params": 0.2, "activation_bytes": 0.8}]
+)
 def test_every_pruner_meets_every_budget_closely(example_b, limits):
   e = example_b
   given = evidence(e.eval_fn, e.variables, jnp.asarray(e.x), jnp.asarray(e.y))

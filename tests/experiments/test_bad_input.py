@@ -57,8 +57,22 @@ BAD = {
   "unknown reward": (["search.self_competition=worst"], "'worst' is unknown: choose from"),
   # Wrong budgets.
   "unreachable budget": (["budgets.macs=0.001"], "smallest reachable share is 0.0"),
-  "zero budget": (["budgets.macs=0"], "budget 0.0 for macs is not a share of the dense"),
+  "zero budget": (["budgets.macs=0"], "budget 0 for macs is not a share of the dense"),
   "budget above one": (["budgets.macs=1.5"], "budget 1.5 for macs is not a share of the"),
+  "unknown unit": (
+    ["budgets.macs=5ms"],
+    "budget 5ms for macs has the unknown unit 'ms': choose from k, M, G, MACs",
+  ),
+  "word for a budget": (["budgets.weight_bytes=few"], "budget few for weight_bytes is not a share"),
+  "negative budget": (
+    ["budgets.weight_bytes=-3KB"],
+    "budget -3KB for weight_bytes is not positive",
+  ),
+  "unreachable bytes": (
+    ["budgets.activation_bytes=1KB"],
+    "budget 1KB for activation_bytes cannot be reached: with at least 1 to 4 channels kept",
+  ),
+  "no examples": (["deployment.batch=0"], "deployment batch is 0: it must be at least 1"),
   "high floors": (["search.keep_floor=0.9"], "budget 0.25 for macs cannot be reached"),
   "floor above one": (["search.keep_floor=2"], "the keep floor 2.0 is not a share of a"),
   # Wrong data.

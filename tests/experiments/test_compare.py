@@ -141,6 +141,26 @@ def test_a_comparison_of_something_else_is_no_start(comparison, tmp_path, change
   assert not (tmp_path / "second").exists()
 
 
+def test_other_budgets_hold_beside_each_budget_of_macs(methods, tmp_path, capsys):
+  config = small_config()
+  config.compare.others.params = 0.4
+  config.compare.others.weight_bytes = "6KB"
+  run_in(tmp_path / "run", config)
+  rows = json.loads((tmp_path / "run" / "compare.json").read_text())
+  assert len(rows) == 5
+  for row in rows:
+    assert row["costs"].keys() == {"macs", "params", "weight_bytes"}
+    assert row["costs"]["macs"] == row["macs_ratio"] <= BUDGET
+    assert row["costs"]["params"] == row["params_ratio"] <= 0.4
+  assert "params ratio" in capsys.readouterr().out
+  config.compare.others.params = 0.5
+  with pytest.raises(gp.InputError, match=r"compare.others.params is 0\.4, here it is 0\.5"):
+    run_in(tmp_path / "run", config)
+  config.compare.start = str(tmp_path / "run")
+  with pytest.raises(gp.InputError, match=r"had the other budgets .*0\.4.*, here they are .*0\.5"):
+    run_in(tmp_path / "second", config)
+
+
 def test_an_unfinished_comparison_is_no_start(methods, tmp_path):
   config = small_config()
   config.compare.start = str(tmp_path / "nothing")

@@ -47,6 +47,10 @@ def test_prune_writes_its_result(pruned):
   assert (result["dataset"], result["seed"]) == ("digits", 0)
   assert result["budgets"] == {"macs": 0.25, "params": 0.5}
   assert result["feasible"] is True
+  assert result["resources"].keys() == {"macs", "params"}
+  for cost in result["resources"].values():
+    assert cost["smallest"] <= cost["pruned"] <= cost["limit"] < cost["dense"]
+  assert result["resources"]["macs"]["pruned"] == result["pruned"]["macs"]
   dense, small = result["dense"], result["pruned"]
   assert small["macs_ratio"] == small["macs"] / dense["macs"] <= 0.25
   assert small["params_ratio"] == small["params"] / dense["params"] <= 0.5
@@ -69,7 +73,9 @@ def test_the_workdir_tells_the_whole_config(pruned):
   with open(os.path.join(workdir, "config.json")) as file:
     settings = make_settings(ConfigDict(json.load(file)["config"]))
   default = make_settings(digits_resnet8.get_config())
-  assert settings.budgets == {"macs": 0.25, "params": 0.5, "activation_bytes": None}
+  assert settings.budgets == {
+    "macs": 0.25, "params": 0.5, "activation_bytes": None, "weight_bytes": None
+  }  # fmt: skip
   assert settings.search.policy == dataclasses.replace(default.search.policy, layers=1)
   assert settings.finetune == dataclasses.replace(default.finetune, epochs=2)
   assert (settings.images, settings.compare) == (default.images, default.compare)

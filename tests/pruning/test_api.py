@@ -154,7 +154,7 @@ def test_a_workdir_continues_and_refuses_others(tmp_path, monkeypatch):
 def test_it_tells_what_there_is_to_search(capsys):
   network, data, _ = EXAMPLES["linen"]()
   options = {"search": SEARCH, "finetune": FINETUNE, "criteria": ("l1",)}
-  gp.prune(network, data, {"macs": 0.5, "activation_bytes": 0.9}, **options)
+  gp.prune(network, data, {"macs": 0.5, "activation_bytes": "500B"}, **options)
   told = capsys.readouterr().err
   # The groups have 6 and 5 channels, and each keeps at least one channel, which makes
   # (2^6 - 1) (2^5 - 1) = 1,953 masks.
@@ -162,8 +162,10 @@ def test_it_tells_what_there_is_to_search(capsys):
   # The convolutions have 3 x 3 positions. With a and b channels the network has
   # 9 (2 a 9 + a b 9) + 3 b MACs: 3,417 in the dense network, and 246 at least.
   assert "macs: dense 3.42k MACs, smallest reachable 246 (0.0720), budget 1.71k (0.5)" in told
-  # The convolutions write 9 a + 9 b numbers and the head 3: 408 bytes, and 84 at least.
-  assert "activation_bytes: dense 408 bytes, smallest reachable 84 (0.2059)" in told
+  # While the second convolution runs, the input has 72 numbers in memory, its own input 9 a and its
+  # result 9 b: 684 bytes, and 360 at least.
+  assert "activation_bytes: dense 684 bytes, smallest reachable 360 (0.5263), budget 500" in told
+  assert "the budgets do not contradict each other: the smallest network is within all" in told
   assert "warning" not in told
   for line in ("search update 2/2", "fine-tune 4 networks, epoch 2/2"):
     assert line in told
@@ -252,6 +254,8 @@ def test_weights_that_are_not_finite_are_refused():
       {"energy": 0.5},
       "budget for 'energy': unknown resource, choose from activation_bytes, macs, p",
     ),
+    ({"macs": "5ms"}, "budget 5ms for macs has the unknown unit 'ms': choose from k, M, G, MACs"),
+    ({"weight_bytes": "8B"}, "budget 8B for weight_bytes cannot be reached: .* has 156 of the"),
     ({}, "no budget given"),
     (0.5, "budgets is of type float: give a dict such as"),
   ],

@@ -41,6 +41,13 @@ def test_summary_by_hand():
   body = dict(zip(table[0], table[2], strict=True))
   assert body["MACs ratio"] == "0.5000 ± 0.0000"
   assert body["select before"] == "55.0 ± 7.1"
+  others = [
+    row("agent", 1000, 0.5)._replace(others={"activation_bytes": share}) for share in (0.2, 0.4)
+  ]
+  table = cells(summary([[other] for other in others]))
+  assert dict(zip(table[0], table[2], strict=True))["activation_bytes ratio"] == "0.3000 ± 0.1414"
+  with pytest.raises(gp.InputError, match="runs that constrain the same resources"):
+    summary([[others[0]], [row("agent", 1000, 0.5)]])
   with pytest.raises(gp.InputError, match="two or more runs of the same methods"):
     summary([[row("agent", 1000, 0.5)]])
   with pytest.raises(gp.InputError, match="two or more runs of the same methods"):
@@ -62,6 +69,10 @@ def test_comparison_over_seeds_by_hand():
     "method": "agent", "seeds": "2", "before, select": "55.0 ± 7.1", "after, select": "90.0 ± 0.0",
     "after, test": "80.0 ± 0.0", "masks": "7", "cost, epochs": "12", "seconds": "2",
   }  # fmt: skip
+  limited = [row._replace(costs={"macs": 0.2, "params": 0.1 * (1 + row.seed)}) for row in rows]
+  header, _, body = cells(comparison_over_seeds(limited, finetuned=True).split("\n\n")[1])
+  columns = dict(zip(header, body, strict=True))
+  assert (columns["macs ratio"], columns["params ratio"]) == ("0.2000", "0.1500")
   assert "after" not in comparison_over_seeds(rows, finetuned=False)
   mixed = [rows[0], rows[1]._replace(level="as it is", epochs=30)]
   told = "(masks scored: compensated and as it is; epochs of fine-tuning: 8 and 30)"
@@ -130,10 +141,14 @@ def test_a_network_described_by_hand():
   variables = {"a": np.ones((3, 4)), "bias": np.ones(4), "b": np.ones((4, 2))}
   text = gp.describe(gp.trace(fn, variables, np.ones((1, 3))))
   # The network has 3 * 4 + 4 * 2 multiply-adds, and 4 parameters more. Without the group, nothing
-  # of the network is left.
-  assert text.splitlines()[0] == "4 channels in 1 groups; 20 MACs an example, 24 parameters"
-  row = next(line.split() for line in text.splitlines() if line.startswith("a "))
-  assert row == ["a", "4", "100.0", "%", "100.0", "%", "no", "a", "axis", "1"]
+  # of the network is left but the input of 3 numbers and the output of 2. Beside the input, the
+  # results of the first layer and of the second one are in memory at once.
+  assert text.splitlines()[0] == (
+    "4 channels in 1 groups; 20 MACs an example, 24 parameters, 96 bytes of weights, at most 36 "
+    "bytes of activations at once"
+  )
+  row = " ".join(next(line for line in text.splitlines() if line.startswith("a ")).split())
+  assert row == "a 4 100.0 % 100.0 % 100.0 % 44.4 % no a axis 1"
   for line in ("b axis 0", "bias axis 0", "output of the model", "contracted with what has no"):
     assert line in text
 

@@ -1,6 +1,7 @@
 """Tests of the agent against the enumeration of all 4,096 masks of a network of twelve channels."""
 
 import dataclasses
+import functools
 import itertools
 import os
 
@@ -12,7 +13,7 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.agent import CriticConfig, PPOConfig
-from gatprune_jax.channels import make_constraints
+from gatprune_jax.channels import RESOURCES, make_constraints
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
 from gatprune_jax.networks import CLASSIFICATION, Network
@@ -61,11 +62,45 @@ def trained():
   return fit(variables), Split(x, y)
 
 
-def make_problem(trained, budget):
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("table",), meta_fields=("unit",))
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lookup:
+  """A latency that is looked up by the widths of the three hidden layers; it grows in steps."""
+
+  table: np.ndarray  # [6, 5, 4]
+  unit: str = "seconds"
+
+  def _widths(self, mask):
+    ends = list(itertools.accumulate(WIDTHS[1:-1]))
+    return [mask[end - width : end].sum() for end, width in zip(ends, WIDTHS[1:-1], strict=True)]
+
+  def cost(self, mask):
+    if not isinstance(mask, jax.core.Tracer):
+      return self.table[tuple(int(width) for width in self._widths(np.asarray(mask)))]
+    # Under a trace, straight lines join the steps, so that the cost has a gradient.
+    return jax.scipy.ndimage.map_coordinates(
+      jnp.asarray(self.table, jnp.float32), [1.0 * width for width in self._widths(mask)], order=1
+    )
+
+  def gradient(self, mask):
+    return jax.grad(self.cost)(jnp.asarray(mask, jnp.float32))
+
+  def with_one_more(self, mask):
+    return np.array([self.cost(mask | (np.arange(len(mask)) == n)) for n in range(len(mask))])
+
+
+def lookup(graph, deployment):
+  """Returns a latency in which the widths are rounded up to even numbers, as hardware does."""
+  widths = np.indices([width + 1 for width in WIDTHS[1:-1]])
+  a, b, c = 2 * -(-widths // 2)
+  return Lookup(5.0 + 3 * a + a * b + b * c + 2 * c)
+
+
+def make_problem(trained, limits):
   variables, split = trained
   graph = gp.trace(apply, variables, split.x[:1])
   assert graph.num_channels == 12
-  constraints = make_constraints(graph, {"macs": budget}, 0.0)
+  constraints = make_constraints(graph, limits, 0.0)
   network = Network(apply, lambda v, x: (apply(v, x), {}), variables)
   evidence = Evidence(graph, network, CLASSIFICATION, split.x, split.y, jax.random.key(0))
   saliency = {"l1": score_channels("l1", evidence)}
@@ -77,10 +112,19 @@ def make_problem(trained, budget):
 
 
 @pytest.mark.parametrize(
-  "budget", [0.5, *(pytest.param(budget, marks=pytest.mark.slow) for budget in (0.6, 0.45))]
+  "limits",
+  [
+    {"macs": 0.5},
+    {"latency": 0.55, "params": 0.6},
+    *(
+      pytest.param(limits, marks=pytest.mark.slow)
+      for limits in ({"macs": 0.6}, {"macs": 0.45}, {"latency": 0.5}, {"latency": 0.6, "macs": 0.5})
+    ),
+  ],
 )
-def test_the_returned_mask_is_within_one_percent_of_the_optimum(trained, budget):
-  problem = make_problem(trained, budget)
+def test_the_returned_mask_is_within_one_percent_of_the_optimum(trained, limits, monkeypatch):
+  monkeypatch.setitem(RESOURCES, "latency", lookup)
+  problem = make_problem(trained, limits)
   everything = np.array(list(itertools.product([False, True], repeat=12)))
   scores, _ = Scorer(problem, CONFIG)(everything)
   wide = np.stack([everything[:, g.channels].any(1) for g in problem.constraints.graph.groups]).all(

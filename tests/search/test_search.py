@@ -16,6 +16,7 @@ from gatprune_jax.evaluation import AdaptationConfig, Score
 from gatprune_jax.networks import CLASSIFICATION, Network
 from gatprune_jax.runs.checkpointer import NullCheckpointer
 from gatprune_jax.search import (
+  SEARCHES,
   PruningProblem,
   Scorer,
   SearchConfig,
@@ -39,6 +40,11 @@ CONFIG = SearchConfig(
   ppo=PPOConfig(2, 0.2, 0.1, 0.0, 3e-3, 0.1, 1.0), dual=DualConfig(0.5, 0.05, 10.0),
   critic=CriticConfig(8, 0.1, 0.5),
 )  # fmt: skip
+
+COSTS = {
+  "macs": gp.macs, "params": gp.params, "weight_bytes": gp.weight_bytes,
+  "activation_bytes": gp.activation_bytes,
+}  # fmt: skip
 
 
 def make_problem(e, limits, config=CONFIG, seed=0):
@@ -77,7 +83,7 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
     ({"params": 0.4}, {"constraint": "projection", "chunk": 0}),
     ({"macs": 0.4}, {"policy": PolicyConfig("none"), "critic": CriticConfig(0, 0.0, 0.0)}),
     ({"macs": 0.5, "params": 0.3}, {"schedule": "layerwise"}),
-    ({"macs": 0.4, "activation_bytes": 0.6}, {}),
+    ({"macs": 0.5, "activation_bytes": 0.6, "params": 0.3}, {}),
   ],
 )
 def test_every_returned_mask_is_within_every_budget(two_layers, limits, change):
@@ -86,13 +92,37 @@ def test_every_returned_mask_is_within_every_budget(two_layers, limits, change):
   graph = constraints.graph
   assert 1 <= len(result.masks) <= config.shortlist
   ones = np.ones(graph.num_channels)
-  cost = {"macs": gp.macs, "params": gp.params, "activation_bytes": gp.activation_bytes}
   for mask in result.masks:
     for name, limit in limits.items():
-      assert cost[name](graph, mask) <= limit * cost[name](graph, ones)
+      assert COSTS[name](graph, mask) <= limit * COSTS[name](graph, ones)
     widths = [mask[group.channels].sum() for group in graph.groups]
     assert (widths >= constraints.floors).all()
   assert (np.diff(result.scores) <= 0).all()
+
+
+THREE = {"macs": 0.6, "activation_bytes": 0.8, "weight_bytes": 0.35}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_is_within_three_budgets(name, two_layers):
+  problem = make_problem(two_layers, THREE)
+  result = SEARCHES[name](problem, CONFIG, 12, 0)
+  everything = np.ones(problem.constraints.graph.num_channels)
+  for mask in result.masks:
+    for name, cost in COSTS.items():
+      graph = problem.constraints.graph
+      assert cost(graph, mask) <= THREE.get(name, 1) * cost(graph, everything)
+
+
+def test_multipliers_of_budgets_that_do_not_bind_end_at_zero(two_layers):
+  config = dataclasses.replace(CONFIG, updates=12, dual=DualConfig())
+  limits, seen = {"activation_bytes": 0.95, "params": 0.25, "weight_bytes": 1.0}, []
+  _, result = run(two_layers, limits, config, lambda p: seen.append(p.metrics["multiplier"]))
+  # The names are sorted: activation_bytes, params, weight_bytes. With a quarter of the parameters
+  # the other two limits are met by far.
+  assert max(value[1] for value in seen) > 0
+  for values in (result.state.multipliers.value, result.state.multipliers.integral):
+    assert (values[0], values[2]) == (0, 0)
 
 
 def test_the_update_compiles_once(two_layers, monkeypatch):

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax.channels.costs.deployment import Deployment
+from gatprune_jax.channels.costs.limits import read_limit
 from gatprune_jax.channels.costs.resources import RESOURCES, Resource
 from gatprune_jax.channels.graph import ChannelGraph
 from gatprune_jax.errors import InputError
@@ -56,33 +58,34 @@ class Budgets:
     return (violations <= _ROUNDING).all(-1)
 
 
-def make_budgets(graph: ChannelGraph, limits: Mapping[str, float]) -> Budgets:
+def make_budgets(
+  graph: ChannelGraph, limits: Mapping[str, float | str], deployment: Deployment | None = None
+) -> Budgets:
   """Builds the budgets of a network without checking whether any mask is within the budgets.
 
   Args:
     graph: the network's channels.
-    limits: {resource: largest share of the dense network's cost}.
+    limits: {resource: largest share of the dense network's cost, or a cost with its unit}; see
+      `read_limit`.
+    deployment: how the pruned network is going to be run; None for the defaults.
 
   Raises:
-    InputError: a resource is unknown, the dense network has a cost of 0 in a resource, a share is
-      outside (0, 1], or no budget is given at all.
+    InputError: a resource is unknown, the dense network has a cost of 0 in a resource, a limit is
+      one that `read_limit` refuses, or no budget is given at all.
   """
   if not limits:
     raise InputError(f"no budget given: constrain one or more of {', '.join(sorted(RESOURCES))}")
-  for name, limit in limits.items():
+  for name in limits:
     if name not in RESOURCES:
       raise InputError(
         f"budget for {name!r}: unknown resource, choose from {', '.join(sorted(RESOURCES))}"
       )
-    if not isinstance(limit, (int, float, np.number)) or not 0 < limit <= 1:
-      raise InputError(
-        f"budget {limit} for {name} is not a share of the dense network: choose one above 0 and "
-        "at most 1"
-      )
   names = tuple(sorted(limits))
-  resources = tuple(RESOURCES[name](graph) for name in names)
+  resources = tuple(RESOURCES[name](graph, deployment or Deployment()) for name in names)
   dense = np.array([resource.cost(np.ones(graph.num_channels)) for resource in resources])
-  for name, cost in zip(names, dense, strict=True):
+  shares = []
+  for name, resource, cost in zip(names, resources, dense, strict=True):
     if cost == 0:
       raise InputError(f"budget for {name}: the dense network has 0 {name}, so leave it out")
-  return Budgets(names, np.array([float(limits[n]) for n in names]), resources, dense)
+    shares.append(read_limit(name, limits[name], resource.unit, cost))
+  return Budgets(names, np.array(shares), resources, dense)

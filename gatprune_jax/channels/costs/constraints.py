@@ -7,7 +7,9 @@ import math
 import numpy as np
 
 from gatprune_jax.channels.costs.budgets import Budgets, make_budgets
+from gatprune_jax.channels.costs.deployment import Deployment
 from gatprune_jax.channels.costs.floors import keep_floors, smallest_mask
+from gatprune_jax.channels.costs.limits import written
 from gatprune_jax.channels.graph import ChannelGraph
 from gatprune_jax.errors import InputError
 
@@ -46,6 +48,27 @@ class Constraints:
   def costs(self, mask: np.ndarray) -> dict[str, float]:
     """Returns {resource: share of the dense network's cost} of a concrete mask `[N]`."""
     return dict(zip(self.names, self.ratios(mask).tolist(), strict=True))
+
+  def statement(self, mask: np.ndarray) -> dict[str, dict[str, float | str]]:
+    """Returns what a concrete mask `[N]` costs in every constrained resource.
+
+    Returns:
+      {resource: its unit, and in this unit the costs of the dense network, of the smallest one and
+      of the mask, and the limit}.
+    """
+    smallest = self.smallest_mask()
+    return {
+      name: {
+        "unit": resource.unit,
+        "dense": float(dense),
+        "smallest": float(resource.cost(smallest)),
+        "limit": float(limit * dense),
+        "pruned": float(resource.cost(np.asarray(mask))),
+      }
+      for name, resource, dense, limit in zip(
+        self.names, self.budgets.resources, self.budgets.dense, self.limits, strict=True
+      )
+    }
 
   def feasible(self, mask: np.ndarray) -> bool:
     """Returns whether a concrete mask `[N]` is within every budget; floors are not checked."""
@@ -88,32 +111,43 @@ class Constraints:
 
 def make_constraints(
   graph: ChannelGraph,
-  limits: Mapping[str, float],
+  limits: Mapping[str, float | str],
   keep_floor: float = 0.05,
   allow_empty: bool = False,
+  deployment: Deployment | None = None,
 ) -> Constraints:
   """Builds the constraints and checks that at least one mask satisfies the constraints.
 
+  Costs never fall when a channel is added, so the mask with every group at its floor has the
+  smallest cost in every resource at once. Limits that can each be reached can therefore be reached
+  together.
+
   Args:
     graph: the network's channels.
-    limits: {resource: largest share of the dense network's cost}.
+    limits: {resource: largest share of the dense network's cost, or a cost with its unit}; see
+      `read_limit`.
     keep_floor: smallest share of each group that is kept, in [0, 1]; at least one channel of each
       group is always kept.
     allow_empty: whether the floor of every group with a bypass is 0 channels instead.
+    deployment: how the pruned network is going to be run; None for the defaults.
 
   Raises:
     InputError: the floor is outside [0, 1], a resource is unknown, the dense network has a cost of
-      0 in a resource, a share is outside (0, 1], no budget is given at all, or even the smallest
-      network exceeds a budget (the message then gives the smallest reachable share).
+      0 in a resource, a limit is one that `read_limit` refuses, no budget is given at all, or even
+      the smallest network exceeds a budget (the message then gives the smallest reachable cost).
   """
   floors = keep_floors(graph, keep_floor, allow_empty)
-  constraints = Constraints(graph, make_budgets(graph, limits), floors)
-  for limit, (name, least) in zip(constraints.limits, constraints.reachable().items(), strict=True):
-    if limit < least:
+  budgets = make_budgets(graph, limits, deployment)
+  constraints = Constraints(graph, budgets, floors)
+  for name, share, dense, resource in zip(
+    budgets.names, budgets.limits, budgets.dense, budgets.resources, strict=True
+  ):
+    if share < (least := constraints.reachable()[name]):
       shown = math.ceil(least * 1e4) / 1e4
       raise InputError(
-        f"budget {limit} for {name} cannot be reached: with at least {int(floors.min())} to "
+        f"budget {limits[name]} for {name} cannot be reached: with at least {int(floors.min())} to "
         f"{int(floors.max())} channels kept in each of the {len(floors)} groups, the smallest "
-        f"reachable share is {shown}"
+        f"network has {written(least * dense)} of the dense network's {written(dense)} "
+        f"{resource.unit}, and the smallest reachable share is {shown}"
       )
   return constraints

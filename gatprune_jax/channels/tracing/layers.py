@@ -156,12 +156,6 @@ def _multiply_adds(eqn) -> int:
   return outputs * math.prod(eqn.invars[0].aval.shape[k] for k in contract)
 
 
-def _output_bytes(eqn) -> int:
-  """Returns the bytes of an equation's result for the whole batch."""
-  aval = eqn.outvars[0].aval
-  return math.prod(aval.shape) * aval.dtype.itemsize
-
-
 def _hidden_layer(index: int, item: _Hidden, times: int, examples: int) -> Layer:
   frozen = np.full(1, FROZEN)
   return Layer(
@@ -170,7 +164,6 @@ def _hidden_layer(index: int, item: _Hidden, times: int, examples: int) -> Layer
     inputs=frozen,
     outputs=frozen,
     macs_per_pair=times * _multiply_adds(item.eqn) / examples,
-    bytes_per_output=times * _output_bytes(item.eqn) / examples,
     positions=1,
     kernel=None,
     kernel_axes=(None, None),
@@ -217,7 +210,6 @@ def _layer(
     inputs=np.full(n_in, FROZEN) if read is None else channel_of(read),
     outputs=np.full(n_out, FROZEN) if written is None else channel_of(written),
     macs_per_pair=times * _multiply_adds(eqn) / (num_outputs * n_in),
-    bytes_per_output=times * _output_bytes(eqn) / num_outputs,
     positions=math.prod(out_shape) // num_outputs,
     kernel=step.leaf,
     kernel_axes=kernel_axes,

@@ -19,6 +19,7 @@ from gatprune_jax.channels.tracing.grouping import group_channels
 from gatprune_jax.channels.tracing.labelling import Program, Source, Step, label
 from gatprune_jax.channels.tracing.layers import consumed, produced, read_layers
 from gatprune_jax.channels.tracing.liveness import has_dead_code
+from gatprune_jax.channels.tracing.memory import read_memory
 from gatprune_jax.channels.tracing.parameters import parameter_flags
 from gatprune_jax.channels.tracing.relabelling import relabel
 from gatprune_jax.channels.tracing.selection import apply_selection
@@ -90,7 +91,7 @@ def trace(
   if not num_channels:
     raise InputError(f"no channel of this network can be removed: {_why_none(network, paths)}")
   leaves = tuple(
-    Leaf(path, tuple(array.shape), tuple(channel_of(labels) for labels in axes), is_parameter)
+    Leaf(path, tuple(array.shape), tuple(map(channel_of, axes)), is_parameter, _itemsize(array))
     for path, array, axes, is_parameter in zip(
       paths, arrays, leaf_axes, parameter_flags(variables), strict=True
     )
@@ -101,7 +102,8 @@ def trace(
   from_input = [not source.is_weight for source in sources]
   groups = group_channels(num_channels, layers, leaves)
   groups = with_bypass(program, from_input, classes, channel_of, groups)
-  return ChannelGraph(num_channels, groups, layers, frozen, leaves, treedef)
+  activations, moments = read_memory(program, len(arrays), channel_of, batch.size)
+  return ChannelGraph(num_channels, groups, layers, frozen, activations, moments, leaves, treedef)
 
 
 class _Labelled(NamedTuple):
@@ -190,6 +192,11 @@ def _check_variables(paths: list[str], arrays: list[Any]) -> None:
   for path, array in zip(paths, arrays, strict=True):
     if not hasattr(array, "shape"):
       raise InputError(f"variable {path} is {array!r}, not an array")
+
+
+def _itemsize(array: Any) -> int:
+  """Returns the bytes of one element in the dtype in which JAX holds an array."""
+  return jax.dtypes.canonicalize_dtype(array.dtype, allow_extended_dtype=True).itemsize
 
 
 def _with_one_more_example(

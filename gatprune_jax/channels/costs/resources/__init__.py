@@ -1,0 +1,28 @@
+"""Costs of a masked network as functions of the mask: one file for each resource."""
+
+from gatprune_jax.channels.costs.resources.activation_bytes import Peak, activation_bytes
+from gatprune_jax.channels.costs.resources.catalogue import RESOURCES
+from gatprune_jax.channels.costs.resources.macs import macs
+from gatprune_jax.channels.costs.resources.params import params
+from gatprune_jax.channels.costs.resources.products import (
+  Products,
+  SumOfProducts,
+  products,
+  sum_of_products,
+)
+from gatprune_jax.channels.costs.resources.resource import Resource
+from gatprune_jax.channels.costs.resources.weight_bytes import weight_bytes
+
+__all__ = [
+  "RESOURCES",
+  "Peak",
+  "Products",
+  "Resource",
+  "SumOfProducts",
+  "activation_bytes",
+  "macs",
+  "params",
+  "products",
+  "sum_of_products",
+  "weight_bytes",
+]
