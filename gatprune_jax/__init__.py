@@ -16,12 +16,10 @@ from gatprune_jax.channels import (
   compact_state,
   compensate,
   export_stablehlo,
-  load,
   macs,
   make_constraints,
   masked,
   params,
-  save,
   trace,
 )
 from gatprune_jax.errors import InputError
@@ -41,8 +39,10 @@ _LATER = {
   "from_equinox": "networks",
   "from_linen": "networks",
   "from_nnx": "networks",
+  "load": "networks",
   "make_problem": "search",
   "prune": "pruning",
+  "save": "networks",
   "scores_before": "pruning",
 }
 _MODULES = ("data", "models", "search")

@@ -10,6 +10,7 @@ import numpy as np
 from gatprune_jax.channels.compensation import compensate
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, check_mask_shape
 from gatprune_jax.channels.interpreter import Interpreter
+from gatprune_jax.channels.origin import Origin, cut
 from gatprune_jax.channels.tracing.function import check_arguments
 from gatprune_jax.channels.tracing.relabelling import bind
 from gatprune_jax.errors import InputError
@@ -22,10 +23,12 @@ class Compact:
   Attributes:
     apply: the original function at the new shapes, jitted, called as `apply(variables, *args)`.
     variables: the kept part of the original variables, in the same tree.
+    origin: which elements of the first network they are; None if that is not known.
   """
 
   apply: Callable[..., Any]
   variables: Any
+  origin: Origin | None = None
 
 
 def compact(
@@ -59,7 +62,8 @@ def compact(
   small_fn = compact_function(graph, fn, mask, allow_empty)
   if images is not None:
     variables = compensate(graph, fn, variables, mask, images)
-  return Compact(small_fn, compact_variables(graph, variables, mask, allow_empty))
+  small_variables = compact_variables(graph, variables, mask, allow_empty)
+  return Compact(small_fn, small_variables, cut(None, graph, mask))
 
 
 def compact_variables(
@@ -82,11 +86,11 @@ def compact_variables(
   """
   keep = checked_mask(graph, mask, allow_empty)
   graph.check_variables(variables)
-  cut = [
+  smaller = [
     _cut(array, leaf, keep)
     for array, leaf in zip(jax.tree.leaves(variables), graph.leaves, strict=True)
   ]
-  return jax.tree.unflatten(graph.treedef, cut)
+  return jax.tree.unflatten(graph.treedef, smaller)
 
 
 def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool = False) -> Any:
@@ -113,7 +117,7 @@ def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool 
       owners.setdefault(rest, []).append(leaf)
   owners.update({leaf.path: [leaf] for leaf in graph.leaves})
 
-  def cut(path: tuple, array: Any) -> Any:
+  def cut_array(path: tuple, array: Any) -> Any:
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     ends = [name.split("/", k)[-1] for k in range(name.count("/") + 1)]
     found = next((owners[end] for end in ends if end in owners), [])
@@ -132,7 +136,7 @@ def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool 
       )
     return _cut(array, leaf, keep)
 
-  return jax.tree.map_with_path(cut, state)
+  return jax.tree.map_with_path(cut_array, state)
 
 
 def compact_function(
@@ -198,13 +202,13 @@ def kept_positions(leaf: Leaf, keep: np.ndarray) -> list[np.ndarray]:
 
 
 def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
-  cut = [axis for axis, ids in enumerate(leaf.axes) if (ids != FROZEN).any()]
+  cut_axes = [axis for axis, ids in enumerate(leaf.axes) if (ids != FROZEN).any()]
   positions = kept_positions(leaf, keep)
-  if not cut:
+  if not cut_axes:
     return array
   # NumPy cuts concrete arrays, because JAX would compile a program for every new shape.
   small = array if isinstance(array, jax.core.Tracer) else np.asarray(array)
-  for axis in cut:
+  for axis in cut_axes:
     small = small.take(positions[axis], axis=axis)
   return jax.device_put(small)
 

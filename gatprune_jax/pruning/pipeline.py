@@ -76,7 +76,7 @@ def prune_problem(
   example = jnp.asarray(data.train.x[:1])
   mask = judgement.masks[chosen]
   return Pruned(
-    network=Compact(small.eval_fn, small.variables),
+    network=Compact(small.eval_fn, small.variables, small.origin),
     module=in_own_form(network, small, example),
     trainable=small,
     mask=mask,

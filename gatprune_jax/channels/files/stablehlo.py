@@ -8,7 +8,9 @@ from jax import export
 
 from gatprune_jax.channels.batch import batch_size, find_batch
 from gatprune_jax.channels.compaction import Compact
+from gatprune_jax.channels.files.locations import without_locations
 from gatprune_jax.errors import InputError
+from gatprune_jax.runtime.whole_files import whole_file
 
 
 def export_stablehlo(
@@ -35,8 +37,7 @@ def export_stablehlo(
   size = batch_size(batch)
   apply = lambda x: small.apply(small.variables, x)
   spec = find_batch(x, jax.eval_shape(apply, x)).resized(x, size)
-  exported = export.export(jax.jit(apply), platforms=("cpu",))(spec)
-  partial = f"{os.fspath(path)}.partial"
-  with open(partial, "wb") as file:
+  with without_locations():
+    exported = export.export(jax.jit(apply), platforms=("cpu",))(spec)
+  with whole_file(os.fspath(path)) as file:
     file.write(exported.mlir_module_serialized)
-  os.rename(partial, path)
