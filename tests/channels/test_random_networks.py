@@ -111,6 +111,16 @@ def check_training(graph, case, mask):
   jax.tree.map(assert_same, compact_variables(graph, masked, mask), compact)
 
 
+def check_same_layers(traced, small, x):
+  """Raises unless the graph of a loaded network is that of the network that was saved."""
+  graph = gp.trace(small.apply, small.variables, x)
+  assert [len(group.channels) for group in traced.groups] == [
+    len(group.channels) for group in graph.groups
+  ]
+  everything = np.ones(graph.num_channels)
+  assert gp.macs(traced, everything) == gp.macs(graph, everything)
+
+
 def check_law(seed, path):
   """Draws a network and a mask, and checks the law on outputs, costs, saving and training."""
   case = draw_case(seed)
@@ -121,21 +131,24 @@ def check_law(seed, path):
     mask = random_mask(graph, np.random.default_rng(seed))
     small = gp.compact(graph, case.eval_fn, variables, mask)
     gp.save(path, small, x)
-    loaded = gp.load(path)
+    loaded, traceable = gp.load(path), gp.load(path, trainable=True)
 
-    def all_three(variables, mask, small_variables, x):
+    def all_four(variables, mask, small_variables, x):
       fewer = jax.tree.map(lambda a: a[:3], x)
       return (
         gp.masked(graph, case.eval_fn)(variables, mask, x),
         small.apply(small_variables, x),
         loaded.apply(loaded.variables, x),
         loaded.apply(loaded.variables, fewer),
+        traceable.eval_fn(traceable.variables, fewer),
       )
 
-    masked, compact, again, fewer = evaluate(all_three, variables, mask, small.variables, x)
+    masked, compact, again, *fewer = evaluate(all_four, variables, mask, small.variables, x)
     assert_same(masked, compact)
     assert_same(again, compact)
-    assert_same(fewer, compact[:3])
+    for outputs in fewer:
+      assert_same(outputs, compact[:3])
+    check_same_layers(gp.trace(traceable.eval_fn, traceable.variables, x), small, x)
     check_costs(graph, mask, small, x)
     with jax.enable_x64(True):
       check_training(graph, case, mask)

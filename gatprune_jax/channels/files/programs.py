@@ -32,10 +32,12 @@ _CONTROL = {
   "while": ("cond_jaxpr", "cond_nconsts", "body_jaxpr", "body_nconsts"),
   "cond": ("branches",),
 }
-# Operations whose parameter is an implementation of random numbers, which is recorded by its name.
+# Operations on random keys that JAX does not evaluate by their names, as functions of their operand
+# and of the name of the implementation.
 _RANDOM = {
   "random_wrap": lambda data, impl: jax.random.wrap_key_data(data, impl=impl),
   "random_seed": lambda seed, impl: jax.random.key(seed, impl=impl),
+  "random_unwrap": lambda key, impl: jax.random.key_data(key),
 }
 _SIZE = "dim_as_value"  # the operation that makes a number of a size
 
@@ -113,7 +115,7 @@ def _encode_params(eqn: jex_core.JaxprEqn, with_rules: bool) -> dict[str, Any]:
       encoded["derivative"] = _encode_program(derivative(eqn).program, with_rules=False)
     return encoded
   if name in _RANDOM:
-    return {"impl": params["impl"].name}
+    return {"impl": params["impl"].name if "impl" in params else None}
   if name in _CONTROL:
     return {key: _encode_param(params[key], with_rules) for key in _CONTROL[name]}
   if name != _SIZE:
@@ -175,7 +177,10 @@ def _evaluate(name: str, values: list[Any], params: dict[str, Any], batch: int |
     return [_RANDOM[name](*values, params["impl"])]
   known = {key: _decode_param(value, batch) for key, value in params.items()}
   if name == _SIZE:
-    return [np.asarray(known["dim"], jax.dtypes.canonicalize_dtype(np.int64))]
+    size = known["dim"]
+    known_size = isinstance(size, int)  # it is not while a loaded network is saved again
+    return [np.asarray(size, jax.dtypes.canonicalize_dtype(np.int64)) if known_size
+            else jnp.asarray(size)]  # fmt: skip
   primitive = _primitive(name)
   out = primitive.bind(*values, **known)
   return list(out) if primitive.multiple_results else [out]
