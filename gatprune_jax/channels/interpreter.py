@@ -25,6 +25,7 @@ from gatprune_jax.channels.tracing.labelling import (
   Step,
   label,
 )
+from gatprune_jax.channels.tracing.loops import loop_sizes
 from gatprune_jax.errors import InputError
 
 Convolution = Callable[..., jax.Array]  # (lhs, rhs, **conv_general_dilated parameters) -> result
@@ -271,11 +272,12 @@ class Interpreter:
   def _loop(self, step: Step, body: Callable, values: list[Any]) -> list[Any]:
     """Evaluates a `scan`, whose channels are the same in every iteration."""
     p = step.eqn.params
-    first, last = p["num_consts"], p["num_consts"] + p["num_carry"]
+    first, num_state = loop_sizes(step.eqn)
+    last = first + num_state
 
     def iterate(state, slices):
       out = body(*values[:first], *state, *slices)
-      return out[: p["num_carry"]], out[p["num_carry"] :]
+      return out[:num_state], out[num_state:]
 
     state, stacked = jax.lax.scan(
       iterate, values[first:last], values[last:], p["length"], p["reverse"], p["unroll"]

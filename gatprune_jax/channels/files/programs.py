@@ -23,12 +23,13 @@ import numpy as np
 from gatprune_jax.channels.files.values import NotRecordableError, decode, encode
 from gatprune_jax.channels.tracing.derivatives import derivative, floating
 from gatprune_jax.channels.tracing.labelling import CALLS, WITH_DERIVATIVE
+from gatprune_jax.channels.tracing.loops import loop_sizes
 
 Recorded = dict[str, Any]  # a program as JSON types
 
 # The parameters of loops and branches that say what they compute; all others say how.
 _CONTROL = {
-  "scan": ("jaxpr", "length", "reverse", "num_consts", "num_carry", "unroll"),
+  "scan": ("jaxpr", "length", "reverse", "unroll"),
   "while": ("cond_jaxpr", "cond_nconsts", "body_jaxpr", "body_nconsts"),
   "cond": ("branches",),
 }
@@ -117,7 +118,8 @@ def _encode_params(eqn: jex_core.JaxprEqn, with_rules: bool) -> dict[str, Any]:
   if name in _RANDOM:
     return {"impl": params["impl"].name if "impl" in params else None}
   if name in _CONTROL:
-    return {key: _encode_param(params[key], with_rules) for key in _CONTROL[name]}
+    encoded = {key: _encode_param(params[key], with_rules) for key in _CONTROL[name]}
+    return {**encoded, "sizes": loop_sizes(eqn)} if name == "scan" else encoded
   if name != _SIZE:
     _primitive(name)
   try:
@@ -202,12 +204,12 @@ def _evaluate_control(
       values[last:],
     )
   iterate = _function(params["jaxpr"], batch)
-  first, num_carry = params["num_consts"], params["num_carry"]
-  last = first + num_carry
+  first, num_state = params["sizes"]
+  last = first + num_state
 
   def step(state, slices):
     out = iterate(*values[:first], *state, *slices)
-    return out[:num_carry], out[num_carry:]
+    return out[:num_state], out[num_state:]
 
   length = decode(params["length"], batch)
   state, stacked = jax.lax.scan(
