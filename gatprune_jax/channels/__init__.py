@@ -36,6 +36,8 @@ from gatprune_jax.channels.costs import (
   smallest_mask,
   sum_of_products,
 )
+from gatprune_jax.channels.files.litert import export_tflite
+from gatprune_jax.channels.files.onnx.export import export_onnx
 from gatprune_jax.channels.files.stablehlo import export_stablehlo
 from gatprune_jax.channels.files.storage import (
   Loaded,
@@ -79,7 +81,9 @@ __all__ = [
   "compact_variables",
   "compensate",
   "cut",
+  "export_onnx",
   "export_stablehlo",
+  "export_tflite",
   "group_starts",
   "keep_floors",
   "leaf_paths",
