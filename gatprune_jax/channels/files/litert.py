@@ -1,5 +1,6 @@
 """Exports networks to LiteRT, which runs them on phones and microcontrollers."""
 
+from collections.abc import Callable
 import os
 import re
 from types import ModuleType
@@ -49,7 +50,7 @@ def export_tflite(path: str | os.PathLike, small: Compact, x: Any, batch: int = 
   size = batch_size(batch)
   network = portable(path, small, x)
   content = convert(network, size)
-  network.check("LiteRT", lambda inputs: evaluate(content, network, inputs), size)
+  network.check("LiteRT", runner(content, network), size)
   with whole_file(os.fspath(path)) as file:
     file.write(content)
 
@@ -82,24 +83,30 @@ def convert(network: Portable, size: int) -> bytes:
       raise _no_equivalent(_culprit(str(error)) or ", ".join(_left_over(ir, module))) from error
 
 
-def evaluate(content: bytes, network: Portable, inputs: list[np.ndarray]) -> list[np.ndarray]:
-  """Evaluates a LiteRT file in its interpreter, on one thread.
+def runner(content: bytes, network: Portable) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+  """Loads a LiteRT file into its interpreter, on one thread.
 
   Args:
     content: the content of the file.
     network: the network, for the names of inputs and outputs.
-    inputs: the leaves of an input.
+
+  Returns:
+    A function from the leaves of an input to the leaves of the outputs.
 
   Raises:
     InputError: if the extra is not installed, or the interpreter lacks an operation.
   """
   (interpreter,) = optional(["ai_edge_litert.interpreter"], "litert")
   try:
-    runner = interpreter.Interpreter(model_content=content, num_threads=1).get_signature_runner()
+    run = interpreter.Interpreter(model_content=content, num_threads=1).get_signature_runner()
   except ValueError as error:
     raise _no_equivalent(_culprit(str(error)) or "one of its operations") from error
-  outputs = runner(**dict(zip(network.inputs, inputs, strict=True)))
-  return [outputs[name] for name in network.outputs]
+
+  def evaluate(inputs: list[np.ndarray]) -> list[np.ndarray]:
+    outputs = run(**dict(zip(network.inputs, inputs, strict=True)))
+    return [outputs[name] for name in network.outputs]
+
+  return evaluate
 
 
 def _no_equivalent(operation: str) -> InputError:

@@ -1,5 +1,6 @@
 """Converts networks to ONNX, and checks the files in onnxruntime."""
 
+from collections.abc import Callable
 import os
 from typing import Any
 
@@ -41,8 +42,9 @@ def export_onnx(path: str | os.PathLike, small: Compact, x: Any, batch: int | No
   batch_size(batch)  # checks it before the work
   network = portable(path, small, x)
   content = convert(network, batch)
+  run = runner(content, network)
   for size in _CHECKED if batch is None else (batch,):
-    network.check("onnxruntime", lambda inputs: evaluate(content, network, inputs), size)
+    network.check("onnxruntime", run, size)
   with whole_file(os.fspath(path)) as file:
     file.write(content)
 
@@ -78,23 +80,15 @@ def convert(network: Portable, batch: int | None) -> bytes:
   return model.SerializeToString()
 
 
-def evaluate(content: bytes, network: Portable, inputs: list[np.ndarray]) -> list[np.ndarray]:
-  """Evaluates an ONNX file in onnxruntime, on one thread of the CPU.
+def runner(content: bytes, network: Portable) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+  """Loads an ONNX file into onnxruntime, on one thread of the CPU.
 
   Args:
     content: the content of the file.
     network: the network, for the names of inputs and outputs.
-    inputs: the leaves of an input.
 
-  Raises:
-    InputError: if the extra is not installed, or onnxruntime refuses the file.
-  """
-  run = session(content).run
-  return run(network.outputs, dict(zip(network.inputs, inputs, strict=True)))
-
-
-def session(content: bytes) -> Any:
-  """Returns an onnxruntime session of a file, on one thread of the CPU.
+  Returns:
+    A function from the leaves of an input to the leaves of the outputs.
 
   Raises:
     InputError: if the extra is not installed, or onnxruntime refuses the file.
@@ -102,12 +96,14 @@ def session(content: bytes) -> Any:
   (onnxruntime,) = optional(["onnxruntime"], "onnx")
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads = 1
+  options.log_severity_level = 3  # errors alone
   try:
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
   except Exception as error:  # onnxruntime has an exception for each kind of refusal
     raise InputError(
       f"no file was written: onnxruntime cannot run it ({first_line(error)})"
     ) from error
+  return lambda inputs: session.run(network.outputs, dict(zip(network.inputs, inputs, strict=True)))
 
 
 def _run(

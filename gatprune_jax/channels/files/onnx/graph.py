@@ -63,14 +63,14 @@ class Graph:
 
   def sizes(self, shape: Sequence[Any]) -> Value:
     """Returns a shape as a tensor of int64; its sizes may depend on the batch."""
-    if all(isinstance(size, int) for size in shape):
+    if all(isinstance(size, int | np.integer) for size in shape):
       return np.array(shape, np.int64)
     parts = [self.size(size) for size in shape]
     return self.node("Concat", *(self.node("Reshape", p, np.array([1])) for p in parts), axis=0)
 
   def size(self, size: Any) -> Value:
     """Returns one size, which may depend on the batch, as a scalar of int64."""
-    if isinstance(size, int):
+    if isinstance(size, int | np.integer):
       return np.array(size, np.int64)
     if self._batch is None:
       shape = self.node("Shape", self._batch_of)

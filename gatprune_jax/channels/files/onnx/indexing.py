@@ -64,33 +64,78 @@ def _gather(graph: Graph, eqn: Any, values: list[Value]) -> list[Value]:
     starts[list(places)] = indices
     part = _window(graph, eqn, x, starts, sizes)
     return [graph.node("Squeeze", part, np.array(dropped)) if dropped else part]
-  whole = all(size == shape[axis] for axis, size in enumerate(sizes) if axis not in places)
-  if len(places) != 1 or places != dropped or not whole:
+  others = [axis for axis in range(len(shape)) if axis not in places]
+  if set(places) != set(dropped) or any(sizes[axis] != shape[axis] for axis in others):
     raise NotImplementedError("of windows")
-  (axis,) = places
-  indices = _checked(indices, eqn, shape[axis])
-  if isinstance(indices, str):
-    indices = graph.node("Squeeze", indices, np.array([-1]))
+  indices = _checked(indices, eqn, [shape[axis] for axis in places])
+  if isinstance(indices, np.ndarray) and (lists := _separate(indices)) is not None:
+    for axis, positions in zip(places, lists, strict=True):
+      x = _take(graph, x, positions, axis, shape[axis])
+    source = _order(eqn, places, others)
   else:
-    indices = indices[..., 0]
-  taken = graph.node("Gather", x, indices, axis=axis)
-  # The node puts the axes of the indices in the place of the axis that they index.
-  num = len(eqn.invars[1].aval.shape) - 1
+    # The node takes elements along the first axes, and puts the axes of the indices before others.
+    x = graph.node("GatherND", transposed(graph, x, [*places, *others]), _int64(graph, indices))
+    num = len(eqn.invars[1].aval.shape) - 1
+    source = _order(eqn, range(num), range(num, num + len(others)))
+  return [transposed(graph, x, source)]
+
+
+def _order(eqn: Any, of_indices: Any, of_others: Any) -> list[int]:
+  """Returns for each axis of a gather's result the axis of a value from which it is taken.
+
+  Args:
+    eqn: the gather.
+    of_indices: the value's axis for each axis of the indices.
+    of_others: the value's axis for each axis of the operand that is not indexed, in order.
+  """
+  offsets = eqn.params["dimension_numbers"].offset_dims
+  indexed, others = iter(of_indices), iter(of_others)
   rank = len(eqn.outvars[0].aval.shape)
-  of_indices = [k for k in range(rank) if k not in numbers.offset_dims]
-  source = {k: axis + i for i, k in enumerate(of_indices)}
-  others = [k for k in range(rank) if not axis <= k < axis + num]
-  source.update(zip(numbers.offset_dims, others, strict=True))
-  return [transposed(graph, taken, [source[k] for k in range(rank)])]
+  return [next(others) if axis in offsets else next(indexed) for axis in range(rank)]
 
 
-def _checked(indices: Value, eqn: Any, size: int) -> Value:
-  """Returns positions that are all within an axis."""
+def _separate(indices: np.ndarray) -> list[np.ndarray] | None:
+  """Returns positions `[size]` for each axis if indices `[*sizes, k]` are all their combinations.
+
+  Returns None if they are not.
+  """
+  if indices.ndim != indices.shape[-1] + 1 or not indices.size:
+    return None
+  lists = []
+  for axis in range(indices.shape[-1]):
+    along = np.moveaxis(indices[..., axis], axis, 0)
+    along = along.reshape(len(along), -1)
+    if (along != along[:, :1]).any():
+      return None
+    lists.append(along[:, 0].astype(np.int64))
+  return lists
+
+
+def _take(graph: Graph, x: Value, positions: np.ndarray, axis: int, size: int) -> Value:
+  """Returns the elements at some positions of an axis, as a slice where they are evenly spaced."""
+  steps = set(np.diff(positions).tolist())
+  if len(steps) > 1 or min(steps, default=1) < 1:
+    return graph.node("Gather", x, positions, axis=axis)
+  step = steps.pop() if steps else 1
+  if len(positions) == size:
+    return x
+  parts = ([positions[0]], [positions[-1] + 1], [axis], [step])
+  return graph.node("Slice", x, *(np.array(part, np.int64) for part in parts))
+
+
+def _int64(graph: Graph, indices: Value) -> Value:
+  if isinstance(indices, np.ndarray):
+    return indices.astype(np.int64)
+  return graph.node("Cast", indices, to=graph.type_of(np.int64))
+
+
+def _checked(indices: Value, eqn: Any, sizes: list[int]) -> Value:
+  """Returns positions `[..., k]` that are all within k axes of the given sizes."""
   mode = eqn.params["mode"]
   if isinstance(indices, np.ndarray):
-    within = ((indices >= 0) & (indices < size)).all()
+    within = ((indices >= 0) & (indices < sizes)).all()
     if mode == jax.lax.GatherScatterMode.CLIP:
-      return indices.clip(0, size - 1)
+      return indices.clip(0, np.array(sizes) - 1)
     if within or mode == jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS:
       return indices
   elif mode == jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS:
