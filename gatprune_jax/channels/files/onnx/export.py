@@ -36,8 +36,8 @@ def export_onnx(path: str | os.PathLike, small: Compact, x: Any, batch: int | No
 
   Raises:
     InputError: if the path exists, the batch is not a positive number, x does not show which of its
-      axes is the batch, the extra "onnx" is not installed, an operation has no equivalent, or
-      onnxruntime computes other outputs than JAX.
+      axes is the batch, the network takes no batch of any size, the extra "onnx" is not installed,
+      an operation has no equivalent, or onnxruntime computes other outputs than JAX.
   """
   batch_size(batch)  # checks it before the work
   network = portable(path, small, x)
@@ -64,7 +64,14 @@ def convert(network: Portable, batch: int | None) -> bytes:
   inputs = {n: (s.shape, s.dtype) for n, s in zip(network.inputs, specs, strict=True)}
   batched = [n for n, has in zip(network.inputs, network.batch.has_axis, strict=True) if has]
   graph = Graph(inputs, None if batch else batched[0])
-  closed = jax.make_jaxpr(network.apply)(*specs)
+  try:
+    closed = jax.make_jaxpr(network.apply)(*specs)
+  except Exception as error:  # a user's function may raise anything for a symbolic batch
+    if batch is not None:
+      raise
+    raise InputError(
+      f"the network takes no batch of any size ({first_line(error)}): pass batch=NUMBER"
+    ) from error
   values = _run(graph, closed.jaxpr, closed.consts, list(network.inputs))
   avals = [(aval.shape, aval.dtype) for aval in closed.out_avals]
   outputs = {
