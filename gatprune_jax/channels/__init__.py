@@ -48,7 +48,7 @@ from gatprune_jax.channels.files.storage import (
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf, leaf_paths
 from gatprune_jax.channels.interpreter import Convolution
 from gatprune_jax.channels.masking import masked
-from gatprune_jax.channels.origin import Origin, cut
+from gatprune_jax.channels.origin import Origin, cut, whole
 from gatprune_jax.channels.tracing.function import check_finite
 from gatprune_jax.channels.tracing.parameters import parameter_flags
 from gatprune_jax.channels.tracing.trace import trace
@@ -102,4 +102,5 @@ __all__ = [
   "smallest_mask",
   "sum_of_products",
   "trace",
+  "whole",
 ]

@@ -23,10 +23,9 @@ def describe_space(constraints: Constraints) -> str:
     f"of {widths.min()} to {widths.max()} channels; {_masks_in_words(constraints)}"
   ]
   reachable = constraints.reachable()
-  ones = np.ones(graph.num_channels)
-  for name, limit in zip(constraints.names, constraints.limits, strict=True):
+  budgets = constraints.budgets
+  for name, limit, dense in zip(budgets.names, budgets.limits, budgets.dense, strict=True):
     resource = RESOURCES[name](graph)
-    dense = resource.cost(ones)
     lines.append(
       f"{name}: dense {_number(dense)} {resource.unit}, smallest reachable "
       f"{_number(reachable[name] * dense)} ({reachable[name]:.4f}), budget "

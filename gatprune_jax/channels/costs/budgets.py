@@ -31,7 +31,8 @@ class Budgets:
     names: names of the K constrained resources.
     limits: largest allowed share d_k of the dense network's cost, float64 `[K]`, in (0, 1].
     resources: cost function of each constrained resource, K of them.
-    dense: the dense network's costs c_k(dense), float64 `[K]`.
+    dense: the costs c_k(dense) of which shares are taken, float64 `[K]`: the dense network's, or
+      those of the first network where the dense one was cut from it.
   """
 
   names: tuple[str, ...]
@@ -56,12 +57,16 @@ class Budgets:
     return (violations <= _ROUNDING).all(-1)
 
 
-def make_budgets(graph: ChannelGraph, limits: Mapping[str, float]) -> Budgets:
+def make_budgets(
+  graph: ChannelGraph, limits: Mapping[str, float], first: Mapping[str, float] | None = None
+) -> Budgets:
   """Builds the budgets of a network without checking whether any mask is within the budgets.
 
   Args:
     graph: the network's channels.
     limits: {resource: largest share of the dense network's cost}.
+    first: {resource: cost} of the first network, where this one was cut from it; shares are then
+      those of the first network's costs.
 
   Raises:
     InputError: a resource is unknown, the dense network has a cost of 0 in a resource, a share is
@@ -85,4 +90,6 @@ def make_budgets(graph: ChannelGraph, limits: Mapping[str, float]) -> Budgets:
   for name, cost in zip(names, dense, strict=True):
     if cost == 0:
       raise InputError(f"budget for {name}: the dense network has 0 {name}, so leave it out")
+  if first is not None:
+    dense = np.array([first[name] for name in names])
   return Budgets(names, np.array([float(limits[n]) for n in names]), resources, dense)

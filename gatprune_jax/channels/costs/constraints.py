@@ -91,6 +91,7 @@ def make_constraints(
   limits: Mapping[str, float],
   keep_floor: float = 0.05,
   allow_empty: bool = False,
+  first: Mapping[str, float] | None = None,
 ) -> Constraints:
   """Builds the constraints and checks that at least one mask satisfies the constraints.
 
@@ -100,6 +101,8 @@ def make_constraints(
     keep_floor: smallest share of each group that is kept, in [0, 1]; at least one channel of each
       group is always kept.
     allow_empty: whether the floor of every group with a bypass is 0 channels instead.
+    first: {resource: cost} of the first network, where this one was cut from it; shares are then
+      those of the first network's costs.
 
   Raises:
     InputError: the floor is outside [0, 1], a resource is unknown, the dense network has a cost of
@@ -107,7 +110,7 @@ def make_constraints(
       network exceeds a budget (the message then gives the smallest reachable share).
   """
   floors = keep_floors(graph, keep_floor, allow_empty)
-  constraints = Constraints(graph, make_budgets(graph, limits), floors)
+  constraints = Constraints(graph, make_budgets(graph, limits, first), floors)
   for limit, (name, least) in zip(constraints.limits, constraints.reachable().items(), strict=True):
     if limit < least:
       shown = math.ceil(least * 1e4) / 1e4
