@@ -10,7 +10,7 @@ from gatprune_jax.networks.network import Network
 
 
 def save(
-  path: str | os.PathLike, small: Compact | Network, x: Any, batch: int | None = None
+  path: str | os.PathLike, small: Compact | Loaded | Network, x: Any, batch: int | None = None
 ) -> None:
   """Writes a network to a new directory so that `load` runs it without its model's code.
 
@@ -20,8 +20,9 @@ def save(
 
   Args:
     path: the directory to write; it must not exist yet, and appears only once it is complete.
-    small: the network. A `Compact` has no train function: loaded again to be trained, it computes
-      the same in train mode as in eval mode, with the batch statistics that it has.
+    small: the network. Only a `Network` has a train function; another one, loaded again to be
+      trained, computes the same in train mode as in eval mode, with the batch statistics that it
+      has.
     x: an example input.
     batch: number of examples that the saved network takes; None: any number. See `find_batch`.
 
@@ -30,7 +31,7 @@ def save(
       variables in other containers than dicts, lists and tuples have the same path, x does not show
       which of its axes is the batch, or x or the outputs are in such other containers.
   """
-  if isinstance(small, Compact):
+  if not isinstance(small, Network):
     save_network(path, small, x, batch)
     return
 

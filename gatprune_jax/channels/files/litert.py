@@ -12,9 +12,8 @@ import numpy as np
 from gatprune_jax.channels.batch import batch_size
 from gatprune_jax.channels.compaction import Compact
 from gatprune_jax.channels.files.locations import without_locations
-from gatprune_jax.channels.files.portable import Portable, optional, portable
+from gatprune_jax.channels.files.portable import Portable, optional, portable, write
 from gatprune_jax.errors import InputError
-from gatprune_jax.runtime.whole_files import whole_file
 
 _CONVERTER = (
   "litert_converter.mlir.ir",
@@ -41,9 +40,9 @@ def export_tflite(path: str | os.PathLike, small: Compact, x: Any, batch: int = 
     batch: number of examples that the file takes.
 
   Raises:
-    InputError: if the path exists, the batch is not a positive number, x does not show which of its
-      axes is the batch, the extra "litert" is not installed, LiteRT has no equivalent of an
-      operation, or it computes other outputs than JAX.
+    InputError: if the path exists or cannot be written, the batch is not a positive number, x does
+      not show which of its axes is the batch, the extra "litert" is not installed, LiteRT has no
+      equivalent of an operation, or it computes other outputs than JAX.
   """
   if batch is None:
     raise InputError("batch None: a LiteRT file takes one number of examples, such as 1")
@@ -51,8 +50,7 @@ def export_tflite(path: str | os.PathLike, small: Compact, x: Any, batch: int = 
   network = portable(path, small, x)
   content = convert(network, size)
   network.check("LiteRT", runner(content, network), size)
-  with whole_file(os.fspath(path)) as file:
-    file.write(content)
+  write(path, content)
 
 
 def convert(network: Portable, size: int) -> bytes:

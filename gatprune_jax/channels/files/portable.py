@@ -14,6 +14,7 @@ from gatprune_jax.channels.batch import Batch, find_batch
 from gatprune_jax.channels.compaction import Compact
 from gatprune_jax.channels.graph import leaf_paths
 from gatprune_jax.errors import InputError
+from gatprune_jax.runtime.whole_files import whole_file
 
 _TOLERANCE = 1e-4  # largest difference, relative to an output's largest magnitude
 
@@ -89,6 +90,19 @@ def portable(path: str | os.PathLike, small: Compact, x: Any) -> Portable:
   )
   canonical = [np.asarray(jnp.asarray(leaf)) for leaf in leaves]
   return Portable(apply, _names("x", x), _names("y", outputs), canonical, find_batch(x, outputs))
+
+
+def write(path: str | os.PathLike, content: bytes) -> None:
+  """Writes a file, which appears once it is complete.
+
+  Raises:
+    InputError: if it cannot be written.
+  """
+  try:
+    with whole_file(os.fspath(path)) as file:
+      file.write(content)
+  except OSError as error:
+    raise InputError(f"{os.fspath(path)} cannot be written: {error.strerror}") from error
 
 
 def relative_difference(found: Any, expected: Any) -> float:

@@ -106,6 +106,8 @@ def test_nothing_is_overwritten(tmp_path):
   with pytest.raises(gp.InputError, match="batch 0"):
     gp.export_onnx(tmp_path / "other.onnx", *operation("softmax"), batch=0)
   assert (tmp_path / "net.onnx").read_text() == "mine"
+  with pytest.raises(gp.InputError, match="cannot be written: No such file or directory"):
+    gp.export_onnx(tmp_path / "nowhere" / "net.onnx", *operation("softmax"))
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

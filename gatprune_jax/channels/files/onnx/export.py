@@ -12,10 +12,9 @@ from gatprune_jax.channels.batch import batch_size
 from gatprune_jax.channels.compaction import Compact
 from gatprune_jax.channels.files.onnx.graph import Graph, Value
 from gatprune_jax.channels.files.onnx.operations import OPERATIONS
-from gatprune_jax.channels.files.portable import Portable, optional, portable
+from gatprune_jax.channels.files.portable import Portable, optional, portable, write
 from gatprune_jax.channels.tracing.labelling import CALLS
 from gatprune_jax.errors import InputError, first_line
-from gatprune_jax.runtime.whole_files import whole_file
 
 _CHECKED = (1, 3)  # sizes of the batch at which a file for any size is evaluated
 
@@ -35,9 +34,10 @@ def export_onnx(path: str | os.PathLike, small: Compact, x: Any, batch: int | No
     batch: number of examples that the file takes; None: any number.
 
   Raises:
-    InputError: if the path exists, the batch is not a positive number, x does not show which of its
-      axes is the batch, the network takes no batch of any size, the extra "onnx" is not installed,
-      an operation has no equivalent, or onnxruntime computes other outputs than JAX.
+    InputError: if the path exists or cannot be written, the batch is not a positive number, x does
+      not show which of its axes is the batch, the network takes no batch of any size, the extra
+      "onnx" is not installed, an operation has no equivalent, or onnxruntime computes other outputs
+      than JAX.
   """
   batch_size(batch)  # checks it before the work
   network = portable(path, small, x)
@@ -45,8 +45,7 @@ def export_onnx(path: str | os.PathLike, small: Compact, x: Any, batch: int | No
   run = runner(content, network)
   for size in _CHECKED if batch is None else (batch,):
     network.check("onnxruntime", run, size)
-  with whole_file(os.fspath(path)) as file:
-    file.write(content)
+  write(path, content)
 
 
 def convert(network: Portable, batch: int | None) -> bytes:
