@@ -111,12 +111,15 @@ def check_training(graph, case, mask):
   jax.tree.map(assert_same, compact_variables(graph, masked, mask), compact)
 
 
-def check_same_layers(traced, small, x):
-  """Raises unless the graph of a loaded network is that of the network that was saved."""
+def check_layers(loaded, small, x):
+  """Raises unless a network loaded with its layers is the network that was saved."""
+  fewer = jax.tree.map(lambda a: a[:3], x)
+  found = evaluate(loaded.eval_fn, loaded.variables, fewer)
+  assert_same(found, small.apply(small.variables, fewer))
+  traced = gp.trace(loaded.eval_fn, loaded.variables, x)
   graph = gp.trace(small.apply, small.variables, x)
-  assert [len(group.channels) for group in traced.groups] == [
-    len(group.channels) for group in graph.groups
-  ]
+  widths = lambda graph: [len(group.channels) for group in graph.groups]
+  assert widths(traced) == widths(graph)
   everything = np.ones(graph.num_channels)
   assert gp.macs(traced, everything) == gp.macs(graph, everything)
 
@@ -131,24 +134,23 @@ def check_law(seed, path):
     mask = random_mask(graph, np.random.default_rng(seed))
     small = gp.compact(graph, case.eval_fn, variables, mask)
     gp.save(path, small, x)
-    loaded, traceable = gp.load(path), gp.load(path, trainable=True)
+    loaded = gp.load(path)
 
-    def all_four(variables, mask, small_variables, x):
+    def all_three(variables, mask, small_variables, x):
       fewer = jax.tree.map(lambda a: a[:3], x)
       return (
         gp.masked(graph, case.eval_fn)(variables, mask, x),
         small.apply(small_variables, x),
         loaded.apply(loaded.variables, x),
         loaded.apply(loaded.variables, fewer),
-        traceable.eval_fn(traceable.variables, fewer),
       )
 
-    masked, compact, again, *fewer = evaluate(all_four, variables, mask, small.variables, x)
+    masked, compact, again, fewer = evaluate(all_three, variables, mask, small.variables, x)
     assert_same(masked, compact)
     assert_same(again, compact)
-    for outputs in fewer:
-      assert_same(outputs, compact[:3])
-    check_same_layers(gp.trace(traceable.eval_fn, traceable.variables, x), small, x)
+    assert_same(fewer, compact[:3])
+    if seed % 8 in (0, 1):  # a quarter of the networks, because it takes as long as all the rest
+      check_layers(gp.load(path, trainable=True), small, x)
     check_costs(graph, mask, small, x)
     with jax.enable_x64(True):
       check_training(graph, case, mask)
