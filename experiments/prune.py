@@ -3,7 +3,8 @@
 Trains or restores the dense network, brings the mask of every classical pruner within the budgets,
 searches with the graph agent, fine-tunes the networks of all masks with one recipe, and prints the
 comparison. Writes `result.json`, `metrics.jsonl`, `proposals.npz` (the agent's shortlist),
-`masks.npz` (every method's mask by name) and `pruned/`, which `gatprune_jax.load` reads.
+`masks.npz` (every method's mask by name) and `pruned/`, which `gatprune_jax.load` reads. With
+`--config.rounds=3`, each of three rounds has its metrics and shortlist in a directory of its own.
 """
 
 import os
@@ -13,11 +14,11 @@ from typing import Any
 
 from experiments.common import dense
 from experiments.common.app import start
-from experiments.common.preparing import Setup, problem_of, set_up
+from experiments.common.preparing import Setup, constraints_of, problem_of, set_up
 from experiments.common.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax.channels import check_finite
-from gatprune_jax.pruning import Plan, Pruned, describe_space, prune_problem
+from gatprune_jax.pruning import Plan, Pruned, describe_space, prune_in_rounds, prune_problem
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.report import Row, comparison
@@ -57,11 +58,26 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
   if is_first():
     print(describe_space(prepared.constraints), file=sys.stderr)
   logger = RunLogger(run, settings.checkpoints, workdir)
+  loggers = [logger]
   if variables is None:
     variables = dense.train_dense(settings, prepared.dense, data, logger)
-  problem = problem_of(settings, prepared, variables)
   plan = Plan(settings.search, settings.finetune, settings.finetune_side_by_side, settings.seed)
-  pruned = prune_problem(problem, data, plan, logger, os.path.join(workdir, "proposals.npz"))
+  if settings.rounds == 1:
+    problem = problem_of(settings, prepared, variables)
+    pruned = prune_problem(problem, data, plan, logger, os.path.join(workdir, "proposals.npz"))
+  else:
+
+    def prune_once(number: int, network: gp.Network, limits: dict[str, float]) -> Pruned:
+      folder = os.path.join(workdir, f"round_{number}")
+      constraints = constraints_of(settings, network, data, limits)
+      dense_network = prepared.dense._replace(network=network)
+      of_round = prepared._replace(dense=dense_network, constraints=constraints)
+      problem = problem_of(settings, of_round, network.variables)
+      loggers.append(RunLogger(run, settings.checkpoints, folder))
+      return prune_problem(problem, data, plan, loggers[-1], os.path.join(folder, "proposals.npz"))
+
+    network = prepared.dense.network.with_variables(variables)
+    pruned = prune_in_rounds(network, prepared.constraints, settings.rounds, prune_once)
 
   small = pruned.trainable
   compact_accuracy = dense.accuracy(small, small.variables, data.test)
@@ -69,7 +85,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
   if is_first():
     path = os.path.join(workdir, "pruned")
     shutil.rmtree(path, ignore_errors=True)  # left by an earlier, unfinished run
-    gp.save(path, pruned.network, pruned.example)
+    gp.save(path, pruned.trainable, pruned.example)
   whole, agent = pruned.rows[0], pruned.rows[-1]
   runs.write_result(
     workdir,
@@ -99,7 +115,8 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
       "versions": runs.versions(),
     },
   )
-  logger.forget("finetune")
+  for each in loggers:
+    each.forget("finetune")
   return pruned
 
 

@@ -12,6 +12,7 @@ from experiments.benchmarks.candidate_steps import finetuning, finetuning_agains
 from experiments.benchmarks.ceiling import ceiling
 from experiments.benchmarks.compression import half_width_speed, tracing
 from experiments.benchmarks.device_scaling import scaling
+from experiments.benchmarks.exporting import exported_litert, exported_onnx
 from experiments.benchmarks.mask_scoring import scoring, scoring_against_torch
 from experiments.benchmarks.measuring import Measurement
 from experiments.benchmarks.peers import PEERS, Skipped, overview
@@ -29,6 +30,8 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Measurement]]] = {
   "agent_overhead": agent_overhead,
   "first_update": first_update,
   "reading": reading,
+  "exported_litert": exported_litert,
+  "exported_onnx": exported_onnx,
   "ceiling": ceiling,
   "attention_against_jraph": attention_against_jraph,
   "attention_against_torch": attention_against_torch,

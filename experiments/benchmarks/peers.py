@@ -10,6 +10,10 @@ import types
 PEERS = {  # {module: how to install it}
   "torch": "pip install torch==2.13.0",
   "torch_geometric": "pip install torch==2.13.0 torch_geometric",
+  "litert_converter": "pip install -e '.[litert]'",
+  "ai_edge_litert": "pip install -e '.[litert]'",
+  "onnx": "pip install -e '.[onnx]'",
+  "onnxruntime": "pip install -e '.[onnx]'",
 }
 
 

@@ -33,13 +33,32 @@ def set_up(settings: Settings, limits: Mapping[str, float | str]) -> Setup:
   """
   data = dense.load_data(settings)
   made = dense.make_network(settings, data)
-  network = made.network
-  graph = gp.trace(network.eval_fn, network.variables, jnp.asarray(data.train.x[:1]))
-  constraints = make_constraints(
-    graph, limits, settings.search.keep_floor, settings.search.allow_empty, settings.deployment
-  )
+  constraints = constraints_of(settings, made.network, data, limits)
   check_search(settings.search, data, settings.seed)
   return Setup(data, made, constraints)
+
+
+def constraints_of(
+  settings: Settings, network: gp.Network, data: Dataset, limits: Mapping[str, float | str]
+) -> Constraints:
+  """Traces a network's channels, and returns them with their budgets and floors.
+
+  Args:
+    settings: settings of the experiment.
+    network: the network.
+    data: the data set, of which the first training example is used.
+    limits: {resource: largest share of the cost of the first network that this one was cut from, or
+      of its own cost; or a cost with its unit}.
+
+  Raises:
+    InputError: if the budgets cannot be reached.
+  """
+  graph = gp.trace(network.eval_fn, network.variables, jnp.asarray(data.train.x[:1]))
+  first = None if network.origin is None else network.origin.costs
+  search = settings.search
+  return make_constraints(
+    graph, limits, search.keep_floor, search.allow_empty, settings.deployment, first
+  )
 
 
 def problem_of(settings: Settings, prepared: Setup, variables: Any) -> PruningProblem:

@@ -17,6 +17,7 @@ from gatprune_jax import InputError
 from gatprune_jax.channels import RESOURCES, Deployment
 from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import DataConfig
+from gatprune_jax.pruning import check_rounds
 from gatprune_jax.runs.checkpointer import CheckpointConfig
 from gatprune_jax.search import DEFAULT_CRITERIA, SearchConfig
 from gatprune_jax.training import Recipe
@@ -41,6 +42,9 @@ class Settings(DataConfig):
     finetune_side_by_side: True fine-tunes all networks in one step, which is compiled once and in
       which each network is as wide as the widest; False fine-tunes compact networks one after the
       other, which is faster on a CPU if training them takes longer than compiling them.
+    rounds: number of rounds of experiments.prune. Each prunes an equal share of the way in the
+      logarithm of the costs and fine-tunes by the whole recipe, and the next one starts from its
+      network.
     compare: settings of experiments.compare alone, which uses the seeds and budgets in this section
       instead of seed and budgets.
     fidelity: settings of experiments.fidelity alone.
@@ -59,6 +63,7 @@ class Settings(DataConfig):
   search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
   finetune: Recipe = dataclasses.field(default_factory=Recipe)
   finetune_side_by_side: bool = True
+  rounds: int = 1
   compare: CompareConfig = dataclasses.field(default_factory=CompareConfig)
   fidelity: FidelityConfig = dataclasses.field(default_factory=FidelityConfig)
   checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
@@ -74,6 +79,7 @@ class Settings(DataConfig):
         "model.factory, or set it to False"
       )
     check_saliency(self.criteria)
+    check_rounds(self.rounds, self.search.allow_empty)
     for name in self.compare.variants:
       self.variant(name)
 

@@ -39,11 +39,19 @@ from gatprune_jax.channels.costs import (
   weight_bytes,
   written,
 )
+from gatprune_jax.channels.files.litert import export_tflite
+from gatprune_jax.channels.files.onnx.export import export_onnx
 from gatprune_jax.channels.files.stablehlo import export_stablehlo
-from gatprune_jax.channels.files.storage import Loaded, load, save
+from gatprune_jax.channels.files.storage import (
+  Loaded,
+  Training,
+  load_network,
+  save_network,
+)
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf, leaf_paths
 from gatprune_jax.channels.interpreter import Convolution
 from gatprune_jax.channels.masking import masked
+from gatprune_jax.channels.origin import Origin, cut, whole
 from gatprune_jax.channels.tracing.function import check_finite
 from gatprune_jax.channels.tracing.parameters import parameter_flags
 from gatprune_jax.channels.tracing.trace import trace
@@ -64,8 +72,10 @@ __all__ = [
   "Layer",
   "Leaf",
   "Loaded",
+  "Origin",
   "Resource",
   "SumOfProducts",
+  "Training",
   "activation_bytes",
   "align",
   "check_finite",
@@ -74,11 +84,14 @@ __all__ = [
   "compact_state",
   "compact_variables",
   "compensate",
+  "cut",
+  "export_onnx",
   "export_stablehlo",
+  "export_tflite",
   "group_starts",
   "keep_floors",
   "leaf_paths",
-  "load",
+  "load_network",
   "macs",
   "make_budgets",
   "make_constraints",
@@ -89,10 +102,11 @@ __all__ = [
   "raise_to_floors",
   "rank_in_group",
   "ranks",
-  "save",
+  "save_network",
   "smallest_mask",
   "sum_of_products",
   "trace",
   "weight_bytes",
+  "whole",
   "written",
 ]

@@ -11,6 +11,7 @@ from gatprune_jax.channels.compensation import compensate
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, check_mask_shape
 from gatprune_jax.channels.interpreter import Interpreter
 from gatprune_jax.channels.mirrors import Mirror, find_mirrors
+from gatprune_jax.channels.origin import Origin, cut
 from gatprune_jax.channels.tracing.function import check_arguments
 from gatprune_jax.channels.tracing.relabelling import bind
 from gatprune_jax.errors import InputError
@@ -23,10 +24,12 @@ class Compact:
   Attributes:
     apply: the original function at the new shapes, jitted, called as `apply(variables, *args)`.
     variables: the kept part of the original variables, in the same tree.
+    origin: which elements of the first network they are; None if that is not known.
   """
 
   apply: Callable[..., Any]
   variables: Any
+  origin: Origin | None = None
 
 
 def compact(
@@ -60,7 +63,8 @@ def compact(
   small_fn = compact_function(graph, fn, mask, allow_empty)
   if images is not None:
     variables = compensate(graph, fn, variables, mask, images)
-  return Compact(small_fn, compact_variables(graph, variables, mask, allow_empty))
+  small_variables = compact_variables(graph, variables, mask, allow_empty)
+  return Compact(small_fn, small_variables, cut(None, graph, mask))
 
 
 def compact_variables(
@@ -83,11 +87,11 @@ def compact_variables(
   """
   keep = checked_mask(graph, mask, allow_empty)
   graph.check_variables(variables)
-  cut = [
+  smaller = [
     _cut(array, leaf, keep)
     for array, leaf in zip(jax.tree.leaves(variables), graph.leaves, strict=True)
   ]
-  return jax.tree.unflatten(graph.treedef, cut)
+  return jax.tree.unflatten(graph.treedef, smaller)
 
 
 def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool = False) -> Any:
@@ -108,7 +112,7 @@ def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool 
   """
   keep = checked_mask(graph, mask, allow_empty)
 
-  def cut(mirror: Mirror, array: Any) -> Any:
+  def cut_array(mirror: Mirror, array: Any) -> Any:
     if not mirror.leaves:
       return array
     leaf, *others = mirror.leaves
@@ -127,7 +131,7 @@ def compact_state(graph: ChannelGraph, state: Any, mask: Any, allow_empty: bool 
     return _cut(array, leaf, keep)
 
   arrays, treedef = jax.tree.flatten(state)
-  return jax.tree.unflatten(treedef, map(cut, find_mirrors(graph, state), arrays))
+  return jax.tree.unflatten(treedef, map(cut_array, find_mirrors(graph, state), arrays))
 
 
 def compact_function(
@@ -238,13 +242,13 @@ def kept_positions(leaf: Leaf, keep: np.ndarray) -> list[np.ndarray]:
 
 
 def _cut(array: Any, leaf: Leaf, keep: np.ndarray) -> Any:
-  cut = [axis for axis, ids in enumerate(leaf.axes) if (ids != FROZEN).any()]
+  cut_axes = [axis for axis, ids in enumerate(leaf.axes) if (ids != FROZEN).any()]
   positions = kept_positions(leaf, keep)
-  if not cut:
+  if not cut_axes:
     return array
   # NumPy cuts concrete arrays, because JAX would compile a program for every new shape.
   small = array if isinstance(array, jax.core.Tracer) else np.asarray(array)
-  for axis in cut:
+  for axis in cut_axes:
     small = small.take(positions[axis], axis=axis)
   return jax.device_put(small)
 

@@ -17,6 +17,7 @@ from gatprune_jax.channels.rules import reductions
 from gatprune_jax.channels.rules import table as rules
 from gatprune_jax.channels.rules.axes import Axes, JointAxis, Kept, has_parts, resized
 from gatprune_jax.channels.rules.classes import LabelClasses
+from gatprune_jax.channels.tracing.derivatives import derivative, evaluate_alone
 from gatprune_jax.channels.tracing.labelling import (
   WITH_DERIVATIVE,
   Program,
@@ -24,6 +25,7 @@ from gatprune_jax.channels.tracing.labelling import (
   Step,
   label,
 )
+from gatprune_jax.channels.tracing.loops import loop_sizes
 from gatprune_jax.errors import InputError
 
 Convolution = Callable[..., jax.Array]  # (lhs, rhs, **conv_general_dilated parameters) -> result
@@ -120,16 +122,16 @@ class Interpreter:
       env[var] = self.take(const, axes)
     env.update(zip(program.jaxpr.invars, values, strict=True))
     for step in program.steps:
-      out = self._step(program, step, [read(var) for var in step.eqn.invars])
+      out = self._step(step, [read(var) for var in step.eqn.invars])
       env.update(zip(step.eqn.outvars, out, strict=True))
     return [
       read(var) if used else None
       for var, used in zip(program.jaxpr.outvars, program.used, strict=True)
     ]
 
-  def _step(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
+  def _step(self, step: Step, values: list[Any]) -> list[Any]:
     if step.body is not None:
-      return self._call(program, step, values)
+      return self._call(step, values)
     if step.branches:
       return self._choose(step, values)
     eqn = step.eqn
@@ -139,7 +141,7 @@ class Interpreter:
     ]
     rule = rules.RULES.get(eqn.primitive.name)
     if rule is None:  # operands of such an operation are frozen, so they have the dense shapes
-      return _evaluate_alone(program.jaxpr, eqn, values)
+      return evaluate_alone(eqn, values)
     if step.contraction is not None:
       values = self._masked_operands(step, values)
     if step.reduced:
@@ -154,7 +156,7 @@ class Interpreter:
       params = self._params(rule, step)
     if params is None:
       dense = [self._expand(*pair) for pair in zip(values, step.inputs, strict=True)]
-      out = _evaluate_alone(program.jaxpr, eqn, dense)
+      out = evaluate_alone(eqn, dense)
       return [self.take(*pair) for pair in zip(out, step.outputs, strict=True)]
     if eqn.primitive.name == "conv_general_dilated" and self._conv is not None:
       return [self._conv(*values, **params)]
@@ -249,7 +251,7 @@ class Interpreter:
         count = count * int(self.kept(labels).sum())
     return reductions.with_count(step.eqn, values, count)
 
-  def _call(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
+  def _call(self, step: Step, values: list[Any]) -> list[Any]:
     eqn, name = step.eqn, step.eqn.primitive.name
 
     def body(*args):
@@ -264,19 +266,20 @@ class Interpreter:
     elif name in WITH_DERIVATIVE:
       if self._keep is None and not step.body.contractions():
         # The body has no layer, so the mask changes nothing in it and the call is evaluated as is.
-        return _evaluate_alone(program.jaxpr, eqn, values)
+        return evaluate_alone(eqn, values)
       with_rule = self._with_jvp if name == "custom_jvp_call" else self._with_vjp
-      body = with_rule(program, step, body)
+      body = with_rule(step, body)
     return body(*values)
 
   def _loop(self, step: Step, body: Callable, values: list[Any]) -> list[Any]:
     """Evaluates a `scan`, whose channels are the same in every iteration."""
     p = step.eqn.params
-    first, last = p["num_consts"], p["num_consts"] + p["num_carry"]
+    first, num_state = loop_sizes(step.eqn)
+    last = first + num_state
 
     def iterate(state, slices):
       out = body(*values[:first], *state, *slices)
-      return out[: p["num_carry"]], out[p["num_carry"] :]
+      return out[:num_state], out[num_state:]
 
     state, stacked = jax.lax.scan(
       iterate, values[first:last], values[last:], p["length"], p["reverse"], p["unroll"]
@@ -289,60 +292,35 @@ class Interpreter:
     runs = [lambda *args, body=body: self.run(body, list(args)) for body in step.branches]
     return jax.lax.switch(index, runs, *operands)
 
-  def _with_jvp(self, program: Program, step: Step, body: Callable) -> Callable:
+  def _with_jvp(self, step: Step, body: Callable) -> Callable:
     """Gives the re-evaluated body the derivative rule of the original call.
 
     The rule is traced at the dense shapes, and this interpreter then evaluates the traced program
     with the same channels masked or removed.
     """
-
-    def original(*args):
-      return _evaluate_alone(program.jaxpr, step.eqn, list(args))
-
     with_rule = jax.custom_jvp(body)
 
     @with_rule.defjvp
     def rule(primals, tangents):
-      dense = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in step.eqn.invars]
-      moving = [i for i, v in enumerate(dense) if jnp.issubdtype(v.dtype, jnp.inexact)]
-
-      def jvp(primals, moved):
-        of_moving = _of_some(original, primals, moving)
-        return jax.jvp(of_moving, tuple(primals[i] for i in moving), tuple(moved))
-
-      closed = jax.make_jaxpr(jvp)(tuple(dense), [dense[i] for i in moving])
-      inputs = [*step.inputs, *(step.inputs[i] for i in moving)]
-      derivative = self._label_derivative(closed, inputs)
-      out = self.run(derivative, [*primals, *(tangents[i] for i in moving)])
+      of_call = derivative(step.eqn)
+      inputs = [*step.inputs, *(step.inputs[i] for i in of_call.moving)]
+      labelled = self._label_derivative(of_call.program, inputs)
+      out = self.run(labelled, [*primals, *(tangents[i] for i in of_call.moving)])
       return out[: len(out) // 2], out[len(out) // 2 :]
 
     return with_rule
 
-  def _with_vjp(self, program: Program, step: Step, body: Callable) -> Callable:
+  def _with_vjp(self, step: Step, body: Callable) -> Callable:
     """Gives the re-evaluated body the reverse rule of the original call; see `_with_jvp`."""
-
-    def original(*args):
-      return _evaluate_alone(program.jaxpr, step.eqn, list(args))
-
     with_rule = jax.custom_vjp(body)
 
     def backward(primals, cotangents):
-      dense = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in step.eqn.invars]
-      moving = [i for i, v in enumerate(dense) if jnp.issubdtype(v.dtype, jnp.inexact)]
-      results = jax.eval_shape(original, *dense)
-      counted = [i for i, v in enumerate(results) if jnp.issubdtype(v.dtype, jnp.inexact)]
-
-      def vjp(primals, cotangents):
-        of_moving = _of_some(original, primals, moving)
-        floating = lambda *values: [of_moving(*values)[i] for i in counted]
-        return jax.vjp(floating, *(primals[i] for i in moving))[1](cotangents)
-
-      closed = jax.make_jaxpr(vjp)(tuple(dense), [results[i] for i in counted])
-      inputs = [*step.inputs, *(step.outputs[i] for i in counted)]
-      derivative = self._label_derivative(closed, inputs)
-      found = self.run(derivative, [*primals, *(cotangents[i] for i in counted)])
-      of_operand = dict(zip(moving, found, strict=True))
-      return tuple(of_operand.get(i) for i in range(len(dense)))
+      of_call = derivative(step.eqn)
+      inputs = [*step.inputs, *(step.outputs[i] for i in of_call.counted)]
+      labelled = self._label_derivative(of_call.program, inputs)
+      found = self.run(labelled, [*primals, *(cotangents[i] for i in of_call.counted)])
+      of_operand = dict(zip(of_call.moving, found, strict=True))
+      return tuple(of_operand.get(i) for i in range(len(primals)))
 
     with_rule.defvjp(lambda *args: (body(*args), args), backward)
     return with_rule
@@ -366,16 +344,6 @@ class Interpreter:
     return program
 
 
-def _of_some(fn: Callable, args: Any, moving: list[int]) -> Callable:
-  """Returns fn as a function of the arguments at the given places, with all others fixed."""
-
-  def of_moving(*values):
-    every = dict(enumerate(args)) | dict(zip(moving, values, strict=True))
-    return fn(*every.values())
-
-  return of_moving
-
-
 def _positions(kept: np.ndarray | jax.Array, count: int) -> np.ndarray | jax.Array:
   """Returns the positions that are kept, in order, `[count]`."""
   if isinstance(kept, np.ndarray):
@@ -387,20 +355,3 @@ def _places(kept: np.ndarray | jax.Array, count: int) -> np.ndarray | jax.Array:
   """Returns for each position its place among those that are kept; any place if it is not kept."""
   sums = np.cumsum(kept) if isinstance(kept, np.ndarray) else jnp.cumsum(kept)
   return (sums - 1).clip(0)
-
-
-def _evaluate_alone(jaxpr: jex_core.Jaxpr, eqn, values: list[Any]) -> list[Any]:
-  """Evaluates one equation as it stands, as a program of its own.
-
-  This works for every kind of primitive, including the ones that hold programs as parameters.
-  """
-  operands = {
-    var: value
-    for var, value in zip(eqn.invars, values, strict=True)
-    if not isinstance(var, jex_core.Literal)
-  }
-  unnamed = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
-  alone = jaxpr.replace(
-    constvars=[], invars=list(operands), outvars=eqn.outvars, eqns=[eqn], debug_info=unnamed
-  )
-  return jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(alone, []))(*operands.values())

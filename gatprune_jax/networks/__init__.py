@@ -4,6 +4,7 @@ Networks written in Flax Linen, Flax NNX, Equinox or plain JAX are turned into o
 """
 
 from gatprune_jax.networks.equinox import from_equinox
+from gatprune_jax.networks.files import load, save
 from gatprune_jax.networks.flax_linen import from_linen
 from gatprune_jax.networks.flax_nnx import from_nnx
 from gatprune_jax.networks.network import (
@@ -24,5 +25,7 @@ __all__ = [
   "from_equinox",
   "from_linen",
   "from_nnx",
+  "load",
   "masked_network",
+  "save",
 ]

@@ -16,8 +16,10 @@ import numpy as np
 from gatprune_jax.channels import (
   ChannelGraph,
   Convolution,
+  Origin,
   check_finite,
   compact,
+  cut,
   leaf_paths,
   masked,
   parameter_flags,
@@ -44,6 +46,7 @@ class Network:
       array of floating-point numbers of any other tree.
     in_own_form: returns the framework's own module for given variables, which may have been cut to
       the kept channels. None if the framework's modules do not hold their variables.
+    origin: the first network that this one was cut from; None if nothing was cut.
   """
 
   eval_fn: Callable[[Any, Any], Any]
@@ -51,6 +54,7 @@ class Network:
   variables: Any
   trainable: Any = None
   in_own_form: Callable[[Any], Any] | None = None
+  origin: Origin | None = None
 
   @functools.cached_property
   def trains(self) -> tuple[bool, ...]:
@@ -138,8 +142,9 @@ def compact_network(
   small = compact(graph, network.eval_fn, network.variables, mask, allow_empty)
   small_train = compact(graph, network.train_fn, network.variables, mask, allow_empty)
   return dataclasses.replace(
-    network, eval_fn=small.apply, train_fn=small_train.apply, variables=small.variables
-  )
+    network, eval_fn=small.apply, train_fn=small_train.apply, variables=small.variables,
+    origin=cut(network.origin, graph, mask),
+  )  # fmt: skip
 
 
 def check_network(network: Network, x: Any) -> None:

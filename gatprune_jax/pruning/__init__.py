@@ -19,6 +19,7 @@ from gatprune_jax.pruning.pipeline import (
 )
 from gatprune_jax.pruning.proposals import Proposal, as_proposal, load_proposals, save_proposals
 from gatprune_jax.pruning.pruned import Pruned
+from gatprune_jax.pruning.rounds import budgets_of_rounds, check_rounds, prune_in_rounds
 from gatprune_jax.pruning.space import describe_space
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
   "Proposal",
   "Pruned",
   "as_proposal",
+  "budgets_of_rounds",
+  "check_rounds",
   "classical_proposals",
   "describe_space",
   "finetune",
@@ -36,6 +39,7 @@ __all__ = [
   "lines_of_epochs",
   "load_proposals",
   "prune",
+  "prune_in_rounds",
   "prune_problem",
   "save_proposals",
   "scores_before",

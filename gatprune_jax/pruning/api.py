@@ -22,6 +22,7 @@ from gatprune_jax.errors import InputError
 from gatprune_jax.networks import CLASSIFICATION, Network, Task, check_network, check_task
 from gatprune_jax.pruning.pipeline import Plan, prune_problem
 from gatprune_jax.pruning.pruned import Pruned
+from gatprune_jax.pruning.rounds import check_rounds, prune_in_rounds
 from gatprune_jax.pruning.space import describe_space
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.checkpointer import CheckpointConfig
@@ -48,6 +49,7 @@ def prune(
   freeze: str | Sequence[str] = (),
   only: str | Sequence[str] = (),
   side_by_side: bool = True,
+  rounds: int = 1,
   workdir: str | os.PathLike | None = None,
   checkpoints: CheckpointConfig | None = None,
   progress: bool = True,
@@ -66,7 +68,9 @@ def prune(
     network: the trained network; it is not changed.
     data: examples in four parts, see `gatprune_jax.data.arrays`.
     budgets: {resource: largest share of the dense network's cost, or a cost with its unit, such as
-      "20M" or "500KB"}; resources are the keys of `gatprune_jax.channels.RESOURCES`.
+      "20M" or "500KB"}; resources are the keys of `gatprune_jax.channels.RESOURCES`. Where the
+      network itself was cut from another one (`network.origin`), shares are of the first network's
+      cost.
     deployment: how the pruned network is going to be run, which activation_bytes depend on; None
       for the defaults.
     task: the network's loss and score; classification unless given.
@@ -80,9 +84,13 @@ def prune(
     only: patterns of the only layers whose channels are pruned, see `trace`.
     side_by_side: True fine-tunes all masks together in a step that is compiled once; False
       fine-tunes them one after the other.
+    rounds: number of rounds. Each prunes an equal share of the way in the logarithm of the costs
+      and fine-tunes by the whole recipe, and the next one starts from its network. The table
+      compares the methods in the last round.
     workdir: directory in which the state is saved during the run, with `metrics.jsonl` and a copy
-      of the result. The same call with the same workdir continues from the saved state, or returns
-      the outcome of a finished run without searching or training again. None writes nothing.
+      of the result; of several rounds each has a directory of its own in it. The same call with the
+      same workdir continues from the saved state, or returns the outcome of a finished run without
+      searching or training again. None writes nothing.
     checkpoints: how often the state is saved; None for the defaults.
     progress: whether the size of the search space and progress lines are printed to standard error.
 
@@ -96,13 +104,26 @@ def prune(
   """
   _check_types(network, data, budgets, task)
   plan = Plan(search or SearchConfig(), finetune or Recipe(), side_by_side, seed)
+  check_rounds(rounds, plan.search.allow_empty)
   example = jnp.asarray(data.train.x[:1])
   graph = trace(network.eval_fn, network.variables, example, keep=keep, freeze=freeze, only=only)
   deployment = deployment or Deployment()
+  first = None if network.origin is None else network.origin.costs
   constraints = make_constraints(
-    graph, budgets, plan.search.keep_floor, plan.search.allow_empty, deployment
+    graph, budgets, plan.search.keep_floor, plan.search.allow_empty, deployment, first
   )
   _check_fit(network, data, task, plan, criteria)
+  if rounds > 1:
+
+    def prune_once(number: int, network: Network, limits: dict[str, float]) -> Pruned:
+      folder = None if workdir is None else os.path.join(os.fspath(workdir), f"round_{number}")
+      return prune(
+        network, data, limits, task=task, search=search, finetune=finetune, criteria=criteria,
+        seed=seed, keep=keep, freeze=freeze, only=only, side_by_side=side_by_side, workdir=folder,
+        checkpoints=checkpoints, progress=progress, deployment=deployment,
+      )  # fmt: skip
+
+    return prune_in_rounds(network, constraints, rounds, prune_once, progress)
   if progress and is_first():
     print(describe_space(constraints), file=sys.stderr)
   with contextlib.ExitStack() as stack:

@@ -76,7 +76,7 @@ def prune_problem(
   example = jnp.asarray(data.train.x[:1])
   mask = judgement.masks[chosen]
   return Pruned(
-    network=Compact(small.eval_fn, small.variables),
+    network=Compact(small.eval_fn, small.variables, small.origin),
     module=in_own_form(network, small, example),
     trainable=small,
     mask=mask,
@@ -147,13 +147,13 @@ def make_rows(problem: PruningProblem, data: Dataset, judgement: Judgement) -> l
   """
   graph, constraints = problem.constraints.graph, problem.constraints
   everything = np.ones(graph.num_channels)
-  full_macs, full_params = channels.macs(graph, everything), channels.params(graph, everything)
+  full = (problem.network.origin or channels.whole(graph)).costs
 
   def row(method: str, mask: np.ndarray, *scores: float) -> Row:
     macs, params = channels.macs(graph, mask), channels.params(graph, mask)
     others = {k: v for k, v in constraints.costs(mask).items() if k not in ("macs", "params")}
     return Row(
-      method, round(macs), round(params), macs / full_macs, params / full_params,
+      method, round(macs), round(params), macs / full["macs"], params / full["params"],
       *map(float, scores), others,
     )  # fmt: skip
 

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from gatprune_jax.channels import ChannelGraph, Compact, save
+from gatprune_jax.channels import ChannelGraph, Compact
 from gatprune_jax.errors import InputError
-from gatprune_jax.networks import Network
+from gatprune_jax.networks import Network, save
 from gatprune_jax.pruning.proposals import Proposal
 from gatprune_jax.runs.report import Row, comparison
 from gatprune_jax.runs.workdir import write_json
@@ -59,7 +59,8 @@ class Pruned:
   def save(self, path: str | os.PathLike) -> None:
     """Writes masks, table and network to a new directory.
 
-    `gatprune_jax.load(path + "/network")` reads the network back.
+    `gatprune_jax.load(path + "/network")` reads the network back, with `trainable=True` to train or
+    prune it further.
 
     Raises:
       InputError: if the path exists already, or cannot be written.
@@ -77,7 +78,7 @@ class Pruned:
         file.write(f"{self}\n".encode())
     except OSError as error:
       raise InputError(f"{path} cannot be written: {error.strerror}") from error
-    save(os.path.join(path, _NETWORK), self.network, self.example)
+    save(os.path.join(path, _NETWORK), self.trainable, self.example)
 
   def save_masks(self, path: str) -> None:
     """Writes the masks of all methods to an npz file, each under the method's name."""

@@ -139,6 +139,19 @@ def check_training(graph, case, mask, level):
   jax.tree.map(assert_same, compact_variables(graph, masked, mask), compact)
 
 
+def check_layers(loaded, small, x):
+  """Raises unless a network loaded with its layers is the network that was saved."""
+  fewer = first(x, 3)
+  found = evaluate(loaded.eval_fn, loaded.variables, fewer)
+  assert_same(found, small.apply(small.variables, fewer))
+  traced = gp.trace(loaded.eval_fn, loaded.variables, x)
+  graph = gp.trace(small.apply, small.variables, x)
+  widths = lambda graph: [len(group.channels) for group in graph.groups]
+  assert widths(traced) == widths(graph)
+  everything = np.ones(graph.num_channels)
+  assert gp.macs(traced, everything) == gp.macs(graph, everything)
+
+
 def check_law(kind, seed, path):
   """Draws a network and a mask, and checks the law on outputs, costs, saving and training."""
   case = KINDS[kind][0](seed)
@@ -163,6 +176,8 @@ def check_law(kind, seed, path):
     assert_same(masked, compact)
     assert_same(again, compact)
     assert_same(fewer, compact[:3])
+    if seed % 8 in (0, 1):  # a quarter of the networks, because it takes as long as all the rest
+      check_layers(gp.load(path, trainable=True), small, x)
     check_costs(graph, mask, small, x)
     with jax.enable_x64(True):
       check_training(graph, case, mask, level)

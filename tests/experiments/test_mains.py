@@ -176,6 +176,29 @@ def assert_refused(done, words):
   assert done.stdout == ""
 
 
+def test_rounds_keep_to_the_budgets_of_the_first_network(tmp_path):
+  workdir = str(tmp_path / "run")
+  arguments = (f"--workdir={workdir}", *SMALL, "--config.criteria=('l1',)")
+  done = run("prune", *arguments, "--config.rounds=2")
+  assert done.returncode == 0, done.stderr
+  assert "round 1 of 2: macs 0.5, params 1 of the first network" in done.stderr
+  with open(os.path.join(workdir, "result.json")) as file:
+    result = json.load(file)
+  dense, small = result["dense"], result["pruned"]
+  assert result["feasible"] is True
+  assert small["macs_ratio"] == small["macs"] / dense["macs"] <= 0.25
+  assert result["methods"][0]["macs_ratio"] == 1
+  for number in (1, 2):
+    folder = os.path.join(workdir, f"round_{number}")
+    assert [line for line in metrics(folder) if line["phase"] == "finetune"]
+    assert not os.path.exists(os.path.join(folder, "checkpoints", "finetune"))
+  loaded = gp.load(os.path.join(workdir, "pruned"), trainable=True)
+  assert loaded.origin.costs["macs"] == dense["macs"]
+  refused = run("prune", *arguments, "--config.rounds=3")
+  assert refused.returncode == 1
+  assert "rounds" in refused.stderr
+
+
 def test_a_workdir_is_not_given_to_another_run(pruned):
   workdir, _ = pruned
   before = contents(workdir)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gatprune_jax.channels.compensation.readers import Reader
 from gatprune_jax.channels.interpreter import Interpreter
-from gatprune_jax.channels.tracing.labelling import Program, Step
+from gatprune_jax.channels.tracing.labelling import Step
 from gatprune_jax.channels.tracing.relabelling import Binding
 
 
@@ -36,9 +36,9 @@ class Observer(Interpreter):
       self._sums[step.leaf] = gram + jnp.einsum("rgn,rgm->gnm", x, x), count + float(len(x))
     return values
 
-  def _call(self, program: Program, step: Step, values: list[Any]) -> list[Any]:
+  def _call(self, step: Step, values: list[Any]) -> list[Any]:
     if step.eqn.primitive.name == "scan":
-      return super()._call(program, step, values)
+      return super()._call(step, values)
     # Nothing is differentiated, so the bodies of all other calls are evaluated as they are.
     return self.run(step.body, values)
 

@@ -33,7 +33,8 @@ class Budgets:
     names: names of the K constrained resources.
     limits: largest allowed share d_k of the dense network's cost, float64 `[K]`, in (0, 1].
     resources: cost function of each constrained resource, K of them.
-    dense: the dense network's costs c_k(dense), float64 `[K]`.
+    dense: the costs c_k(dense) of which shares are taken, float64 `[K]`: the dense network's, or
+      those of the first network where the dense one was cut from it.
   """
 
   names: tuple[str, ...]
@@ -59,7 +60,10 @@ class Budgets:
 
 
 def make_budgets(
-  graph: ChannelGraph, limits: Mapping[str, float | str], deployment: Deployment | None = None
+  graph: ChannelGraph,
+  limits: Mapping[str, float | str],
+  deployment: Deployment | None = None,
+  first: Mapping[str, float] | None = None,
 ) -> Budgets:
   """Builds the budgets of a network without checking whether any mask is within the budgets.
 
@@ -68,10 +72,13 @@ def make_budgets(
     limits: {resource: largest share of the dense network's cost, or a cost with its unit}; see
       `read_limit`.
     deployment: how the pruned network is going to be run; None for the defaults.
+    first: {resource: cost} of the first network, where this one was cut from it; shares are then
+      those of the first network's costs, and costs must not depend on the deployment.
 
   Raises:
     InputError: a resource is unknown, the dense network has a cost of 0 in a resource, a limit is
-      one that `read_limit` refuses, or no budget is given at all.
+      one that `read_limit` refuses, no budget is given at all, or the network was cut and a cost
+      depends on the deployment.
   """
   if not limits:
     raise InputError(f"no budget given: constrain one or more of {', '.join(sorted(RESOURCES))}")
@@ -82,10 +89,18 @@ def make_budgets(
       )
   names = tuple(sorted(limits))
   resources = tuple(RESOURCES[name](graph, deployment or Deployment()) for name in names)
-  dense = np.array([resource.cost(np.ones(graph.num_channels)) for resource in resources])
+  everything = np.ones(graph.num_channels)
+  dense = np.array([resource.cost(everything) for resource in resources])
   shares = []
-  for name, resource, cost in zip(names, resources, dense, strict=True):
-    if cost == 0:
+  for index, (name, resource) in enumerate(zip(names, resources, strict=True)):
+    if (cost := dense[index]) == 0:
       raise InputError(f"budget for {name}: the dense network has 0 {name}, so leave it out")
-    shares.append(read_limit(name, limits[name], resource.unit, cost))
+    if first is not None:
+      if cost != RESOURCES[name](graph, Deployment()).cost(everything):
+        raise InputError(
+          f"budget for {name} at {deployment}: of the network that this one was cut from the cost "
+          "is known for one example only, so leave the deployment as it is by default"
+        )
+      dense[index] = first[name]
+    shares.append(read_limit(name, limits[name], resource.unit, dense[index]))
   return Budgets(names, np.array(shares), resources, dense)

@@ -115,6 +115,7 @@ def make_constraints(
   keep_floor: float = 0.05,
   allow_empty: bool = False,
   deployment: Deployment | None = None,
+  first: Mapping[str, float] | None = None,
 ) -> Constraints:
   """Builds the constraints and checks that at least one mask satisfies the constraints.
 
@@ -130,6 +131,8 @@ def make_constraints(
       group is always kept.
     allow_empty: whether the floor of every group with a bypass is 0 channels instead.
     deployment: how the pruned network is going to be run; None for the defaults.
+    first: {resource: cost} of the first network, where this one was cut from it; shares are then
+      those of the first network's costs.
 
   Raises:
     InputError: the floor is outside [0, 1], a resource is unknown, the dense network has a cost of
@@ -137,7 +140,7 @@ def make_constraints(
       the smallest network exceeds a budget (the message then gives the smallest reachable cost).
   """
   floors = keep_floors(graph, keep_floor, allow_empty)
-  budgets = make_budgets(graph, limits, deployment)
+  budgets = make_budgets(graph, limits, deployment, first)
   constraints = Constraints(graph, budgets, floors)
   for name, share, dense, resource in zip(
     budgets.names, budgets.limits, budgets.dense, budgets.resources, strict=True

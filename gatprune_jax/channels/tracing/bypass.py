@@ -23,6 +23,7 @@ from gatprune_jax.channels.rules.classes import LabelClasses
 from gatprune_jax.channels.tracing.grouping import Partition
 from gatprune_jax.channels.tracing.labelling import Program, Step
 from gatprune_jax.channels.tracing.layers import consumed
+from gatprune_jax.channels.tracing.loops import loop_sizes
 
 _UNLABELLED = -1  # the node of all values without labels
 _Nodes = frozenset[int]
@@ -216,7 +217,7 @@ class _Flow:
       operands = [look_up(var) for var in step.eqn.invars]
       if step.eqn.primitive.name == "scan":
         # The signal may enter in one iteration and be read in the next one.
-        first, num_state = step.eqn.params["num_consts"], step.eqn.params["num_carry"]
+        first, num_state = loop_sizes(step.eqn)
         state = self._unfold(step.body, operands)[:num_state]
         again = [*operands[:first], *state, *operands[first + num_state :]]
         results = self._unfold(step.body, again)

@@ -141,4 +141,6 @@ def _same_params(a: Any, b: Any) -> bool:
     return _same_programs(a, b)
   if isinstance(a, (tuple, list)):
     return isinstance(b, (tuple, list)) and len(a) == len(b) and all(map(_same_params, a, b))
+  if isinstance(a, float) and isinstance(b, float) and np.isnan(a):
+    return bool(np.isnan(b))  # a gather can fill with NaN, which equals no number
   return a == b if isinstance(a, (int, float, str, np.dtype, type(None))) else True

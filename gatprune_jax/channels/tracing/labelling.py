@@ -26,6 +26,7 @@ from gatprune_jax.channels.rules.contraction import (
 )
 from gatprune_jax.channels.rules.reductions import Total
 from gatprune_jax.channels.tracing.liveness import Live, every_equation, has_layer, live_equations
+from gatprune_jax.channels.tracing.loops import loop_sizes
 
 # Calls whose bodies are labelled too -> the equation parameter that holds the body.
 CALLS = {
@@ -172,7 +173,7 @@ def _label_equation(
   eqn, name = live.eqn, live.eqn.primitive.name
   if name == "scan":
     body = _label_loop(eqn, classes, inputs, sources, with_dead_code)
-    num_carry = eqn.params["num_carry"]
+    _, num_carry = loop_sizes(eqn)
     carry, stacked = body.outputs[:num_carry], body.outputs[num_carry:]
     outputs = [*carry, *((None, *axes) for axes in stacked)]
     step = Step(eqn, inputs, inputs, outputs, None, None, body)
@@ -232,7 +233,7 @@ def _label_loop(
   those before. An axis of the state that has labels only before or only after is unlabelled, and
   the body is then labelled again.
   """
-  first, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
+  first, num_carry = loop_sizes(eqn)
   last = first + num_carry
   inputs = [_without_parts(classes, axes, "scan") for axes in inputs]
   freeze_axes(classes, tuple(axes[0] for axes in inputs[last:]), "walked along by `scan`")

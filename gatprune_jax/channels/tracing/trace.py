@@ -173,8 +173,8 @@ def _why_none(network: _Labelled, paths: list[str]) -> str:
       layers_of.setdefault(network.classes.reason(root) or "no layer reads it", {})[name] = None
   if any(step.eqn.primitive.name == "call_exported" for step in network.program.all_steps()):
     return (
-      "it is a saved network that was loaded, whose layers cannot be seen. Trace the function that "
-      "was saved, with its variables"
+      "it is a saved network that was loaded, whose layers cannot be seen: load it with "
+      "trainable=True to see them"
     )
   if not layers_of:
     return f"it has {len(steps)} convolutions and dot products, and none with weights"

@@ -48,6 +48,13 @@ def test_an_array_remembered_from_an_earlier_call():
   refused(fn, "depends on Python side effects: called twice")
 
 
+def test_a_gather_that_fills_with_nan_is_pure():
+  index = np.array([0, 1, 2, 3, 0])
+  fn = lambda v, x: x @ jnp.take(v["a"], index, axis=1, fill_value=np.nan) @ v["c"] @ v["d"]
+  variables = {"a": VARIABLES["a"], "c": np.ones((5, 2)), "d": np.ones((2, 2))}
+  assert gp.trace(fn, variables, X).num_channels > 0
+
+
 def test_a_branch_on_a_value():
   refused(lambda v, x: model(v, x) if x.sum() > 0 else x, "on array values in Python")
   refused(lambda v, x: jnp.asarray(np.asarray(x) @ v["a"]), "on array values in Python")

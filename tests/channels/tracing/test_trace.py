@@ -252,30 +252,3 @@ def test_frozen_dicts_are_linen_variables_too(example_b):
 def test_an_example_is_needed(example_b):
   with pytest.raises(gp.InputError, match="x holds 0 examples"):
     gp.trace(example_b.eval_fn, example_b.variables, example_b.x[:0])
-
-
-@pytest.fixture
-def saved(tmp_path):
-  fn = lambda v, x: nn.relu(x @ v["a"]) @ v["b"]
-  variables = {"a": np.ones((3, 4)), "b": np.ones((4, 2))}
-  small = gp.compact(gp.trace(fn, variables, np.ones((2, 3))), fn, variables, np.ones(4))
-  gp.save(tmp_path / "net", small, np.ones((2, 3)))
-  return tmp_path / "net"
-
-
-@pytest.mark.parametrize("name", ["manifest.json", "network.stablehlo", "variables.npz"])
-@pytest.mark.parametrize("share", [0, 0.5])
-def test_load_refuses_files_that_are_cut_short(name, share, saved):
-  content = (saved / name).read_bytes()
-  (saved / name).write_bytes(content[: int(share * len(content))])
-  with pytest.raises(gp.InputError, match=f"is not a saved network: {name} cannot be read"):
-    gp.load(saved)
-
-
-def test_load_refuses_variables_that_lack_one(saved):
-  with np.load(saved / "variables.npz") as stored:
-    arrays = dict(stored)
-  del arrays["arr_0"]
-  np.savez(saved / "variables.npz", **arrays)
-  with pytest.raises(gp.InputError, match=r"variables\.npz cannot be read .*arr_0"):
-    gp.load(saved)
