@@ -15,6 +15,7 @@ from gatprune_jax.channels.compensation import (
   RIDGE,
   Compensation,
   compensate,
+  explained,
   measure_compensation,
 )
 from gatprune_jax.channels.costs import (
@@ -70,6 +71,7 @@ __all__ = [
   "compact_state",
   "compact_variables",
   "compensate",
+  "explained",
   "export_stablehlo",
   "group_starts",
   "keep_floors",
