@@ -9,8 +9,9 @@ Every seed and budget has two files in `rows/`: the rows, which are written when
 done, and the masks that the methods found, which are saved after each method. The same command
 therefore continues after an interruption. With `--config.compare.start=DIR` the dense networks and
 the masks are those of a finished comparison, and are judged by other settings of the fine-tuning.
-At the end the command writes `compare.json` (all rows), `compare.md` (mean and standard deviation)
-and `compare.png`.
+A third file says what became of every channel in the network of the first variant. At the end the
+command writes `compare.json` (all rows), `compare.md` (mean and standard deviation), `compare.png`
+and `report.html`, which shows all of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ import numpy as np
 from experiments.common import dense
 from experiments.common.app import start
 from experiments.common.cells import Plan, plan_cells
+from experiments.common.config_tree import as_json
 from experiments.common.preparing import Setup, problem_of
 from experiments.common.settings import Settings
 import gatprune_jax as gp
@@ -34,11 +36,13 @@ from gatprune_jax.pruning import (
   Proposal,
   as_proposal,
   classical_proposals,
+  explain_mask,
   finetune,
   judge,
   load_proposals,
   save_proposals,
 )
+from gatprune_jax.reporting import EXPLANATION, write_explanation, write_report
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.plot import plot_comparison
@@ -117,14 +121,16 @@ def make_tables(settings: Settings, run: Run, plans: Sequence[Plan]) -> str:
   if is_first():
     plot_comparison(rows, named, settings.compare.finetune, os.path.join(workdir, "compare.png"))
   runs.write_result(workdir, {"rows": len(rows), "versions": runs.versions()})
+  write_report(workdir, as_json(Settings()))
   return table
 
 
 def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, path: str) -> None:
   """Runs all methods on one seed's network at one budget, and writes their rows.
 
-  The rows go to `{path}.json`, the masks of each method to `{path}-masks.npz`. A method whose masks
-  are in that file already is not run again.
+  The rows go to `{path}.json`, the masks of each method to `{path}-masks.npz`, and what became of
+  the channels of the first variant to `{path}-explained.json`. A method whose masks are in the file
+  of masks already is not run again.
 
   Args:
     settings: settings of the experiment, with this seed.
@@ -150,6 +156,10 @@ def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, p
     settings.finetune if settings.compare.finetune else None, seed=settings.seed,
     side_by_side=settings.finetune_side_by_side, logger=logger, phase=phase,
   )  # fmt: skip
+  first_variant = next(iter(settings.compare.variants))
+  (own,) = (choice for choice in judgement.choices if choice.proposal.method == first_variant)
+  explanation = explain_mask(problem, judgement.masks[own.chosen], settings.search)
+  write_explanation(f"{path}-{EXPLANATION}", explanation)
   ones, rows = np.ones(graph.num_channels), []
   full = settings.finetune.epochs if settings.compare.finetune else 0
   for method, first, chosen, epochs in judgement.choices:

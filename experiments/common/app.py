@@ -4,13 +4,11 @@ from collections.abc import Callable
 import contextlib
 import os
 import sys
-from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
-import numpy as np
 
-from experiments.common.config_tree import as_tree
+from experiments.common.config_tree import as_json
 from experiments.common.describing import describe_config
 from experiments.common.settings import Settings, make_settings
 from gatprune_jax import InputError
@@ -62,7 +60,7 @@ def start(main: Callable[[Settings, Run], None]) -> None:
       if len(argv) > 1:
         raise InputError(f"argument {argv[1]!r} is not a flag: use --workdir=DIR or --config.X=Y")
       settings = make_settings(_CONFIG.value)
-      config = _plain(as_tree(settings))  # complete, also if the config file left fields out
+      config = as_json(settings)  # complete, also if the config file left fields out
       if _DESCRIBE.value:
         print(describe_config(settings))
         return
@@ -153,12 +151,3 @@ def _last_line(error: Exception) -> Exception:
 def _fail(error: Exception) -> None:
   print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
   processes.end_process(1)
-
-
-def _plain(value: Any) -> Any:
-  """Converts a value, and all values in it, to JSON types."""
-  if isinstance(value, dict):
-    return {name: _plain(item) for name, item in value.items()}
-  if isinstance(value, (tuple, list)):
-    return [_plain(item) for item in value]
-  return value.item() if isinstance(value, np.generic) else value

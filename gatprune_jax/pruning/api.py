@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import sys
 from typing import Any
@@ -23,6 +24,7 @@ from gatprune_jax.networks import CLASSIFICATION, Network, Task, check_network, 
 from gatprune_jax.pruning.pipeline import Plan, prune_problem
 from gatprune_jax.pruning.pruned import Pruned
 from gatprune_jax.pruning.space import describe_space
+from gatprune_jax.reporting import EXPLANATION, write_explanation, write_report
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.checkpointer import CheckpointConfig
 from gatprune_jax.runs.logger import ProgressLogger, Run, RunLogger
@@ -77,9 +79,10 @@ def prune(
     only: patterns of the only layers whose channels are pruned, see `trace`.
     side_by_side: True fine-tunes all masks together in a step that is compiled once; False
       fine-tunes them one after the other.
-    workdir: directory in which the state is saved during the run, with `metrics.jsonl` and a copy
-      of the result. The same call with the same workdir continues from the saved state, or returns
-      the outcome of a finished run without searching or training again. None writes nothing.
+    workdir: directory in which the state is saved during the run, with `metrics.jsonl`, a copy of
+      the result, and at the end `report.html`, which shows it. The same call with the same workdir
+      continues from the saved state, or returns the outcome of a finished run without searching or
+      training again. None writes nothing.
     checkpoints: how often the state is saved; None for the defaults.
     progress: whether the size of the search space and progress lines are printed to standard error.
 
@@ -116,8 +119,25 @@ def prune(
     pruned = prune_problem(problem, data, plan, logger, proposals_path)
     if workdir is not None and status is not runs.Status.FINISHED:
       rows = [row._asdict() for row in pruned.rows]
+      write_explanation(os.path.join(path, EXPLANATION), pruned.explanation)
       runs.write_result(path, {"methods": rows, "versions": runs.versions()})
+      write_report(path, default_config())
   return pruned
+
+
+def default_config() -> dict[str, Any]:
+  """Returns the settings of `prune` at their defaults, of JSON types, as in `config.json`.
+
+  Checksums, which `config.json` has as well, are no settings. Budgets have no defaults.
+  """
+  defaults = {
+    "budgets": {},
+    "task": CLASSIFICATION.metric,
+    "plan": dataclasses.asdict(Plan()),
+    "criteria": DEFAULT_CRITERIA,
+    **{name: [] for name in ("keep", "freeze", "only")},
+  }
+  return json.loads(json.dumps(defaults))
 
 
 def _check_types(network: Any, data: Any, budgets: Any, task: Any) -> None:

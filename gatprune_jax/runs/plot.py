@@ -1,10 +1,11 @@
-"""Figures of comparisons between pruning methods, drawn with matplotlib."""
+"""Figures of comparisons between pruning methods."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from matplotlib.figure import Figure
 import numpy as np
 
+from gatprune_jax.runs.drawing import save_png
 from gatprune_jax.runs.report import CompareRow
 
 
@@ -24,23 +25,30 @@ def plot_comparison(
   panels = {"before fine-tuning, select split": "accuracy_before_finetune"}
   if finetuned:
     panels["after fine-tuning, test split"] = "test_accuracy"
-  figure = Figure(figsize=(5.5 * len(panels), 4.5), layout="constrained")
-  axes = figure.subplots(1, len(panels), squeeze=False)[0]
+
+  def paint(figure: Any) -> None:
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, field) in zip(axes, panels.items(), strict=True):
+      _draw_panel(axis, rows, named, field)
+      axis.set(title=title, xlabel="MACs, share of the dense network's", ylabel="accuracy, %")
+    axes[0].legend()
+
+  save_png(paint, path, width=5.5 * len(panels), height=4.5)
+
+
+def _draw_panel(axis: Any, rows: Sequence[CompareRow], named: Sequence[str], field: str) -> None:
+  """Draws one line for each method, of a field of the rows over the budgets."""
   budgets = sorted({row.budget for row in rows})
-  for axis, (title, field) in zip(axes, panels.items(), strict=True):
-    classical = "classical pruners"
-    for method in dict.fromkeys(row.method for row in rows):
-      values = [
-        100 * np.array([getattr(r, field) for r in rows if (r.method, r.budget) == (method, b)])
-        for b in budgets
-      ]
-      mean = [np.mean(v) for v in values]
-      error = [np.std(v, ddof=1) / np.sqrt(len(v)) if len(v) > 1 else 0.0 for v in values]
-      if method in named:
-        axis.errorbar(budgets, mean, error, label=method, marker="o", capsize=3)
-      else:
-        axis.plot(budgets, mean, color="0.75", zorder=0, label=classical, marker=".")
-        classical = None  # the legend has one entry for all classical pruners
-    axis.set(title=title, xlabel="MACs, share of the dense network's", ylabel="accuracy, %")
-  axes[0].legend()
-  figure.savefig(path, dpi=150)
+  classical = "classical pruners"
+  for method in dict.fromkeys(row.method for row in rows):
+    values = [
+      100 * np.array([getattr(r, field) for r in rows if (r.method, r.budget) == (method, b)])
+      for b in budgets
+    ]
+    mean = [np.mean(v) for v in values]
+    error = [np.std(v, ddof=1) / np.sqrt(len(v)) if len(v) > 1 else 0.0 for v in values]
+    if method in named:
+      axis.errorbar(budgets, mean, error, label=method, marker="o", capsize=3)
+    else:
+      axis.plot(budgets, mean, color="0.75", zorder=0, label=classical, marker=".")
+      classical = None  # the legend has one entry for all classical pruners
