@@ -55,7 +55,7 @@ class Figure:
 
   Attributes:
     svg: the element, from `gatprune_jax.runs.drawing.svg`.
-    caption: what is to be seen, in whole sentences.
+    caption: what is to be seen, in whole sentences; "": that of the figure before it.
   """
 
   kind: ClassVar[str] = "figure"

@@ -46,6 +46,8 @@ _STYLE = {
   "legend.frameon": False,
   "legend.labelcolor": INK,
   "legend.title_fontsize": 11,
+  "legend.handlelength": 1.7,
+  "legend.columnspacing": 1.2,
   "lines.linewidth": 1.6,
   "lines.markersize": 6,
 }

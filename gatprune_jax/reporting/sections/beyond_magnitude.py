@@ -28,9 +28,8 @@ def beyond_magnitude(run: Run, name: str) -> list[Part]:
   parts: list[Part] = []
   for place, (label, outcomes) in enumerate(run.outcomes_by_label().items()):
     channels = [channel for outcome in outcomes for channel in _channels(outcome, len(outcomes))]
-    if not channels:
-      continue
-    parts += _of_budget(label, channels, f"{name}-{place}")
+    if any(not channel.kept for channel in channels):
+      parts += _of_budget(label, channels, f"{name}-{place}")
   return parts
 
 
@@ -39,12 +38,17 @@ def _of_budget(label: str, channels: Sequence[_Channel], name: str) -> list[Part
   against = [channel for channel in removed if channel.by_magnitude]
   with_it = [channel for channel in removed if not channel.by_magnitude]
   small = [channel for channel in channels if channel.kept and not channel.by_magnitude]
+  kinds = {
+    "these": against,
+    "the other removed ones": with_it,
+    "those that are kept although magnitude would remove them": small,
+  }
+  shares = [f"{_mean(some)} of the energy of {kind}" for kind, some in kinds.items() if some]
   start = f"{label}: of" if label else "Of"
   told = (
     f"{start} {len(removed)} removed channels, {len(against)} would have been kept by their "
-    "magnitude: their L1 norm is among the largest of their group, of which as many were kept. The "
-    f"kept channels explain {_mean(against)} of them, {_mean(with_it)} of the other removed ones, "
-    f"and {_mean(small)} of those that are kept although magnitude would remove them."
+    "magnitude, if each group kept as many as it does. The other kept channels explain on average "
+    f"{' and '.join(shares)}."
   )
   drawn = svg(
     lambda figure: _paint(figure, channels), name,
@@ -81,8 +85,6 @@ def _channels(outcome: Outcome, num_outcomes: int) -> Iterator[_Channel]:
 
 
 def _mean(channels: Sequence[_Channel]) -> str:
-  if not channels:
-    return "none"
   return f"{100 * np.mean([channel.explained for channel in channels]):.0f} %"
 
 

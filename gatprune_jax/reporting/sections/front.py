@@ -39,7 +39,7 @@ def front(run: Run, name: str) -> list[Part]:
   return [
     Figure(
       svg(_with_axes(draw(field), when, run), f"{name}-{place}", f"{title}: {when}", told, _HEIGHT),
-      caption,
+      caption if place == 0 else "",
     )
     for place, (when, field) in enumerate(fields.items())
   ]
@@ -69,10 +69,7 @@ def by_method(run: Run, name: str) -> list[Part]:
                    for r, b, a in zip(rows, before, after, strict=True))  # fmt: skip
   title = "Test score of every method before and after fine-tuning"
   drawn = svg(paint, f"{name}-methods", title, f"{told}.", 0.9 + 0.24 * len(rows))
-  caption = (
-    "Test part, before any gradient step (circle) and after fine-tuning (diamond). What removal "
-    "destroys and fine-tuning does not bring back is the distance to the right."
-  )
+  caption = "Test part: circles before any gradient step, diamonds after fine-tuning."
   return [Figure(drawn, caption)]
 
 
@@ -81,7 +78,7 @@ def _with_axes(draw: Callable[[Any], None], when: str, run: Run) -> Callable[[An
     axis = figure.subplots()
     draw(axis)
     axis.set(xlabel="share of the dense network's MACs", ylabel=_axis_label(run))
-    figure.legend(loc="outside upper center", ncols=2, title=when)
+    figure.legend(loc="outside upper center", ncols=3, title=when)
 
   return paint
 

@@ -20,7 +20,9 @@ def learning(run: Run, name: str) -> list[Part]:
   if not run.searches:
     return []
   each_limit = [
-    (f"{label}, budget", limit) for search in run.searches for label, limit in _limits(search)
+    (f"budget {limit:g}" if search.label else f"budget {limit:g} of {resource}", limit)
+    for search in run.searches
+    for resource, limit in search.limits.items()
   ]
   panels: tuple[tuple[str, str, Callable, list], ...] = (
     ("Reward", "mean reward of the samples, against the agent's own past", _of("reward"), []),
@@ -35,15 +37,11 @@ def learning(run: Run, name: str) -> list[Part]:
     curves = [curve for search in run.searches for curve in of(search)]
     told = "; ".join(f"{c.label or title} ends at {_last(c.values)}" for c in curves)
     drawn = svg(
-      _painted(curves, dict(limits), title.lower()), f"{name}-{title.lower()}",
+      _painted(curves, dict(limits), title.lower(), title != "Reward"), f"{name}-{title.lower()}",
       f"{title} over the updates of the search", f"{told}.", _HEIGHT,
     )  # fmt: skip
     figures.append(Figure(drawn, f"{title}: {meaning}."))
   return figures
-
-
-def _limits(search: Search) -> list[tuple[str, float]]:
-  return [(_label(search, resource), limit) for resource, limit in search.limits.items()]
 
 
 def _label(search: Search, resource: str) -> str:
@@ -67,7 +65,7 @@ def _last(values: Sequence[float | None]) -> str:
 
 
 def _painted(
-  curves: Sequence[_Curve], limits: dict[str, float], words: str
+  curves: Sequence[_Curve], limits: dict[str, float], words: str, from_zero: bool
 ) -> Callable[[Any], None]:
   labels = list(dict.fromkeys(curve.label for curve in curves))
 
@@ -82,9 +80,14 @@ def _painted(
       y = [float("nan") if value is None else value for value in values]
       axis.plot(x, y, color=SERIES[place % len(SERIES)], linestyle=STROKES[place % len(STROKES)],
                 linewidth=1.3, label=shown)  # fmt: skip
-    for limit in limits.values():
+    for label, limit in limits.items():
       axis.axhline(limit, color=MUTED, linewidth=0.8)
+      place = {"xy": (1, limit), "xycoords": ("axes fraction", "data")}
+      axis.annotate(label, **place, ha="right", va="bottom", fontsize=9, color=MUTED)
     axis.set(xlabel="update", ylabel=words)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if from_zero:
+      axis.set_ylim(bottom=0)
     if any(labels):
       figure.legend(loc="outside upper center", ncols=min(3, len(labels)))
 

@@ -6,12 +6,13 @@ from typing import Any
 from gatprune_jax.reporting.explanation import Explanation
 from gatprune_jax.reporting.parts import Figure, Part
 from gatprune_jax.reporting.record import Run
-from gatprune_jax.runs.drawing import INK, MUTED, SERIES, svg
+from gatprune_jax.runs.drawing import INK, MUTED, PAPER, SERIES, svg
 
-_ROW = 0.23  # inches of height for each layer
+_ROW = 0.24  # inches of height for each layer
 # The figure is 100 wide: lanes of groups, then names of layers, then bars of their MACs.
-_LANES, _NAMES, _BARS = 34.0, 37.0, (76.0, 100.0)
-_WIDEST_LANE = 5.0
+_LANES, _BARS = 34.0, (74.0, 100.0)  # where the lanes end at most, and where the bars are
+_WIDEST_LANE = 7.0
+_LONGEST = 32  # characters of a name
 
 
 def network(run: Run, name: str) -> list[Part]:
@@ -31,7 +32,8 @@ def network(run: Run, name: str) -> list[Part]:
 
 def shortened(path: str) -> str:
   """Returns a layer's path without the parts that the paths of most layers share."""
-  return path.removeprefix("params/").removesuffix("/value").removesuffix("/kernel")
+  name = path.removeprefix("params/").removesuffix("/value").removesuffix("/kernel")
+  return name if len(name) <= _LONGEST else f"\N{HORIZONTAL ELLIPSIS}{name[1 - _LONGEST :]}"
 
 
 def lanes_of(spans: Sequence[tuple[int, int]]) -> list[int]:
@@ -64,8 +66,10 @@ def _drawn(explanation: Explanation, name: str) -> str:
   # A group without a layer, such as one that only a table of embeddings holds, has no lane.
   drawn = [index for index, rows in enumerate(uses) if rows]
   lanes = lanes_of([(min(uses[index]), max(uses[index])) for index in drawn])
-  step = min(_WIDEST_LANE, _LANES / (max(lanes, default=0) + 1))
-  left = {index: _LANES - step * (lane + 1) for index, lane in zip(drawn, lanes, strict=True)}
+  num_lanes = max(lanes, default=0) + 1
+  step = min(_WIDEST_LANE, _LANES / num_lanes)
+  left = {index: step * (num_lanes - 1 - lane) for index, lane in zip(drawn, lanes, strict=True)}
+  names = step * num_lanes + 3
 
   def paint(figure: Any) -> None:
     axis = figure.subplots()
@@ -80,15 +84,15 @@ def _drawn(explanation: Explanation, name: str) -> str:
       for marker, ends in (("<", layer.writes), (">", layer.reads)):
         for index in ends:
           center = left[index] + 0.4 * step
-          axis.plot([center, _NAMES - 1], [row, row], color=MUTED, linewidth=0.5, zorder=1)
-          axis.plot([center], [row], marker, color=INK, markersize=4, zorder=4)
-      axis.text(_NAMES, row, shortened(layer.name), va="center", fontsize=8)
+          axis.plot([center, names - 1], [row, row], color=MUTED, linewidth=0.5, zorder=1)
+          axis.plot([center], [row], marker, color=INK, markersize=5.5, markeredgecolor=PAPER,
+                    markeredgewidth=0.6, zorder=4)  # fmt: skip
+      axis.text(names, row, shortened(layer.name), va="center", fontsize=9)
       start, length = _BARS[0], (_BARS[1] - _BARS[0]) / largest
       axis.barh(row, layer.macs * length, 0.55, start, color="none", edgecolor=INK, linewidth=0.7)
       axis.barh(row, layer.kept_macs * length, 0.55, start, color=SERIES[0])
-    axis.text(_LANES, -0.75, "groups", ha="right", va="center", fontsize=8, color=MUTED)
-    axis.text(_NAMES, -0.75, "layers", va="center", fontsize=8, color=MUTED)
-    axis.text(_BARS[0], -0.75, "MACs", va="center", fontsize=8, color=MUTED)
+    for x, words in ((0, "groups"), (names, "layers"), (_BARS[0], "MACs")):
+      axis.text(x, -0.8, words, va="center", fontsize=9, color=MUTED)
 
   told = "; ".join(
     f"{shortened(group.name)} keeps {group.num_kept} of {group.width} channels" for group in groups

@@ -4,6 +4,7 @@ import numpy as np
 
 from gatprune_jax.reporting.parts import Bar, Part, Table
 from gatprune_jax.reporting.record import COMPARE, Run
+from gatprune_jax.reporting.sections.network import shortened
 
 
 def widths(run: Run, name: str) -> list[Part]:
@@ -17,7 +18,7 @@ def widths(run: Run, name: str) -> list[Part]:
       kept = np.mean([outcome.explanation.groups[place].num_kept for outcome in outcomes])
       shown = f"{kept:.1f}".removesuffix(".0")
       width = f"{group.width} \N{RIGHTWARDS ARROW} {shown}"
-      body.append([group.name, Bar(width, float(kept) / group.width)])
+      body.append([shortened(group.name), Bar(width, float(kept) / group.width)])
     seeds = f", mean over {len(outcomes)} seeds" if len(outcomes) > 1 else ""
     caption = f"Channels of each group in the dense and in the agent's network{seeds}."
     headers = ("group", "channels")
