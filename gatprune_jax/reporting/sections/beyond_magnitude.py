@@ -79,7 +79,7 @@ def _channels(outcome: Outcome, num_outcomes: int) -> Iterator[_Channel]:
     for index, share in enumerate(group.explained):
       if share is not None:
         yield _Channel(
-          f"{seed}{shortened(group.name)} {index}", group.place[index], group.width,
+          f"{seed}{shortened(group.name)}[{index}]", group.place[index], group.width,
           group.kept[index], group.kept_by_magnitude(index), share,
         )  # fmt: skip
 
