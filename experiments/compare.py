@@ -19,7 +19,6 @@ import dataclasses
 import os
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.common import dense
@@ -100,10 +99,6 @@ def make_tables(settings: Settings, run: Run, plans: Sequence[Plan]) -> str:
     plans: one for each seed and budget, from `plan_cells`.
   """
   workdir = run.workdir
-  # Every seed runs the same programs. With a cache on the disk each program is compiled once.
-  if not jax.config.jax_compilation_cache_dir:
-    compiled = os.path.join(os.path.abspath(workdir), "compiled")
-    jax.config.update("jax_compilation_cache_dir", compiled)
   rows: list[CompareRow] = []
   for plan, budget, prepared in plans:
     path = os.path.join(workdir, "rows", f"seed{plan.seed}-macs{budget}")

@@ -15,6 +15,7 @@ from gatprune_jax import InputError
 from gatprune_jax.runs.health import Diverged
 from gatprune_jax.runs.logger import Run
 from gatprune_jax.runtime import cores, mesh, processes
+from gatprune_jax.runtime.compilation_cache import keep_programs
 from gatprune_jax.runtime.preemption import EXIT_CODE, Preempted, listening
 
 _DEFAULT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "digits_resnet8.py")
@@ -43,6 +44,12 @@ _SILENCE = flags.DEFINE_float(
   "Seconds without a sign of life after which a process counts as gone.",
   lower_bound=1,
 )
+_COMPILATION_CACHE = flags.DEFINE_string(
+  "compilation_cache",
+  None,
+  "Directory in which compiled programs are kept for later runs, at most 2 GiB; 'off' keeps none. "
+  "By default gatprune_jax in the user's directory of caches, or JAX_COMPILATION_CACHE_DIR.",
+)
 
 
 def start(main: Callable[[Settings, Run], None]) -> None:
@@ -66,6 +73,7 @@ def start(main: Callable[[Settings, Run], None]) -> None:
         return
       if not _WORKDIR.value:
         raise InputError("no workdir given: add --workdir=DIR")
+      keep_programs(_COMPILATION_CACHE.value)
       cores.make_devices()
       with _together(), listening() as asked:
         should_stop = lambda step: mesh.anywhere(asked())

@@ -28,6 +28,7 @@ from gatprune_jax.reporting import EXPLANATION, write_explanation, write_report
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.checkpointer import CheckpointConfig
 from gatprune_jax.runs.logger import ProgressLogger, Run, RunLogger
+from gatprune_jax.runtime.compilation_cache import keep_programs
 from gatprune_jax.runtime.processes import is_first
 from gatprune_jax.search import DEFAULT_CRITERIA, SearchConfig, check_search, make_problem
 from gatprune_jax.training import Recipe, steps_per_epoch
@@ -61,7 +62,9 @@ def prune(
 
   All devices of JAX are used. On a CPU, JAX has a single device unless
   `gatprune_jax.runtime.cores.make_devices`, which makes each core a device, was called first, as
-  the programs in `experiments` do.
+  the programs in `experiments` do. Compiled programs are kept in `gatprune_jax` in the user's
+  directory of caches, unless JAX is configured otherwise; see
+  `gatprune_jax.runtime.compilation_cache`.
 
   Args:
     network: the trained network; it is not changed.
@@ -102,6 +105,7 @@ def prune(
   _check_fit(network, data, task, plan, criteria)
   if progress and is_first():
     print(describe_space(constraints), file=sys.stderr)
+  keep_programs()
   with contextlib.ExitStack() as stack:
     logger, proposals_path = ProgressLogger(progress), None
     if workdir is not None:
