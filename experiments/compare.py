@@ -28,7 +28,7 @@ from experiments.common.config_tree import as_json
 from experiments.common.preparing import Setup, problem_of
 from experiments.common.settings import Settings
 import gatprune_jax as gp
-from gatprune_jax import InputError
+from gatprune_jax import InputError, reporting
 from gatprune_jax.data import Dataset
 from gatprune_jax.pruning import (
   Judgement,
@@ -41,7 +41,6 @@ from gatprune_jax.pruning import (
   load_proposals,
   save_proposals,
 )
-from gatprune_jax.reporting import EXPLANATION, write_explanation, write_report
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.plot import plot_comparison
@@ -116,7 +115,7 @@ def make_tables(settings: Settings, run: Run, plans: Sequence[Plan]) -> str:
   if is_first():
     plot_comparison(rows, named, settings.compare.finetune, os.path.join(workdir, "compare.png"))
   runs.write_result(workdir, {"rows": len(rows), "versions": runs.versions()})
-  write_report(workdir, as_json(Settings()))
+  reporting.write_report(workdir, as_json(Settings()))
   return table
 
 
@@ -154,7 +153,7 @@ def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, p
   first_variant = next(iter(settings.compare.variants))
   (own,) = (choice for choice in judgement.choices if choice.proposal.method == first_variant)
   explanation = explain_mask(problem, judgement.masks[own.chosen], settings.search)
-  write_explanation(f"{path}-{EXPLANATION}", explanation)
+  reporting.write_explanation(f"{path}-{reporting.EXPLANATION}", explanation)
   ones, rows = np.ones(graph.num_channels), []
   full = settings.finetune.epochs if settings.compare.finetune else 0
   for method, first, chosen, epochs in judgement.choices:

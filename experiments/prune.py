@@ -18,9 +18,9 @@ from experiments.common.config_tree import as_json
 from experiments.common.preparing import Setup, problem_of, set_up
 from experiments.common.settings import Settings
 import gatprune_jax as gp
+from gatprune_jax import reporting
 from gatprune_jax.channels import check_finite
 from gatprune_jax.pruning import Plan, Pruned, describe_space, prune_problem
-from gatprune_jax.reporting import EXPLANATION, REPORT, write_explanation, write_report
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.report import Row, comparison
@@ -45,7 +45,7 @@ def main(settings: Settings, run: Run) -> None:
   print(pruned)
   path = os.path.join(run.workdir, "pruned")
   print(f"The pruned network is in {path}: gatprune_jax.load({path!r}) runs it.")
-  print(f"The report is in {os.path.join(run.workdir, REPORT)}.")
+  print(f"The report is in {os.path.join(run.workdir, reporting.REPORT)}.")
 
 
 def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any) -> Pruned:
@@ -70,7 +70,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
   small = pruned.trainable
   compact_accuracy = dense.accuracy(small, small.variables, data.test)
   pruned.save_masks(os.path.join(workdir, "masks.npz"))
-  write_explanation(os.path.join(workdir, EXPLANATION), pruned.explanation)
+  reporting.write_explanation(os.path.join(workdir, reporting.EXPLANATION), pruned.explanation)
   if is_first():
     path = os.path.join(workdir, "pruned")
     shutil.rmtree(path, ignore_errors=True)  # left by an earlier, unfinished run
@@ -104,7 +104,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
     },
   )
   logger.forget("finetune")
-  write_report(workdir, as_json(Settings()))
+  reporting.write_report(workdir, as_json(Settings()))
   return pruned
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax import reporting
 from gatprune_jax.channels import leaf_paths, make_constraints, trace
 from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import Dataset, Split
@@ -24,7 +25,6 @@ from gatprune_jax.networks import CLASSIFICATION, Network, Task, check_network, 
 from gatprune_jax.pruning.pipeline import Plan, prune_problem
 from gatprune_jax.pruning.pruned import Pruned
 from gatprune_jax.pruning.space import describe_space
-from gatprune_jax.reporting import EXPLANATION, write_explanation, write_report
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.checkpointer import CheckpointConfig
 from gatprune_jax.runs.logger import ProgressLogger, Run, RunLogger
@@ -123,9 +123,9 @@ def prune(
     pruned = prune_problem(problem, data, plan, logger, proposals_path)
     if workdir is not None and status is not runs.Status.FINISHED:
       rows = [row._asdict() for row in pruned.rows]
-      write_explanation(os.path.join(path, EXPLANATION), pruned.explanation)
+      reporting.write_explanation(os.path.join(path, reporting.EXPLANATION), pruned.explanation)
       runs.write_result(path, {"methods": rows, "versions": runs.versions()})
-      write_report(path, default_config())
+      reporting.write_report(path, default_config())
   return pruned
 
 

@@ -15,7 +15,7 @@ from gatprune_jax.channels import FROZEN, ChannelGraph, Compensation, explained,
 from gatprune_jax.errors import InputError
 from gatprune_jax.runs import workdir as runs
 
-NAME = "explained.json"
+EXPLANATION = "explained.json"
 
 
 @dataclasses.dataclass(frozen=True)

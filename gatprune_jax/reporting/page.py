@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from gatprune_jax.reporting.parts import Part
-from gatprune_jax.reporting.record import API, COMPARE, PRUNE, Run, read_run
+from gatprune_jax.reporting.record import API, COMPARE, PRUNE, REPORT, Run, read_run
 from gatprune_jax.reporting.sections.beyond_magnitude import beyond_magnitude
 from gatprune_jax.reporting.sections.front import by_method, front
 from gatprune_jax.reporting.sections.learning import learning
@@ -20,8 +20,6 @@ from gatprune_jax.reporting.sections.settings import settings, versions
 from gatprune_jax.reporting.sections.widths import widths
 from gatprune_jax.runtime.processes import is_first
 from gatprune_jax.runtime.whole_files import whole_file
-
-NAME = "report.html"
 
 # The sections in order. To add one, write a function in `sections` and add one entry. The function
 # takes a run and the start of the ids of its figures; a run for which it returns nothing has no
@@ -59,7 +57,7 @@ def write_report(workdir: str, defaults: Mapping[str, Any]) -> str:
   Raises:
     InputError: where the directory holds no such run, or a file of it is damaged.
   """
-  path = os.path.join(workdir, NAME)
+  path = os.path.join(workdir, REPORT)
   if is_first():
     write_page(path, [read_run(workdir, defaults)])
   return path

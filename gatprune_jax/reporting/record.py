@@ -7,10 +7,12 @@ import os
 from typing import Any
 
 from gatprune_jax.errors import InputError
-from gatprune_jax.reporting.explanation import NAME, Explanation, read_explanation
+from gatprune_jax.reporting.explanation import EXPLANATION, Explanation, read_explanation
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.report import CompareRow, Row
 
+REPORT = "report.html"  # name of the file in a workdir
+# Names of the experiments that have a report.
 COMPARE = "compare"
 PRUNE = "prune"
 API = "gatprune_jax.prune"  # the name of runs of `gatprune_jax.prune`
@@ -118,7 +120,7 @@ def _prune(path: str, config: Mapping[str, Any], result: Mapping[str, Any]) -> d
   methods = [Row(**row) for row in result["methods"]]
   limits = {name: limit for name, limit in sorted(config["budgets"].items()) if limit is not None}
   updates = _lines(os.path.join(path, "metrics.jsonl")).get("search")
-  found = read_explanation(os.path.join(path, NAME))
+  found = read_explanation(os.path.join(path, EXPLANATION))
   seed = result["seed"] if "seed" in result else config["plan"]["seed"]
   return {
     "metric": config.get("task", "accuracy"),
@@ -140,7 +142,7 @@ def _compare(path: str, config: Mapping[str, Any], result: Mapping[str, Any]) ->
       label = f"{budget:g} of the MACs"
       if updates := lines.get(f"{agent} {budget}"):
         searches.append(Search(label, {"macs": budget}, updates))
-      cell = os.path.join(path, "rows", f"seed{seed}-macs{budget}-{NAME}")
+      cell = os.path.join(path, "rows", f"seed{seed}-macs{budget}-{EXPLANATION}")
       if found := read_explanation(cell):
         outcomes.append(Outcome(label, seed, found))
   return {
