@@ -74,10 +74,12 @@ def _residuals(gram: np.ndarray, channels: np.ndarray, kept: np.ndarray, ridge: 
   cross = (weights * (within @ weights - 2 * across)).sum(0)
   residuals[~kept] = np.diag(gram)[~kept] + cross
   # Without the inputs S of a kept channel, x_S is predicted from the other kept inputs. By the
-  # inverse of a partitioned matrix, the error is x_P^T V with V = K_PS K_SS^-1, for the inverse K.
-  places, of_kept = np.flatnonzero(kept), channels[kept]
+  # inverse of a partitioned matrix, the error is x_P^T V with V = K_PS K_SS^-1, for the inverse K,
+  # and its energy is the diagonal of V^T G_PP V.
+  places, of_kept, energy = np.flatnonzero(kept), channels[kept], inverse @ within @ inverse
   for channel in np.unique(of_kept):
     own = np.flatnonzero(of_kept == channel)
-    error = np.linalg.solve(inverse[np.ix_(own, own)], inverse[own]).T  # V, [kept, own]
-    residuals[places[own]] = (error * (within @ error)).sum(0)
+    block = np.ix_(own, own)
+    scale = np.linalg.inv(inverse[block])
+    residuals[places[own]] = np.diag(scale @ energy[block] @ scale)
   return residuals
