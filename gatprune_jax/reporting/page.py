@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import os
-import re
 from typing import Any, NamedTuple
 
 import jinja2
-from markupsafe import Markup, escape
 
 from gatprune_jax.reporting.parts import Part
 from gatprune_jax.reporting.record import API, COMPARE, PRUNE, REPORT, Run, read_run
@@ -81,7 +79,7 @@ def render(runs: Sequence[Run]) -> str:
     loader=jinja2.PackageLoader("gatprune_jax.reporting", "template"),
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
   )  # fmt: skip
-  environment.filters |= {"unbroken": _unbroken, "breakable": _breakable}
+  environment.filters["unbroken"] = _unbroken
   title = _title(runs[0]) if len(runs) == 1 else f"{len(runs)} runs side by side"
   page = environment.get_template("report.html")
   return page.render(sections=found, title=title, num_runs=len(runs))
@@ -91,11 +89,6 @@ def _unbroken(text: str) -> str:
   """Returns a text whose lines do not break within "61.4 ± 1.8 %"."""
   space = "\N{NO-BREAK SPACE}"
   return text.replace(" ± ", f"{space}±{space}").replace(" %", f"{space}%")
-
-
-def _breakable(name: str) -> Markup:
-  """Returns a dotted name or a path whose lines may break within it."""
-  return Markup(re.sub(r"([._/]+)", r"\1<wbr>", str(escape(name))))
 
 
 def _title(run: Run) -> str:

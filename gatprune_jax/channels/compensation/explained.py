@@ -17,7 +17,7 @@ take over if it were removed as well.
 import numpy as np
 
 from gatprune_jax.channels.compensation.transfer import Compensation
-from gatprune_jax.channels.graph import check_mask_shape
+from gatprune_jax.channels.graph import FROZEN, check_mask_shape
 
 # The matrices are sums in float32. A smaller ridge would only make rounding errors larger.
 _SMALLEST_RIDGE = float(np.finfo(np.float32).eps)
@@ -37,15 +37,15 @@ def explained(compensation: Compensation, mask: np.ndarray) -> np.ndarray:
     InputError: if the mask has another shape.
   """
   check_mask_shape(mask, compensation.num_channels)
-  kept = np.append(np.asarray(mask, bool), True)  # FROZEN inputs are -1, and are always kept
+  kept = np.append(np.asarray(mask, bool), True)  # FROZEN is -1, and such inputs are always kept
   residuals, energies, read = np.zeros((3, compensation.num_channels + 1))
   ridge = max(float(compensation.ridge), _SMALLEST_RIDGE)
   for reader, grams, ids in zip(
     compensation.readers, compensation.grams, compensation.ids, strict=True
   ):
+    # The constant of a layer with a bias is the last input. It is kept, and is no channel.
+    channels = np.asarray(ids) if reader.bias is None else np.append(ids, FROZEN)
     for gram in np.asarray(grams, np.float64):
-      # The constant of a layer with a bias is the last input. It is kept, and is no channel.
-      channels = ids if reader.bias is None else np.append(ids, -1)
       residual = _residuals(gram, channels, kept[channels], ridge)
       np.add.at(residuals, channels, residual)
       np.add.at(energies, channels, np.diag(gram))
