@@ -8,6 +8,7 @@ elements can be in one page. It has a title and a description for readers who do
 from collections.abc import Callable
 import io
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -20,10 +21,8 @@ _VARIABLES = {
   "#000014": "--series-4", "#000015": "--series-5", "#000016": "--series-6",
 }  # fmt: skip
 INK, MUTED, LINE, PAPER, *SERIES = _VARIABLES
-# Series differ by colour, by mark and by the kind of line, so that no two need colours to be told
-# apart.
-MARKS = ("D", "o", "s", "^", "v", "P")
-STROKES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+_MARKS = ("D", "o", "s", "^", "v", "P")
+_STROKES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 _WIDTH = 5.0  # inches; 360 points, about the width of a phone
 _STYLE = {
@@ -52,6 +51,21 @@ _STYLE = {
   "lines.markersize": 6,
 }
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def series_style(place: int) -> dict[str, Any]:
+  """Returns colour, mark and kind of line of a series, as arguments of matplotlib's `plot`.
+
+  Mark and line differ between any 36 series, so that no two need their colours to be told apart.
+
+  Args:
+    place: place of the series among those of its figure, from 0.
+  """
+  num = len(SERIES)
+  stroke = (place + place // num) % num
+  return {
+    "color": SERIES[place % num], "marker": _MARKS[place % num], "linestyle": _STROKES[stroke]
+  }  # fmt: skip
 
 
 def save_png(paint: Callable[[Figure], None], path: str, width: float, height: float) -> None:

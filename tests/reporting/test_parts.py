@@ -15,7 +15,7 @@ from gatprune_jax.reporting import EXPLANATION, explain, write_explanation
 from gatprune_jax.reporting.explanation import read_explanation
 from gatprune_jax.reporting.sections.network import lanes_of, shortened
 from gatprune_jax.reporting.sections.settings import differences
-from gatprune_jax.runs.drawing import MARKS, SERIES, STROKES, svg
+from gatprune_jax.runs.drawing import series_style, svg
 from tests.channels.test_compensation import perceptron, perceptron_variables
 
 
@@ -87,8 +87,8 @@ def test_differences_by_hand():
 def test_a_drawing_is_named_described_and_in_the_page_colours():
   def paint(figure):
     axis = figure.subplots()
-    for colour, mark, stroke in zip(SERIES, MARKS, STROKES, strict=True):
-      axis.plot([0, 1], [1, 0], color=colour, marker=mark, linestyle=stroke, label=mark)
+    for place in range(6):
+      axis.plot([0, 1], [place, 0], label=f"series {place}", **series_style(place))
     axis.set_xlabel("words <&>")
     axis.legend()
 
@@ -108,6 +108,11 @@ def test_a_drawing_is_named_described_and_in_the_page_colours():
   assert "font-family" not in text
   assert "<style" not in text
   assert text == svg(paint, "name", "title <&>", "told", 3.0)
+
+
+def test_series_can_be_told_apart_without_colours():
+  styles = [series_style(place) for place in range(36)]
+  assert len({(style["marker"], style["linestyle"]) for style in styles}) == 36
 
 
 def luminance(colour):

@@ -56,7 +56,9 @@ def explained(compensation: Compensation, mask: np.ndarray) -> np.ndarray:
   return np.where(read > 0, np.clip(1 - share, 0, 1), np.nan)[:-1]
 
 
-def _residuals(gram: np.ndarray, channels: np.ndarray, kept: np.ndarray, ridge: float):
+def _residuals(
+  gram: np.ndarray, channels: np.ndarray, kept: np.ndarray, ridge: float
+) -> np.ndarray:
   """Returns the residual of every input of a layer, float64 `[n]`.
 
   Args:

@@ -7,7 +7,7 @@ import numpy as np
 
 from gatprune_jax.reporting.parts import Figure, Part
 from gatprune_jax.reporting.record import COMPARE, Run
-from gatprune_jax.runs.drawing import INK, MARKS, MUTED, SERIES, STROKES, svg
+from gatprune_jax.runs.drawing import INK, MUTED, SERIES, series_style, svg
 
 _HEIGHT = 3.4  # inches
 _CLASSICAL = "classical pruners"
@@ -96,7 +96,7 @@ def _points(axis: Any, run: Run, field: str) -> None:
     shares, score(classical), "o", color=MUTED, markerfacecolor="none", label=_CLASSICAL
   )  # fmt: skip
   axis.plot([whole.macs_ratio], score([whole]), "s", color=INK, label=whole.method)
-  axis.plot([agent.macs_ratio], score([agent]), MARKS[0], color=SERIES[0], label=agent.method)
+  axis.plot([agent.macs_ratio], score([agent]), "D", color=SERIES[0], label=agent.method)
   axis.set_xlim(0, 1.05)
 
 
@@ -107,16 +107,15 @@ def _lines(axis: Any, run: Run, field: str) -> None:
   for method in dict.fromkeys([*named, *(row.method for row in run.compared)]):
     x, y, error = _over_budgets(run, method, budgets, field)
     if method in named:
-      place = named.index(method)
-      style = {"color": SERIES[place % len(SERIES)], "marker": MARKS[place % len(MARKS)],
-               "linestyle": STROKES[place % len(STROKES)]}  # fmt: skip
-      axis.errorbar(x, y, error, label=method, capsize=3, **style)
+      axis.errorbar(x, y, error, label=method, capsize=3, **series_style(named.index(method)))
     else:
       axis.plot(x, y, color=MUTED, linewidth=0.7, marker=".", markersize=3, label=label, zorder=1)
       label = None  # the legend has one entry for all classical pruners
 
 
-def _over_budgets(run: Run, method: str, budgets: Sequence[float], field: str):
+def _over_budgets(
+  run: Run, method: str, budgets: Sequence[float], field: str
+) -> tuple[list[float], list[float], list[float]]:
   """Returns mean costs, mean scores and standard errors of a method at the budgets it has."""
   x, y, error = [], [], []
   for budget in budgets:

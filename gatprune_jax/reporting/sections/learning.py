@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from gatprune_jax.reporting.parts import Figure, Part
 from gatprune_jax.reporting.record import Run, Search
-from gatprune_jax.runs.drawing import MUTED, SERIES, STROKES, svg
+from gatprune_jax.runs.drawing import MUTED, series_style, svg
 
 _HEIGHT = 2.6  # inches
 
@@ -73,13 +73,12 @@ def _painted(
     axis = figure.subplots()
     seen = set()
     for label, values in curves:
-      place = labels.index(label)
+      style = {**series_style(labels.index(label)), "marker": ""}
       shown = label if label and label not in seen else None
       seen.add(label)
       x = range(1, len(values) + 1)
       y = [float("nan") if value is None else value for value in values]
-      axis.plot(x, y, color=SERIES[place % len(SERIES)], linestyle=STROKES[place % len(STROKES)],
-                linewidth=1.3, label=shown)  # fmt: skip
+      axis.plot(x, y, linewidth=1.3, label=shown, **style)
     for label, limit in limits.items():
       axis.axhline(limit, color=MUTED, linewidth=0.8)
       place = {"xy": (1, limit), "xycoords": ("axes fraction", "data")}
