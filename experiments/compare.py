@@ -87,6 +87,7 @@ def main(settings: Settings, run: Run) -> None:
   with runs.claim(run.workdir, "compare", run.config):
     table = make_tables(settings, run, plans)
   print(table)
+  print(f"\nThe report is in {os.path.join(run.workdir, reporting.REPORT)}.")
 
 
 def make_tables(settings: Settings, run: Run, plans: Sequence[Plan]) -> str:

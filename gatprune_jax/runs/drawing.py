@@ -27,6 +27,7 @@ _STROKES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _WIDTH = 5.0  # inches; 360 points, about the width of a phone
 _STYLE = {
   "svg.fonttype": "none",  # texts stay texts
+  "text.parse_math": False,  # a name with "$" is a name
   "font.size": 11,
   "text.color": INK,
   "axes.edgecolor": LINE,

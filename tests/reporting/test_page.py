@@ -74,9 +74,9 @@ def test_the_numbers_of_a_pruned_network_are_those_of_its_result(tmp_path):
   # explained.
   assert (
     "Of 3 removed channels, 1 would have been kept by their magnitude, if each group kept as many "
-    "as it does. The other kept channels explain on average 88 % of the energy of these and 62 % "
-    "of the energy of the other removed ones and 12 % of the energy of those that are kept "
-    "although magnitude would remove them."
+    "as it does. The other kept channels explain on average 88 % of the energy of these, 62 % of "
+    "the energy of the other removed ones and 12 % of the energy of those that are kept although "
+    "magnitude would remove them."
   ) in text
   assert page.tables[2][1:] == [["stem[1]", "2 of 4", "0.875"]]
   assert page.tables[3] == [

@@ -89,7 +89,7 @@ def test_a_drawing_is_named_described_and_in_the_page_colours():
     axis = figure.subplots()
     for place in range(6):
       axis.plot([0, 1], [place, 0], label=f"series {place}", **series_style(place))
-    axis.set_xlabel("words <&>")
+    axis.set_xlabel("words <&> $x")
     axis.legend()
 
   text = svg(paint, "name", "title <&>", "told", 3.0)
@@ -102,7 +102,7 @@ def test_a_drawing_is_named_described_and_in_the_page_colours():
   assert set(re.findall(r"url\(#([^)]*)\)|href=\"#([^\"]*)", text)) <= {
     pair for name in told for pair in ((name, ""), ("", name))
   }
-  assert "words <&>" in [element.text for element in root.iter()]
+  assert "words <&> $x" in [element.text for element in root.iter()]
   assert not re.search("#[0-9a-f]{6}", text)  # every colour is one of the page's
   assert set(re.findall(r"var\((--series-\d)\)", text)) == {f"--series-{k}" for k in range(1, 7)}
   assert "font-family" not in text

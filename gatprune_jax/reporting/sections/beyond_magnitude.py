@@ -44,11 +44,13 @@ def _of_budget(label: str, channels: Sequence[_Channel], name: str) -> list[Part
     "those that are kept although magnitude would remove them": small,
   }
   shares = [f"{_mean(some)} of the energy of {kind}" for kind, some in kinds.items() if some]
+  *first, last = shares
+  listed = f"{', '.join(first)} and {last}" if first else last
   start = f"{label}: of" if label else "Of"
   told = (
     f"{start} {len(removed)} removed channels, {len(against)} would have been kept by their "
     "magnitude, if each group kept as many as it does. The other kept channels explain on average "
-    f"{' and '.join(shares)}."
+    f"{listed}."
   )
   drawn = svg(
     lambda figure: _paint(figure, channels), name,
