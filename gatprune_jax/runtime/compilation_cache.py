@@ -16,9 +16,9 @@ from gatprune_jax.errors import InputError
 
 OFF = "off"
 _LARGEST = 2 * 2**30  # bytes of all programs; those of a search take 5 to 50 MB
-# A program that takes less than this is compiled again: there are hundreds of them, and reading one
-# would take as long.
-_SHORTEST = 0.2  # seconds
+# JAX looks at every program before it writes another one, which takes longer with every program. A
+# run has some 150, most of them small: together they take seconds to compile.
+_MOST = 1000  # programs at the start of a run
 
 # The names that JAX's cache gives to its files.
 _LOCK, _PROGRAM, _LAST_USE = ".lockfile", "-cache", "-atime"
@@ -45,7 +45,7 @@ def keep_programs(directory: str | None = None) -> None:
   path = os.path.abspath(directory or _users_own())
   try:
     os.makedirs(path, mode=0o700, exist_ok=True)
-    _remove_unfinished(path)
+    _tidy(path)
   except OSError as error:
     if directory is not None:
       raise InputError(
@@ -56,7 +56,7 @@ def keep_programs(directory: str | None = None) -> None:
     return
   jax.config.update("jax_compilation_cache_dir", path)
   jax.config.update("jax_compilation_cache_max_size", _LARGEST)
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", _SHORTEST)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _users_own() -> str:
@@ -65,18 +65,23 @@ def _users_own() -> str:
   return os.path.join(caches, "gatprune_jax")
 
 
-def _remove_unfinished(path: str) -> None:
-  """Removes the programs that killed processes have not written completely.
+def _tidy(path: str) -> None:
+  """Removes what killed processes have not written completely, and all but `_MOST` programs.
 
   JAX writes a program first and the time of its last use second. Without the second file JAX fails
   to find out which programs it can remove, and then keeps no more programs at all.
   """
-  lock = FileLock(os.path.join(path, _LOCK))
+  inside = lambda name: os.path.join(path, name)
   try:
-    with lock.acquire(timeout=_PATIENCE):
+    with FileLock(inside(_LOCK)).acquire(timeout=_PATIENCE):
       names = set(os.listdir(path))
-      for name in names:
-        if name.endswith(_PROGRAM) and name.removesuffix(_PROGRAM) + _LAST_USE not in names:
-          os.remove(os.path.join(path, name))
+      programs = {name.removesuffix(_PROGRAM) for name in names if name.endswith(_PROGRAM)}
+      finished = {name for name in programs if name + _LAST_USE in names}
+      for name in programs - finished:
+        os.remove(inside(name + _PROGRAM))
+      last_use = lambda name: os.path.getmtime(inside(name + _LAST_USE))
+      for name in sorted(finished, key=last_use, reverse=True)[_MOST:]:
+        os.remove(inside(name + _PROGRAM))
+        os.remove(inside(name + _LAST_USE))
   except Timeout:
     return  # the processes that use the directory need its files

@@ -25,7 +25,7 @@ from gatprune_jax.runtime import compilation_cache
 warnings.filterwarnings("error", "Error .* persistent compilation cache entry")
 found = []
 jax.monitoring.register_event_listener(lambda name, **_: found.append(name))
-compilation_cache._SHORTEST, compilation_cache._LARGEST = 0.0, int(sys.argv[1])
+compilation_cache._LARGEST = int(sys.argv[1])
 compilation_cache.keep_programs(sys.argv[2] or None)
 for power in range(6):
   jax.jit(lambda x: jnp.sin(x) ** power + power)(jax.device_put(1.0))
@@ -83,6 +83,18 @@ def test_all_programs_together_keep_to_the_largest_size(tmp_path):
   assert found_by(begin(tmp_path, largest, tmp_path / "some")) == 0
   assert 1 <= len(sizes("some")) < len(sizes("all"))
   assert sum(sizes("some")) <= largest
+
+
+def test_of_too_many_programs_those_used_last_stay(config, tmp_path, monkeypatch):
+  for age, name in enumerate("abcde"):
+    (tmp_path / f"{name}-cache").write_text("program")
+    last_use = tmp_path / f"{name}-atime"
+    last_use.write_text("time")
+    os.utime(last_use, (1e9 - age, 1e9 - age))
+  monkeypatch.setattr(compilation_cache, "_MOST", 3)
+  keep_programs(str(tmp_path))
+  left = {f"{name}-{kind}" for name in "abc" for kind in ("cache", "atime")}
+  assert {path.name for path in tmp_path.glob("*-*")} == left
 
 
 def test_where_programs_are_kept(config, tmp_path, monkeypatch):
