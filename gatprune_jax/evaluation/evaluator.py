@@ -175,7 +175,7 @@ class Evaluator:
     """`recovered`, which JAX traces once for all programs that score masks.
 
     Tracing it takes seconds, and several programs score masks on different numbers of images.
-    `inline` makes each program the same as if it was traced anew.
+    `inline` puts the traced operations into each program without a call between them.
     """
     one = functools.partial(recovered, self._graph, self._network, self._task)
     return jax.jit(one, inline=True)
