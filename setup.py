@@ -14,6 +14,7 @@ setup(
   packages=find_packages(
     include=["gatprune_jax", "gatprune_jax.*", "experiments", "experiments.*"]
   ),
+  package_data={"gatprune_jax.reporting": ["template/*"]},
   install_requires=[
     "absl-py>=2.1",
     "array_record>=0.5",  # tensorflow-datasets reads with these three, and does not bring them
@@ -27,6 +28,7 @@ setup(
     "importlib_resources>=6",
     "jax>=0.10,<0.13",
     "jaxlib>=0.10",
+    "jinja2>=3.1",
     "jraph>=0.0.6.dev0",
     "matplotlib>=3.8",
     "ml_collections>=1.0",

@@ -9,8 +9,9 @@ Every seed and budget has two files in `rows/`: the rows, which are written when
 done, and the masks that the methods found, which are saved after each method. The same command
 therefore continues after an interruption. With `--config.compare.start=DIR` the dense networks and
 the masks are those of a finished comparison, and are judged by other settings of the fine-tuning.
-At the end the command writes `compare.json` (all rows), `compare.md` (mean and standard deviation)
-and `compare.png`.
+A third file says what became of every channel in the network of the first variant. At the end the
+command writes `compare.json` (all rows), `compare.md` (mean and standard deviation), `compare.png`
+and `report.html`, which shows all of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,22 +19,23 @@ import dataclasses
 import os
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.common import dense
 from experiments.common.app import start
 from experiments.common.cells import Plan, plan_cells
+from experiments.common.config_tree import as_json
 from experiments.common.preparing import Setup, problem_of
 from experiments.common.settings import Settings
 import gatprune_jax as gp
-from gatprune_jax import InputError
+from gatprune_jax import InputError, reporting
 from gatprune_jax.data import Dataset
 from gatprune_jax.pruning import (
   Judgement,
   Proposal,
   as_proposal,
   classical_proposals,
+  explain_mask,
   finetune,
   judge,
   load_proposals,
@@ -86,6 +88,7 @@ def main(settings: Settings, run: Run) -> None:
   with runs.claim(run.workdir, "compare", run.config):
     table = make_tables(settings, run, plans)
   print(table)
+  print(f"\nThe report is in {os.path.join(run.workdir, reporting.REPORT)}.")
 
 
 def make_tables(settings: Settings, run: Run, plans: Sequence[Plan]) -> str:
@@ -97,10 +100,6 @@ def make_tables(settings: Settings, run: Run, plans: Sequence[Plan]) -> str:
     plans: one for each seed and budget, from `plan_cells`.
   """
   workdir = run.workdir
-  # Every seed runs the same programs. With a cache on the disk each program is compiled once.
-  if not jax.config.jax_compilation_cache_dir:
-    compiled = os.path.join(os.path.abspath(workdir), "compiled")
-    jax.config.update("jax_compilation_cache_dir", compiled)
   rows: list[CompareRow] = []
   for plan, budget, prepared in plans:
     path = os.path.join(workdir, "rows", f"seed{plan.seed}-macs{budget}")
@@ -118,14 +117,16 @@ def make_tables(settings: Settings, run: Run, plans: Sequence[Plan]) -> str:
   if is_first():
     plot_comparison(rows, named, settings.compare.finetune, os.path.join(workdir, "compare.png"))
   runs.write_result(workdir, {"rows": len(rows), "versions": runs.versions()})
+  reporting.write_report(workdir, as_json(Settings()))
   return table
 
 
 def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, path: str) -> None:
   """Runs all methods on one seed's network at one budget, and writes their rows.
 
-  The rows go to `{path}.json`, the masks of each method to `{path}-masks.npz`. A method whose masks
-  are in that file already is not run again.
+  The rows go to `{path}.json`, the masks of each method to `{path}-masks.npz`, and what became of
+  the channels of the first variant to `{path}-explained.json`. A method whose masks are in the file
+  of masks already is not run again.
 
   Args:
     settings: settings of the experiment, with this seed.
@@ -151,6 +152,10 @@ def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, p
     settings.finetune if settings.compare.finetune else None, seed=settings.seed,
     side_by_side=settings.finetune_side_by_side, logger=logger, phase=phase,
   )  # fmt: skip
+  first_variant = next(iter(settings.compare.variants))
+  (own,) = (choice for choice in judgement.choices if choice.proposal.method == first_variant)
+  explanation = explain_mask(problem, judgement.masks[own.chosen], settings.search)
+  reporting.write_explanation(f"{path}-{reporting.EXPLANATION}", explanation)
   ones, rows = np.ones(graph.num_channels), []
   full = settings.finetune.epochs if settings.compare.finetune else 0
   for method, first, chosen, epochs in judgement.choices:

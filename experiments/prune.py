@@ -3,7 +3,8 @@
 Trains or restores the dense network, brings the mask of every classical pruner within the budgets,
 searches with the graph agent, fine-tunes the networks of all masks with one recipe, and prints the
 comparison. Writes `result.json`, `metrics.jsonl`, `proposals.npz` (the agent's shortlist),
-`masks.npz` (every method's mask by name) and `pruned/`, which `gatprune_jax.load` reads. With
+`masks.npz` (every method's mask by name), `explained.json` (what became of every channel),
+`pruned/`, which `gatprune_jax.load` reads, and `report.html`, which shows all of it. With
 `--config.rounds=3`, each of three rounds has its metrics and shortlist in a directory of its own.
 """
 
@@ -14,9 +15,11 @@ from typing import Any
 
 from experiments.common import dense
 from experiments.common.app import start
+from experiments.common.config_tree import as_json
 from experiments.common.preparing import Setup, constraints_of, problem_of, set_up
 from experiments.common.settings import Settings
 import gatprune_jax as gp
+from gatprune_jax import reporting
 from gatprune_jax.channels import check_finite
 from gatprune_jax.pruning import Plan, Pruned, describe_space, prune_in_rounds, prune_problem
 from gatprune_jax.runs import workdir as runs
@@ -43,6 +46,7 @@ def main(settings: Settings, run: Run) -> None:
   print(pruned)
   path = os.path.join(run.workdir, "pruned")
   print(f"The pruned network is in {path}: gatprune_jax.load({path!r}) runs it.")
+  print(f"The report is in {os.path.join(run.workdir, reporting.REPORT)}.")
 
 
 def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any) -> Pruned:
@@ -82,6 +86,8 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
   small = pruned.trainable
   compact_accuracy = dense.accuracy(small, small.variables, data.test)
   pruned.save_masks(os.path.join(workdir, "masks.npz"))
+  if settings.rounds == 1:  # else it is one of the last round's network
+    reporting.write_explanation(os.path.join(workdir, reporting.EXPLANATION), pruned.explanation)
   if is_first():
     path = os.path.join(workdir, "pruned")
     shutil.rmtree(path, ignore_errors=True)  # left by an earlier, unfinished run
@@ -117,6 +123,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
   )
   for each in loggers:
     each.forget("finetune")
+  reporting.write_report(workdir, as_json(Settings()))
   return pruned
 
 

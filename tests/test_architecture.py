@@ -15,6 +15,7 @@ ROOMS = (
   ("runtime", "kernels"),
   ("channels", "models", "data"),
   ("networks", "runs"),
+  ("reporting",),
   ("criteria",),
   ("agent", "evaluation", "training"),
   ("search",),

@@ -4,19 +4,18 @@ from collections.abc import Callable
 import contextlib
 import os
 import sys
-from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
-import numpy as np
 
-from experiments.common.config_tree import as_tree
+from experiments.common.config_tree import as_json
 from experiments.common.describing import describe_config
 from experiments.common.settings import Settings, make_settings
 from gatprune_jax import InputError
 from gatprune_jax.runs.health import Diverged
 from gatprune_jax.runs.logger import Run
 from gatprune_jax.runtime import cores, mesh, processes
+from gatprune_jax.runtime.compilation_cache import keep_programs
 from gatprune_jax.runtime.preemption import EXIT_CODE, Preempted, listening
 
 _DEFAULT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "digits_resnet8.py")
@@ -45,6 +44,12 @@ _SILENCE = flags.DEFINE_float(
   "Seconds without a sign of life after which a process counts as gone.",
   lower_bound=1,
 )
+_COMPILATION_CACHE = flags.DEFINE_string(
+  "compilation_cache",
+  None,
+  "Directory in which compiled programs are kept for later runs, at most 2 GiB; 'off' keeps none. "
+  "By default gatprune_jax in the user's directory of caches, or JAX_COMPILATION_CACHE_DIR.",
+)
 
 
 def start(main: Callable[[Settings, Run], None]) -> None:
@@ -62,12 +67,13 @@ def start(main: Callable[[Settings, Run], None]) -> None:
       if len(argv) > 1:
         raise InputError(f"argument {argv[1]!r} is not a flag: use --workdir=DIR or --config.X=Y")
       settings = make_settings(_CONFIG.value)
-      config = _plain(as_tree(settings))  # complete, also if the config file left fields out
+      config = as_json(settings)  # complete, also if the config file left fields out
       if _DESCRIBE.value:
         print(describe_config(settings))
         return
       if not _WORKDIR.value:
         raise InputError("no workdir given: add --workdir=DIR")
+      keep_programs(_COMPILATION_CACHE.value)
       cores.make_devices()
       with _together(), listening() as asked:
         should_stop = lambda step: mesh.anywhere(asked())
@@ -153,12 +159,3 @@ def _last_line(error: Exception) -> Exception:
 def _fail(error: Exception) -> None:
   print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
   processes.end_process(1)
-
-
-def _plain(value: Any) -> Any:
-  """Converts a value, and all values in it, to JSON types."""
-  if isinstance(value, dict):
-    return {name: _plain(item) for name, item in value.items()}
-  if isinstance(value, (tuple, list)):
-    return [_plain(item) for item in value]
-  return value.item() if isinstance(value, np.generic) else value

@@ -11,6 +11,7 @@ import typing
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
+import numpy as np
 
 from gatprune_jax import InputError
 
@@ -40,6 +41,20 @@ def as_tree(section: Any) -> dict[str, Any]:
     else:
       tree[field.name] = as_tree(value) if dataclasses.is_dataclass(value) else value
   return tree
+
+
+def as_json(section: Any) -> dict[str, Any]:
+  """Returns the values of a dataclass's fields as a nested dict of JSON types."""
+  return _plain(as_tree(section))
+
+
+def _plain(value: Any) -> Any:
+  """Converts a value, and all values in it, to JSON types."""
+  if isinstance(value, dict):
+    return {name: _plain(item) for name, item in value.items()}
+  if isinstance(value, (tuple, list)):
+    return [_plain(item) for item in value]
+  return value.item() if isinstance(value, np.generic) else value
 
 
 def as_config(section: Any) -> ConfigDict:

@@ -15,6 +15,7 @@ from gatprune_jax.channels.compensation import (
   RIDGE,
   Compensation,
   compensate,
+  explained,
   measure_compensation,
 )
 from gatprune_jax.channels.costs import (
@@ -85,6 +86,7 @@ __all__ = [
   "compact_variables",
   "compensate",
   "cut",
+  "explained",
   "export_onnx",
   "export_stablehlo",
   "export_tflite",

@@ -26,7 +26,7 @@ from gatprune_jax.evaluation.scoring import (
   Weights,
   compensated_weights,
   mask_statistics,
-  score_mask,
+  recovered,
   score_with_statistics,
 )
 from gatprune_jax.networks import Network, Task
@@ -107,13 +107,19 @@ class Evaluator:
   def score(self, weights: Weights, mask: jax.Array, x: jax.Array, y: Any) -> Score:
     """Scores one mask as a pure function, for use in programs that are compiled as a whole.
 
+    It computes what `score_mask` does.
+
     Args:
       weights: the arrays that the mask is evaluated with, usually the attribute `weights`.
       mask: `[N]`, 1 = keep.
       x: inputs `[n, ...]`.
       y: targets, tree of `[n, ...]`.
     """
-    return score_mask(self._graph, self._network, self._task, weights, mask, x, y)
+    variables, statistics = self._recovered(weights, mask)
+    own = weights._replace(variables=variables, compensation=None)
+    return score_with_statistics(
+      self._graph, self._network, self._task, own, mask, statistics, x, y
+    )
 
   def jit(self, fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """Compiles a function that scores masks, for all devices; options are those of `jax.jit`."""
@@ -163,6 +169,16 @@ class Evaluator:
       Scores and losses `[C, n]`.
     """
     return self._in_calls(self._score_first_with, (masks, statistics), mesh.replicate((x, y)))
+
+  @functools.cached_property
+  def _recovered(self) -> Callable[..., Any]:
+    """`recovered`, which JAX traces once for all programs that score masks.
+
+    Tracing it takes seconds, and several programs score masks on different numbers of images.
+    `inline` puts the traced operations into each program without a call between them.
+    """
+    one = functools.partial(recovered, self._graph, self._network, self._task)
+    return jax.jit(one, inline=True)
 
   @functools.cached_property
   def _score_first(self) -> Callable[..., Score]:

@@ -69,9 +69,20 @@ def score_mask(
     x: inputs `[n, ...]`.
     y: targets, tree of `[n, ...]`.
   """
-  own = own_weights(graph, network, task, weights, mask)
-  statistics = mask_statistics(graph, network, own, mask)
+  variables, statistics = recovered(graph, network, task, weights, mask)
+  own = weights._replace(variables=variables, compensation=None)
   return score_with_statistics(graph, network, task, own, mask, statistics, x, y)
+
+
+def recovered(
+  graph: ChannelGraph, network: Network, task: Task, weights: Weights, mask: jax.Array
+) -> tuple[Any, tuple[jax.Array, ...]]:
+  """Returns the variables and the running statistics with which one mask is scored.
+
+  The arguments are those of `own_weights`; images to score do not matter.
+  """
+  own = own_weights(graph, network, task, weights, mask)
+  return own.variables, mask_statistics(graph, network, own, mask)
 
 
 def own_weights(

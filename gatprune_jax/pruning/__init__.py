@@ -4,7 +4,8 @@ A trained network, data and budgets go in. A pruned and fine-tuned network comes
 that compares the pruning methods.
 """
 
-from gatprune_jax.pruning.api import prune
+from gatprune_jax.pruning.api import default_config, prune
+from gatprune_jax.pruning.explaining import explain_mask
 from gatprune_jax.pruning.finetuning import (
   Finetuned,
   finetune,
@@ -33,7 +34,9 @@ __all__ = [
   "budgets_of_rounds",
   "check_rounds",
   "classical_proposals",
+  "default_config",
   "describe_space",
+  "explain_mask",
   "finetune",
   "judge",
   "lines_of_epochs",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import sys
 from typing import Any
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gatprune_jax import reporting
 from gatprune_jax.channels import Deployment, leaf_paths, make_constraints, trace
 from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import Dataset, Split
@@ -27,6 +29,7 @@ from gatprune_jax.pruning.space import describe_space
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.checkpointer import CheckpointConfig
 from gatprune_jax.runs.logger import ProgressLogger, Run, RunLogger
+from gatprune_jax.runtime.compilation_cache import keep_programs
 from gatprune_jax.runtime.processes import is_first
 from gatprune_jax.search import DEFAULT_CRITERIA, SearchConfig, check_search, make_problem
 from gatprune_jax.training import Recipe, steps_per_epoch
@@ -62,7 +65,9 @@ def prune(
 
   All devices of JAX are used. On a CPU, JAX has a single device unless
   `gatprune_jax.runtime.cores.make_devices`, which makes each core a device, was called first, as
-  the programs in `experiments` do.
+  the programs in `experiments` do. Compiled programs are kept in `gatprune_jax` in the user's
+  directory of caches, unless JAX is configured otherwise; see
+  `gatprune_jax.runtime.compilation_cache`.
 
   Args:
     network: the trained network; it is not changed.
@@ -87,10 +92,11 @@ def prune(
     rounds: number of rounds. Each prunes an equal share of the way in the logarithm of the costs
       and fine-tunes by the whole recipe, and the next one starts from its network. The table
       compares the methods in the last round.
-    workdir: directory in which the state is saved during the run, with `metrics.jsonl` and a copy
-      of the result; of several rounds each has a directory of its own in it. The same call with the
-      same workdir continues from the saved state, or returns the outcome of a finished run without
-      searching or training again. None writes nothing.
+    workdir: directory in which the state is saved during the run, with `metrics.jsonl`, a copy of
+      the result, and at the end `report.html`, which shows it; of several rounds each has a
+      directory of its own in it. The same call with the same workdir continues from the saved
+      state, or returns the outcome of a finished run without searching or training again. None
+      writes nothing.
     checkpoints: how often the state is saved; None for the defaults.
     progress: whether the size of the search space and progress lines are printed to standard error.
 
@@ -126,6 +132,7 @@ def prune(
     return prune_in_rounds(network, constraints, rounds, prune_once, progress)
   if progress and is_first():
     print(describe_space(constraints), file=sys.stderr)
+  keep_programs()
   with contextlib.ExitStack() as stack:
     logger, proposals_path = ProgressLogger(progress), None
     if workdir is not None:
@@ -144,8 +151,28 @@ def prune(
     pruned = prune_problem(problem, data, plan, logger, proposals_path)
     if workdir is not None and status is not runs.Status.FINISHED:
       rows = [row._asdict() for row in pruned.rows]
-      runs.write_result(path, {"methods": rows, "versions": runs.versions()})
+      reporting.write_explanation(os.path.join(path, reporting.EXPLANATION), pruned.explanation)
+      resources = constraints.statement(pruned.mask)
+      runs.write_result(
+        path, {"methods": rows, "resources": resources, "versions": runs.versions()}
+      )
+      reporting.write_report(path, default_config())
   return pruned
+
+
+def default_config() -> dict[str, Any]:
+  """Returns the settings of `prune` at their defaults, of JSON types, as in `config.json`.
+
+  Checksums, which `config.json` has as well, are no settings. Budgets have no defaults.
+  """
+  defaults = {
+    "budgets": {},
+    "task": CLASSIFICATION.metric,
+    "plan": dataclasses.asdict(Plan()),
+    "criteria": DEFAULT_CRITERIA,
+    **{name: [] for name in ("keep", "freeze", "only")},
+  }
+  return json.loads(json.dumps(defaults))
 
 
 def _check_types(network: Any, data: Any, budgets: Any, task: Any) -> None:

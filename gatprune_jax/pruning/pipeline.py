@@ -14,6 +14,7 @@ from gatprune_jax import channels
 from gatprune_jax.channels import Compact, Constraints
 from gatprune_jax.data import Dataset
 from gatprune_jax.evaluation import mean_score
+from gatprune_jax.pruning.explaining import explain_mask
 from gatprune_jax.pruning.judging import Judgement, judge
 from gatprune_jax.pruning.proposals import Proposal, as_proposal, load_proposals, save_proposals
 from gatprune_jax.pruning.pruned import Pruned, in_own_form
@@ -87,6 +88,7 @@ def prune_problem(
     graph=problem.constraints.graph,
     search=agent,
     example=example,
+    explanation=explain_mask(problem, mask, plan.search),
   )
 
 

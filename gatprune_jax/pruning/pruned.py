@@ -12,6 +12,7 @@ from gatprune_jax.channels import ChannelGraph, Compact
 from gatprune_jax.errors import InputError
 from gatprune_jax.networks import Network, save
 from gatprune_jax.pruning.proposals import Proposal
+from gatprune_jax.reporting import Explanation
 from gatprune_jax.runs.report import Row, comparison
 from gatprune_jax.runs.workdir import write_json
 from gatprune_jax.runtime.processes import is_first
@@ -38,6 +39,7 @@ class Pruned:
     graph: the dense network's channels.
     search: the agent's shortlist, with the number of evaluations and seconds of its search.
     example: one input `[1, ...]`, which `save` needs.
+    explanation: what became of every layer and channel, for the report.
   """
 
   network: Compact
@@ -51,6 +53,7 @@ class Pruned:
   graph: ChannelGraph
   search: Proposal
   example: Any = dataclasses.field(repr=False)
+  explanation: Explanation = dataclasses.field(repr=False)
 
   def __str__(self) -> str:
     """Returns the table as text."""

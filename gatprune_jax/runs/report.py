@@ -40,7 +40,16 @@ _HEADERS = (
 
 def comparison(rows: Sequence[Row], metric: str = "accuracy") -> str:
   """Returns the rows as a markdown table; accuracies are in percent, other scores as they are."""
-  shown = (lambda score: f"{100 * score:.1f}") if metric == "accuracy" else "{:.4g}".format
+  return markdown_table(*comparison_cells(rows, metric))
+
+
+def shown_score(score: float, metric: str) -> str:
+  """Returns a mean score in words: accuracies in percent, other scores as they are."""
+  return f"{100 * score:.1f}" if metric == "accuracy" else f"{score:.4g}"
+
+
+def comparison_cells(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]]:
+  """Returns the headers and the cells of the table that `comparison` shows."""
   others = list(rows[0].others)
   body = [
     [
@@ -50,12 +59,11 @@ def comparison(rows: Sequence[Row], metric: str = "accuracy") -> str:
       f"{row.macs_ratio:.4f}",
       f"{row.params_ratio:.4f}",
       *(f"{row.others[name]:.4f}" for name in others),
-      *(shown(getattr(row, name)) for name in _SCORES),
+      *(shown_score(getattr(row, name), metric) for name in _SCORES),
     ]
     for row in rows
   ]
-  headers = [*_HEADERS[:5], *(f"{name} ratio" for name in others), *_HEADERS[5:]]
-  return markdown_table(headers, body)
+  return [*_HEADERS[:5], *(f"{name} ratio" for name in others), *_HEADERS[5:]], body
 
 
 def summary(runs: Sequence[Sequence[Row]]) -> str:
@@ -135,16 +143,23 @@ def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
   told = f"masks scored: {levels}" + (f"; epochs of fine-tuning: {lengths}" if lengths else "")
   tables = [
     f"At most {budget} of the MACs ({told}):\n\n"
-    + _methods_table([row for row in rows if row.budget == budget], finetuned)
+    + markdown_table(*methods_cells([row for row in rows if row.budget == budget], finetuned))
     for budget in budgets
   ]
   if len(budgets) > 1:
-    tables.append(f"Mean over the budgets:\n\n{_methods_table(rows, finetuned)}")
+    tables.append(f"Mean over the budgets:\n\n{markdown_table(*methods_cells(rows, finetuned))}")
   return "\n\n".join(tables)
 
 
-def _methods_table(rows: Sequence[CompareRow], finetuned: bool) -> str:
-  """Returns a table with one line per method: its mean over seeds, each the mean of its rows."""
+def methods_cells(rows: Sequence[CompareRow], finetuned: bool) -> tuple[list[str], list[list[str]]]:
+  """Returns the headers and cells of a table with one line per method.
+
+  A line shows the mean over seeds, of which each is the mean of the method's rows.
+
+  Args:
+    rows: the rows of one budget, or of several.
+    finetuned: see `comparison_over_seeds`.
+  """
   accuracies = {"before, select": "accuracy_before_finetune"}
   if finetuned:
     accuracies |= {"after, select": "select_accuracy", "after, test": "test_accuracy"}
@@ -166,13 +181,13 @@ def _methods_table(rows: Sequence[CompareRow], finetuned: bool) -> str:
     spread = lambda values: values.std(ddof=1) if len(values) > 1 else 0.0
     shown = [100 * column(field) for field in accuracies.values()]
     body.append(
-      [method, len(seeds)]
+      [method, str(len(seeds))]
       + [f"{values.mean():.4f}" for values in ratios]
       + [f"{values.mean():.1f} ± {spread(values):.1f}" for values in shown]
       + [f"{column(field).mean():.0f}" for field in ("evaluations", "cost", "seconds")]
     )
-  headers = ("method", "seeds", *(f"{name} ratio" for name in limited), *accuracies)
-  return markdown_table((*headers, "masks", "cost, epochs", "seconds"), body)
+  headers = ["method", "seeds", *(f"{name} ratio" for name in limited), *accuracies]
+  return [*headers, "masks", "cost, epochs", "seconds"], body
 
 
 def benchmark_table(rows: Sequence[Any]) -> str:

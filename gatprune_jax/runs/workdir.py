@@ -153,6 +153,22 @@ def read_result(path: str, experiment: str) -> dict[str, Any]:
   return from_first(read)
 
 
+def read_experiment(path: str) -> str:
+  """Returns the name of the experiment whose run is in a directory.
+
+  Raises:
+    InputError: where the directory holds no run.
+  """
+
+  def read():
+    place = os.path.join(path, _CONFIG)
+    if not os.path.exists(place):
+      raise InputError(f"{path} is not the workdir of a run: it has no {_CONFIG}")
+    return read_json(place)["experiment"]
+
+  return from_first(read)
+
+
 def read_config(path: str) -> dict[str, Any] | None:
   """Returns the config of the run in a directory, or None where the directory has no config."""
 

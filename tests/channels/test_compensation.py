@@ -8,7 +8,7 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.channels import leaf_paths
-from gatprune_jax.channels.compensation import compensate, measure_compensation
+from gatprune_jax.channels.compensation import compensate, explained, measure_compensation
 from tests.channels.laws import assert_same, random_mask
 from tests.channels.random_networks import draw_case
 
@@ -309,3 +309,66 @@ def test_what_cannot_be_computed_is_refused(images, ridge, sentence):
   mask = random_mask(graph, rng)
   with pytest.raises(gp.InputError, match=sentence):
     compensate(graph, perceptron, variables, mask, x[:images], ridge)
+
+
+def explained_by_hand(x, ids, mask, ridge):
+  """Returns R2 of each channel of inputs x `[rows, n]`, by a regression of its own for each."""
+  energy, residual = np.zeros((2, len(mask)))
+  total = np.trace(x.T @ x / len(x)) / x.shape[1]
+  for channel in range(len(mask)):
+    own = ids == channel
+    rest = x[:, mask[ids] & ~own]
+    penalty = np.sqrt(len(x) * ridge * total) * np.eye(rest.shape[1])
+    target = np.concatenate([x[:, own], np.zeros((rest.shape[1], own.sum()))])
+    found = np.linalg.lstsq(np.concatenate([rest, penalty]), target, rcond=None)[0]
+    residual[channel] = ((x[:, own] - rest @ found) ** 2).sum()
+    energy[channel] = (x[:, own] ** 2).sum()
+  return 1 - residual / energy
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 1e-1])
+def test_what_is_explained_is_explicit_least_squares(ridge):
+  rng = np.random.default_rng(3)
+  variables, x = perceptron_variables(rng), rng.standard_normal((200, 6)).astype(np.float32)
+  graph = gp.trace(perceptron, variables, x[:2])
+  mask = random_mask(graph, rng)
+  assert 0 < mask.sum() < len(mask)
+  found = explained(measure_compensation(graph, perceptron, variables, x, ridge), mask)
+  relu = lambda a: np.maximum(a, 0)
+  first = relu(x.astype(np.float64) @ variables["a"])
+  second = relu(first @ variables["b"])
+  for group, inputs in zip(graph.groups, (first, second), strict=True):
+    ids = np.arange(inputs.shape[1])
+    expected = explained_by_hand(inputs, ids, mask[group.channels], ridge)
+    np.testing.assert_allclose(found[group.channels], expected, atol=2e-4)
+
+
+def test_a_channel_of_several_inputs_leaves_with_all_of_them():
+  # Every channel is flattened to four inputs, which would explain each other.
+  rng = np.random.default_rng(4)
+  fn = lambda v, x: jnp.maximum(jnp.einsum("bhc,cd->bhd", x, v["a"]), 0).reshape(-1, 20) @ v["b"]
+  variables = {"a": rng.standard_normal((3, 5)), "b": rng.standard_normal((20, 2))}
+  variables = jax.tree.map(np.float32, variables)
+  x = rng.standard_normal((300, 4, 3)).astype(np.float32)
+  graph = gp.trace(fn, variables, x[:2])
+  mask = np.array([True, False, True, True, False])
+  found = explained(measure_compensation(graph, fn, variables, x), mask)
+  inputs = np.maximum(x.astype(np.float64) @ variables["a"], 0).reshape(-1, 20)
+  expected = explained_by_hand(inputs, np.tile(np.arange(5), 4), mask, 1e-3)
+  np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_copies_are_explained_and_zeros_count_as_explained():
+  # Of four hidden units, two are equal, one is zero, and one is alone.
+  fn = lambda v, x: jax.nn.relu(x @ v["a"]) @ v["b"]
+  kernel = np.array([[1, 1, 0, 0], [0, 0, 0, 1]], np.float32)
+  variables = {"a": kernel, "b": np.ones((4, 2), np.float32)}
+  x = np.array([[1, 0], [0, 1]] * 8, np.float32)
+  graph = gp.trace(fn, variables, x[:2])
+  compensation = measure_compensation(graph, fn, variables, x)
+  found = explained(compensation, np.array([True, False, False, False]))
+  # Unit 1 is unit 0; r = 1e-3 (0.5 + 0.5 + 0.5) / 4 leaves the share (r / (r + 0.5))^2 = 5.6e-7.
+  # Nothing explains units 0 and 3.
+  np.testing.assert_allclose(found, [0, 1 - 5.6e-7, 1, 0], atol=1e-7)
+  with pytest.raises(gp.InputError, match="4 channels"):
+    explained(compensation, np.ones(3))

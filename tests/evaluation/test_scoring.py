@@ -11,6 +11,7 @@ from gatprune_jax.channels import measure_compensation
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import (
   AdaptationConfig,
+  Evaluator,
   Weights,
   adaptation_batches,
   recalibrate,
@@ -152,3 +153,29 @@ def test_scores_of_masks_are_those_of_compact_networks(example_b, compensated):
     expected = score_outputs(CLASSIFICATION, small.eval_fn(variables, e.x), e.y)
     np.testing.assert_allclose(together.loss[index], expected.loss, atol=1e-3)
     np.testing.assert_array_equal(together.score[index], expected.score)
+
+
+def test_an_evaluator_traces_the_steps_once_and_scores_as_score_mask_does(two_layers):
+  e, traces = two_layers, []
+
+  def counted(variables, x):
+    traces.append(1)  # runs when JAX traces the network, not when the network runs
+    return e.train_fn(variables, x)
+
+  network = Network(e.eval_fn, counted, e.variables)
+  graph = gp.trace(e.eval_fn, e.variables, e.x)
+  evaluator = Evaluator(
+    graph, network, CLASSIFICATION, Split(e.x, e.y), compensation_ridge=1e-3,
+    adaptation=AdaptationConfig(2, 4, 0.1), calibration_images=8, calibration_batch=4,
+    num_images=8, samples=2,
+  )  # fmt: skip
+  mask = np.arange(graph.num_channels) % 3 > 0
+  arguments = (evaluator.weights, mask, e.x, e.y)
+  expected = jax.jit(lambda *args: score_mask(graph, network, CLASSIFICATION, *args))(*arguments)
+  traced = len(traces)
+  found = jax.jit(evaluator.score)(*arguments)
+  own = len(traces) - traced
+  jax.jit(evaluator.score)(evaluator.weights, mask, e.x[:5], e.y[:5])
+  assert len(traces) == traced + own
+  for one, other in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(one, other)

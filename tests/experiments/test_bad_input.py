@@ -104,7 +104,11 @@ BAD = {
     ["dense.trained=True", "dense.checkpoint=/run"],
     "dense.trained is True and dense.checkpoint is '/run': each gives a trained network",
   ),
-  # Wrong workdirs.
+  # Wrong directories.
+  "no cache below a file": (
+    ["--compilation_cache={}/text/inner"],
+    "text/inner cannot be written (Not a directory): give another directory, or 'off'",
+  ),
   "no place": (["--workdir="], "no workdir given: add --workdir=DIR"),
   "a file": (
     ["--workdir={}/text"],

@@ -12,6 +12,7 @@ import gatprune_jax as gp
 from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runtime.preemption import Preempted
 from gatprune_jax.search import SearchResult
+from tests.reporting.pages import parsed
 
 BUDGET = 0.5
 PASSES = 1440  # ten epochs of 48 images, at three passes for the step of an image
@@ -76,6 +77,13 @@ def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
   capsys.readouterr()
   run_in(tmp_path / "run", config)
   assert "| evolve_bits " in capsys.readouterr().out
+  page = parsed(tmp_path / "run" / "report.html")
+  table, *widths = (table for table in page.tables if table[0][0] in ("method", "group"))
+  assert [row[0] for row in table[-3:]] == ["agent", "random_ratios", "evolve_bits"]
+  path = tmp_path / "run" / "rows" / f"seed0-macs{BUDGET}-explained.json"
+  groups = json.loads(path.read_text())["groups"]
+  kept = [f"{len(group['kept'])} → {sum(group['kept'])}" for group in groups]
+  assert [width for _, width in widths[0][1:]] == kept
 
 
 def test_a_search_without_its_criterion_is_refused_before_anything_is_written(tmp_path):

@@ -18,8 +18,11 @@ from experiments.configs import digits_ablations, digits_resnet8
 import gatprune_jax as gp
 from gatprune_jax.data import load_dataset
 from gatprune_jax.models import cifar_resnet
+from gatprune_jax.reporting.page import SECTIONS
 from gatprune_jax.runs.checkpoint import restore_variables, save_variables
+from gatprune_jax.runs.report import Row, comparison_cells
 from tests.experiments.mains import RESNET, SMALL, contents, metrics, run
+from tests.reporting.pages import parsed
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,30 @@ def test_the_pruned_network_runs_without_its_code(pruned):
   assert accuracy == pytest.approx(result["pruned"]["test_accuracy"], abs=1e-6)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(loaded.variables["params"]))
   assert parameters == result["pruned"]["params"]
+
+
+def test_the_report_shows_the_result(pruned):
+  workdir, done = pruned
+  with open(os.path.join(workdir, "result.json")) as file:
+    result = json.load(file)
+  path = os.path.join(workdir, "report.html")
+  assert f"The report is in {path}." in done.stdout
+  page = parsed(path)
+  assert [name for name in page.ids if name in SECTIONS] == list(SECTIONS)
+  headers, cells = comparison_cells([Row(**row) for row in result["methods"]], "accuracy")
+  assert page.tables[0] == [headers, *cells]
+  kept = [int(width.split()[-1]) for _, width in page.tables[1][1:]]
+  assert kept == list(result["pruned"]["widths"].values())
+  with open(os.path.join(workdir, "explained.json")) as file:
+    groups = json.load(file)["groups"]
+  with np.load(os.path.join(workdir, "masks.npz")) as masks:
+    assert sum(sum(group["kept"]) for group in groups) == masks["agent"].sum()
+  shares = [share for group in groups for share in group["explained"]]
+  assert all(0 <= share <= 1 for share in shares)
+  # The settings that the test gives are those that differ, besides those of the default config.
+  shown = {name: value for name, value, _ in page.tables[3][1:]}
+  assert shown["model.widths"] == "[4, 6, 8]"
+  assert shown["search.updates"] == "2"
 
 
 def test_metrics_have_a_line_for_every_step(pruned):

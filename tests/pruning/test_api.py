@@ -17,6 +17,7 @@ import gatprune_jax as gp
 from gatprune_jax.pruning import describe_space, pipeline
 from tests.experiments.mains import environment
 from tests.pruning.examples import EXAMPLES, FINETUNE, SEARCH, LinenNet, prune
+from tests.reporting.pages import parsed
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +137,9 @@ def test_one_device_and_two_give_the_same(name, tmp_path):
 
 def test_a_workdir_continues_and_refuses_others(tmp_path, monkeypatch):
   _, _, first = prune("linen", workdir=tmp_path / "run")
-  assert {"config.json", "metrics.jsonl", "proposals.npz", "result.json"} <= set(
-    os.listdir(tmp_path / "run")
-  )
+  written = {"config.json", "metrics.jsonl", "proposals.npz", "result.json", "explained.json"}
+  assert written | {"report.html"} <= set(os.listdir(tmp_path / "run"))
+  assert ["plan.search.updates", "2", "100"] in parsed(tmp_path / "run" / "report.html").tables[-2]
   monkeypatch.setattr(pipeline, "search", None)  # the second call must not search again
   _, _, again = prune("linen", workdir=tmp_path / "run")
   np.testing.assert_array_equal(first.mask, again.mask)

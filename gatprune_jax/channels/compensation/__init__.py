@@ -1,5 +1,6 @@
 """Closed-form compensation of the channels that a mask removes."""
 
+from gatprune_jax.channels.compensation.explained import explained
 from gatprune_jax.channels.compensation.transfer import (
   RIDGE,
   Compensation,
@@ -7,4 +8,4 @@ from gatprune_jax.channels.compensation.transfer import (
   measure_compensation,
 )
 
-__all__ = ["RIDGE", "Compensation", "compensate", "measure_compensation"]
+__all__ = ["RIDGE", "Compensation", "compensate", "explained", "measure_compensation"]
