@@ -167,6 +167,7 @@ def default_config() -> dict[str, Any]:
   """
   defaults = {
     "budgets": {},
+    "deployment": dataclasses.asdict(Deployment()),
     "task": CLASSIFICATION.metric,
     "plan": dataclasses.asdict(Plan()),
     "criteria": DEFAULT_CRITERIA,
