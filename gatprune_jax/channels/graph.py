@@ -139,6 +139,9 @@ class ChannelGraph:
     groups: the channels, grouped by the axes that hold them, in network order.
     layers: convolutions and dot products, in network order.
     frozen: {variable path: reason why some of its axes are never cut}.
+    fixed_divisors: {group: the constants that divide sums over its channels, whatever is kept};
+      one is the n - 1 of a variance. The number of elements, which divides a mean, is none: it is
+      that of the elements that are kept.
     activations: the arrays that a forward pass holds in memory.
     moments: for each moment of a forward pass, the indices of the activations that are in memory.
     leaves: the variables' arrays, in the order of `jax.tree.leaves`.
@@ -149,6 +152,7 @@ class ChannelGraph:
   groups: tuple[Group, ...]
   layers: tuple[Layer, ...]
   frozen: dict[str, str]
+  fixed_divisors: dict[str, tuple[float, ...]]
   activations: tuple[Activation, ...]
   moments: tuple[tuple[int, ...], ...]
   leaves: tuple[Leaf, ...]

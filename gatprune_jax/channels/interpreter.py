@@ -146,7 +146,7 @@ class Interpreter:
       values = self._masked_operands(step, values)
     if step.reduced:
       values = self._masked_reduction(step, values)
-    if step.mean_of is not None:
+    if step.quotient is not None and step.quotient.number is None:
       values = self._kept_numbers(step, values)
     params = eqn.params
     if self._keep is not None:
@@ -242,7 +242,7 @@ class Interpreter:
 
   def _kept_numbers(self, step: Step, values: list[Any]) -> list[Any]:
     """Lets a mean divide by the number of elements that are kept."""
-    total = step.mean_of
+    total = step.quotient.total
     count = total.others
     for labels in total.labels:
       if self._mask is not None:

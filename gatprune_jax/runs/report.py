@@ -209,6 +209,8 @@ def benchmark_table(rows: Sequence[Any]) -> str:
 def describe(graph: ChannelGraph) -> str:
   """Returns two tables: what can be removed from a network, and what cannot be, and why.
 
+  Below them it names sums over channels that a constant divides which no mask changes.
+
   A group's share of a resource is what the network loses with the whole group. A layer's cost
   counts for the group that it reads and for the group that it writes, so the shares of all groups
   need not add up to one. Those of the activations, "memory", are of the peak at one example.
@@ -236,7 +238,21 @@ def describe(graph: ChannelGraph) -> str:
     f"{graph.num_channels} channels in {len(graph.groups)} groups; "
     f"{whole[0]:,.0f} MACs an example, {whole[1]:,.0f} parameters, {whole[2]:,.0f} bytes of "
     f"weights, at most {whole[3]:,.0f} bytes of activations at once\n\n"
-    f"{groups}\n\n{frozen}"
+    f"{groups}\n\n{frozen}{_fixed(graph)}"
+  )
+
+
+def _fixed(graph: ChannelGraph) -> str:
+  """Returns a paragraph on the statistics that keep a number of the dense network, if any do."""
+  if not graph.fixed_divisors:
+    return ""
+  said = [
+    f"{name} (by {', '.join(f'{number:g}' for number in numbers)})"
+    for name, numbers in graph.fixed_divisors.items()
+  ]
+  return (
+    "\n\nA mean over channels divides by the number of those that are kept. Sums over channels of "
+    f"these groups are divided by a number that stays as it is: {', '.join(said)}."
   )
 
 

@@ -62,6 +62,13 @@ class Total(NamedTuple):
     return self.others * math.prod(len(labels) for labels in self.labels)
 
 
+class Quotient(NamedTuple):
+  """A sum that is divided by a constant."""
+
+  total: Total
+  number: float | None  # the constant; None if it is the number of elements, as in a mean
+
+
 def summed(eqn, inputs: list[Axes], reduced: Sequence[int]) -> Total | None:
   """Returns the elements of which an equation returns the sum, or None if it is no such sum.
 
@@ -81,8 +88,10 @@ def summed(eqn, inputs: list[Axes], reduced: Sequence[int]) -> Total | None:
 
 def divided(
   eqn, operands: Sequence[tuple[Total | None, Callable[[], np.ndarray | None]]]
-) -> Total | None:
-  """Returns the sum that an equation divides by the number of its elements, or None.
+) -> Quotient | None:
+  """Returns the sum that an equation divides by a constant, or None if it divides none.
+
+  A product with a constant is a division only if the constant is that of a mean.
 
   Args:
     eqn: the equation.
@@ -94,8 +103,12 @@ def divided(
   total, value = operands[0][0], operands[1][1]()
   if value is None or np.size(value) == 0:
     return None
-  count = total.dense() if eqn.primitive.name == "div" else 1 / total.dense()
-  return total if np.allclose(value, count, rtol=_ROUNDING, atol=0) else None
+  divides = eqn.primitive.name == "div"
+  count = total.dense() if divides else 1 / total.dense()
+  if np.allclose(value, count, rtol=_ROUNDING, atol=0):
+    return Quotient(total, None)
+  same = np.all(value == np.ravel(value)[0])
+  return Quotient(total, float(np.ravel(value)[0])) if divides and same else None
 
 
 def with_count(eqn, values: list[Any], count: Any) -> list[Any]:

@@ -24,7 +24,7 @@ from gatprune_jax.channels.rules.contraction import (
   conv_contraction,
   dot_contraction,
 )
-from gatprune_jax.channels.rules.reductions import Total
+from gatprune_jax.channels.rules.reductions import Quotient, Total
 from gatprune_jax.channels.tracing.liveness import Live, every_equation, has_layer, live_equations
 from gatprune_jax.channels.tracing.loops import loop_sizes
 
@@ -74,7 +74,7 @@ class Step(NamedTuple):
   body: "Program | None"  # the labelled body of a call or of a loop
   is_shared: bool = False  # computed without what differs between the examples of a batch
   reduced: tuple[int, ...] = ()  # labelled axes that a reduction takes together
-  mean_of: Total | None = None  # the sum that this equation divides by the number of its elements
+  quotient: Quotient | None = None  # the sum that this equation divides by a constant
   branches: tuple["Program", ...] = ()  # the labelled branches of a `cond` without layers
 
 
@@ -210,7 +210,7 @@ def _label_equation(
   reduced = ()
   if name in reductions.NEUTRAL:
     reduced = tuple(axis for axis in eqn.params["axes"] if inputs[0][axis] is not None)
-  mean_of = reductions.divided(eqn, [(source.total, source.value) for source in sources])
+  quotient = reductions.divided(eqn, [(source.total, source.value) for source in sources])
   total = reductions.summed(eqn, inputs, reduced)
   if name in reductions.MOVES:
     total = sources[0].total
@@ -219,7 +219,7 @@ def _label_equation(
   value = functools.cache(functools.partial(_computed, eqn, sources))
   known = len(outputs) == 1 and is_weight
   out = Source(is_weight, is_shared, same, total, value if known else lambda: None)
-  step = Step(eqn, arriving, inputs, outputs, contraction, leaf, None, is_shared, reduced, mean_of)
+  step = Step(eqn, arriving, inputs, outputs, contraction, leaf, None, is_shared, reduced, quotient)
   return step, [out] * len(outputs)
 
 

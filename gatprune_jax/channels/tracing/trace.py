@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.channels.batch import Batch, check_examples, find_batch
-from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Leaf, leaf_paths
+from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Leaf, leaf_paths
 from gatprune_jax.channels.rules.axes import WINDOW, Axes, freeze_axes
 from gatprune_jax.channels.rules.classes import LabelClasses
 from gatprune_jax.channels.tracing.bypass import with_bypass
@@ -103,7 +103,10 @@ def trace(
   groups = group_channels(num_channels, layers, leaves)
   groups = with_bypass(program, from_input, classes, channel_of, groups)
   activations, moments = read_memory(program, len(arrays), channel_of, batch.size)
-  return ChannelGraph(num_channels, groups, layers, frozen, activations, moments, leaves, treedef)
+  divisors = _fixed_divisors(program, channel_of, groups)
+  return ChannelGraph(
+    num_channels, groups, layers, frozen, divisors, activations, moments, leaves, treedef
+  )
 
 
 class _Labelled(NamedTuple):
@@ -311,6 +314,21 @@ def _channel_classes(classes: LabelClasses, steps: list[Step], leaf_axes: list[A
       else:
         classes.freeze(np.array([root]), "no layer reads it")
   return list(ids)
+
+
+def _fixed_divisors(
+  program: Program, channel_of: Callable[[np.ndarray], np.ndarray], groups: tuple[Group, ...]
+) -> dict[str, tuple[float, ...]]:
+  """Returns the constants that divide sums over the channels of a group, but are no counts."""
+  found: dict[str, dict[float, None]] = {}  # the inner dicts are ordered sets
+  for step in program.all_steps():
+    if step.quotient is None or step.quotient.number is None:
+      continue
+    ids = np.concatenate([channel_of(labels) for labels in step.quotient.total.labels])
+    for group in groups:
+      if np.isin(group.channels, ids).any():
+        found.setdefault(group.name, {})[step.quotient.number] = None
+  return {name: tuple(numbers) for name, numbers in found.items()}
 
 
 def _frozen(

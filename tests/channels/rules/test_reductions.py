@@ -105,6 +105,8 @@ def test_a_count_that_is_not_that_of_the_elements_stays():
   # The deviations are from the mean over the four; their squares are divided by 6 - 1.
   variance = ((h - h.mean(-1, keepdims=True)) ** 2).sum(-1, keepdims=True) / 5
   assert_same(small.apply(small.variables, x), h / variance @ variables["b"][:4])
+  assert graph.fixed_divisors == {"a": (5.0,)}
+  assert "divided by a number that stays as it is: a (by 5)." in gp.describe(graph)
 
 
 def test_a_weight_penalty_is_that_of_what_is_kept():
@@ -115,6 +117,7 @@ def test_a_weight_penalty_is_that_of_what_is_kept():
   graph = gp.trace(fn, variables, x)
   small = assert_law(graph, fn, variables, mask, x)
   a, b = variables["a"][:, ::2], variables["b"][::2]
+  assert graph.fixed_divisors == {}
   expected = (np.tanh(x @ a) @ b).sum(-1) + 0.1 * (a**2).mean()
   assert_same(small.apply(small.variables, x), expected)
 
