@@ -146,10 +146,12 @@ def check_layers(loaded, small, x):
   assert_same(found, small.apply(small.variables, fewer))
   traced = gp.trace(loaded.eval_fn, loaded.variables, x)
   graph = gp.trace(small.apply, small.variables, x)
-  widths = lambda graph: [len(group.channels) for group in graph.groups]
+  # For a batch of any size JAX makes a gather of some slices, whose rule may freeze an axis of one
+  # element. Such a group has nothing to remove.
+  widths = lambda graph: [n for group in graph.groups if (n := len(group.channels)) > 1]
   assert widths(traced) == widths(graph)
-  everything = np.ones(graph.num_channels)
-  assert gp.macs(traced, everything) == gp.macs(graph, everything)
+  macs = [gp.macs(of, np.ones(of.num_channels)) for of in (traced, graph)]
+  assert macs[0] == macs[1]
 
 
 def check_law(kind, seed, path):
