@@ -129,3 +129,20 @@ def test_a_batch_that_is_folded_into_another_axis_is_saved(batch, tmp_path):
         loaded.apply(loaded.variables, x[:num])
   with pytest.raises(gp.InputError, match="batch 0: an exported program needs a positive one"):
     gp.save(tmp_path / "other", small, x, 0)
+
+
+def test_a_network_that_needs_the_number_of_examples_is_saved_for_one_number(tmp_path):
+  fn = lambda v, x: nn.relu(x.reshape(len(x), -1) @ v["a"]) @ v["b"]
+  variables = {"a": NORMAL((4, 3)), "b": NORMAL((3, 2))}
+  x = NORMAL((2, 2, 2)).astype(np.float32)
+  small = gp.compact(gp.trace(fn, variables, x), fn, variables, np.array([1, 0, 1]))
+  for save in (gp.save, gp.export_stablehlo):
+    path = tmp_path / save.__name__
+    with pytest.raises(gp.InputError, match="does not run at a batch of unknown size"):
+      save(path, small, x)
+    assert not path.exists()
+    save(path, small, x, batch=2)
+  loaded = gp.load(tmp_path / "save")
+  np.testing.assert_allclose(
+    loaded.apply(loaded.variables, x), small.apply(small.variables, x), rtol=1e-6
+  )

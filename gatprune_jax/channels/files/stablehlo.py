@@ -4,11 +4,10 @@ import os
 from typing import Any
 
 import jax
-from jax import export
 
 from gatprune_jax.channels.batch import batch_size, find_batch
 from gatprune_jax.channels.compaction import Compact
-from gatprune_jax.channels.files.locations import without_locations
+from gatprune_jax.channels.files.exporting import exported
 from gatprune_jax.channels.files.portable import write
 from gatprune_jax.errors import InputError
 
@@ -29,14 +28,12 @@ def export_stablehlo(
     batch: size of the batch in the exported program; None for a dynamic size. See `find_batch`.
 
   Raises:
-    InputError: if the path exists or cannot be written, the batch is not a positive number, or x
-      does not show which of its axes is the batch.
+    InputError: if the path exists or cannot be written, the batch is not a positive number, x does
+      not show which of its axes is the batch, or the network runs at known batch sizes only.
   """
   if os.path.exists(path):
     raise InputError(f"{os.fspath(path)} exists: choose another path, or remove it first")
   size = batch_size(batch)
   apply = lambda x: small.apply(small.variables, x)
   spec = find_batch(x, jax.eval_shape(apply, x)).resized(x, size)
-  with without_locations():
-    exported = export.export(jax.jit(apply), platforms=("cpu",))(spec)
-  write(path, exported.mlir_module_serialized)
+  write(path, exported(apply, [spec], ["cpu"], batch).mlir_module_serialized)

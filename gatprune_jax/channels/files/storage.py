@@ -33,6 +33,7 @@ from gatprune_jax.channels.files.directory import (
   read_manifest,
   write_directory,
 )
+from gatprune_jax.channels.files.exporting import exported
 from gatprune_jax.channels.files.locations import without_locations
 from gatprune_jax.channels.files.plain import as_plain
 from gatprune_jax.channels.files.programs import Recorded, record, run
@@ -101,7 +102,8 @@ def save_network(
   Raises:
     InputError: if the path exists or cannot be written, the batch is not a positive number, two
       variables in other containers than dicts, lists and tuples have the same path, x does not show
-      which of its axes is the batch, or x or the outputs are in such other containers.
+      which of its axes is the batch, x or the outputs are in such other containers, or the network
+      runs at known batch sizes only.
   """
   path = os.fspath(path)
   if os.path.exists(path):
@@ -112,10 +114,10 @@ def save_network(
   outputs = jax.eval_shape(small.apply, small.variables, x)
   spec = find_batch(x, outputs).resized(x, size)
   apply = lambda variables, x: small.apply(undo(variables), x)
+  program = exported(apply, [variables_spec, spec], _PLATFORMS, batch)
   with without_locations():
-    exported = export.export(jax.jit(apply), platforms=_PLATFORMS)(variables_spec, spec)
     try:
-      network = exported.serialize(vjp_order=1)
+      network = program.serialize(vjp_order=1)
     except ValueError as error:
       raise InputError(
         "x and the outputs of a network that is saved must be arrays, or dicts, lists and tuples "
@@ -179,12 +181,12 @@ def load_network(path: str | os.PathLike, with_programs: bool = False) -> Loaded
       f"{path} has format {manifest.get('format')}: this version reads {format_2.FORMAT} and "
       f"{_FORMAT}"
     )
-  exported = saved.parsed(_NETWORK, lambda content: export.deserialize(bytearray(content)))
-  variables_treedef, x_treedef = exported.in_tree.children()[0].children()
+  network = saved.parsed(_NETWORK, lambda content: export.deserialize(bytearray(content)))
+  variables_treedef, x_treedef = network.in_tree.children()[0].children()
   variables = jax.tree.unflatten(variables_treedef, [jnp.asarray(array) for array in arrays])
   origin = _decode_origin(saved.manifest.get("origin"))
   if not with_programs:
-    return Loaded(jax.jit(exported.call), variables, origin)
+    return Loaded(jax.jit(network.call), variables, origin)
   if _PROGRAM not in saved.files:
     why = saved.manifest.get("no_program", "it was saved by an earlier version")
     raise InputError(
@@ -192,7 +194,7 @@ def load_network(path: str | os.PathLike, with_programs: bool = False) -> Loaded
     )
   programs = saved.parsed(_PROGRAM, json.loads)
   trains = tuple(spec["trains"] for spec in specs)
-  trees = (variables_treedef, x_treedef, exported.out_tree)
+  trees = (variables_treedef, x_treedef, network.out_tree)
   loaded = _with_programs(programs, trees, variables, trains, origin)
   example = [jax.ShapeDtypeStruct(_shape(s, 2), dtype) for s, dtype in programs["x"]]
   try:
