@@ -1,6 +1,7 @@
 """Where a network that was cut comes from: later cuts are counted from its first network."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,25 @@ class Origin:
     shapes: the first network's shape of each variable, in the order of `jax.tree.leaves`.
     kept: for each variable and each of its axes, the positions of the first network's axis that
       are left, in order, int64 `[size]`.
-    costs: {resource: cost of the first network}, for every resource of `RESOURCES`, where they
-      depend on the deployment by its defaults.
+    first: the first network's channels; where only its costs are known, `costs`.
   """
 
   shapes: tuple[tuple[int, ...], ...]
   kept: tuple[tuple[np.ndarray, ...], ...]
-  costs: dict[str, float]
+  first: ChannelGraph | dict[str, float]
+
+  @functools.cached_property
+  def costs(self) -> dict[str, float]:
+    """{resource: cost of the first network}, of every resource of `RESOURCES`.
+
+    Costs that depend on the deployment are those of its defaults.
+    """
+    if not isinstance(self.first, ChannelGraph):
+      return self.first
+    everything, deployment = np.ones(self.first.num_channels), Deployment()
+    return {
+      name: float(make(self.first, deployment).cost(everything)) for name, make in RESOURCES.items()
+    }
 
   def mask(self, graph: ChannelGraph) -> np.ndarray:
     """Returns which channels of the first network are left, bool `[num_channels]`.
@@ -55,13 +68,10 @@ def whole(graph: ChannelGraph) -> Origin:
   Args:
     graph: the network's channels.
   """
-  everything = np.ones(graph.num_channels)
   return Origin(
     shapes=tuple(leaf.shape for leaf in graph.leaves),
     kept=tuple(tuple(map(np.arange, leaf.shape)) for leaf in graph.leaves),
-    costs={
-      name: float(make(graph, Deployment()).cost(everything)) for name, make in RESOURCES.items()
-    },
+    first=graph,
   )
 
 
