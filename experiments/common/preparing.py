@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from experiments.common import dense
 from experiments.common.settings import Settings
 import gatprune_jax as gp
-from gatprune_jax.channels import Constraints, make_constraints
+from gatprune_jax.channels import Constraints, make_constraints, whole
 from gatprune_jax.data import Dataset
 from gatprune_jax.search import PruningProblem, check_search, make_problem
 
@@ -54,7 +54,8 @@ def constraints_of(
     InputError: if the budgets cannot be reached.
   """
   graph = gp.trace(network.eval_fn, network.variables, jnp.asarray(data.train.x[:1]))
-  first = None if network.origin is None else network.origin.costs
+  origin = network.origin or (whole(graph) if settings.rounds > 1 else None)
+  first = None if origin is None else origin.costs
   search = settings.search
   return make_constraints(
     graph, limits, search.keep_floor, search.allow_empty, settings.deployment, first

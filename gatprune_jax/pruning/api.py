@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax import reporting
-from gatprune_jax.channels import Deployment, leaf_paths, make_constraints, trace
+from gatprune_jax.channels import Deployment, leaf_paths, make_constraints, trace, whole
 from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import Dataset, Split
 from gatprune_jax.errors import InputError
@@ -114,7 +114,8 @@ def prune(
   example = jnp.asarray(data.train.x[:1])
   graph = trace(network.eval_fn, network.variables, example, keep=keep, freeze=freeze, only=only)
   deployment = deployment or Deployment()
-  first = None if network.origin is None else network.origin.costs
+  origin = network.origin or (whole(graph) if rounds > 1 else None)
+  first = None if origin is None else origin.costs
   constraints = make_constraints(
     graph, budgets, plan.search.keep_floor, plan.search.allow_empty, deployment, first
   )

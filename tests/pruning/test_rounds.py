@@ -24,11 +24,17 @@ def test_rounds_are_equal_steps_of_log_cost():
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory):
-  """Returns a network, its data, the outcome of two rounds, and their workdir."""
+  """Returns a network, its data, the outcome of two rounds to 0.3 of the MACs, and the workdir."""
   network, data, _ = EXAMPLES["nnx"]()
   workdir = tmp_path_factory.mktemp("rounds") / "run"
-  outcome = gp.prune(network, data, {"macs": 0.3}, rounds=2, workdir=workdir, **SETTINGS)
+  outcome = gp.prune(network, data, limit(network, data), rounds=2, workdir=workdir, **SETTINGS)
   return network, data, outcome, workdir
+
+
+def limit(network, data):
+  """Returns a budget of 0.3 of a network's MACs, as a number of them."""
+  graph = gp.trace(network.eval_fn, network.variables, data.train.x[:1])
+  return {"macs": f"{0.3 * gp.macs(graph, np.ones(graph.num_channels))} MACs"}
 
 
 def test_budgets_and_costs_are_of_the_first_network(pruned):
@@ -62,7 +68,7 @@ def test_each_round_goes_on_from_the_one_before(pruned):
   _, data, outcome, workdir = pruned
   assert sorted(path.name for path in workdir.iterdir()) == ["round_1", "round_2"]
   network = pruned[0]
-  again = gp.prune(network, data, {"macs": 0.3}, rounds=2, workdir=workdir, **SETTINGS)
+  again = gp.prune(network, data, limit(network, data), rounds=2, workdir=workdir, **SETTINGS)
   np.testing.assert_array_equal(again.mask, outcome.mask)
   assert again.search.evaluations == outcome.search.evaluations
   assert str(again) == str(outcome)
@@ -91,3 +97,6 @@ def test_rounds_that_cannot_be_are_refused():
     gp.prune(network, data, {"macs": 0.5}, rounds=2, search=gp.SearchConfig(allow_empty=True))
   with pytest.raises(gp.InputError, match="cannot be reached"):
     gp.prune(network, data, {"macs": 1e-3}, rounds=3)
+  eight = gp.Deployment(batch=8)
+  with pytest.raises(gp.InputError, match="the cost is known for one example only"):
+    gp.prune(network, data, {"activation_bytes": 0.9}, rounds=2, deployment=eight)
