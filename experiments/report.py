@@ -2,7 +2,7 @@
 
 The report of one workdir is written to its `report.html`, as `experiments.prune`,
 `experiments.compare` and `gatprune_jax.prune` do at their end. With several workdirs the page shows
-the runs side by side, and `--out=FILE` says where it is written.
+the runs side by side, and `--page=FILE` says where it is written.
 """
 
 import os
@@ -18,14 +18,14 @@ from gatprune_jax.pruning import default_config
 from gatprune_jax.reporting import API, REPORT, read_run, write_page
 from gatprune_jax.runs.workdir import read_experiment
 
-_OUT = flags.DEFINE_string("out", None, "File of the page; needed for several workdirs.")
+_PAGE = flags.DEFINE_string("page", None, "File of the page; needed for several workdirs.")
 
 
 def main(argv: list[str]) -> None:
   """Writes the page, and prints where it is."""
   logging.set_verbosity(logging.WARNING)  # jax logs which backends it does not find
   try:
-    print(f"The report is in {make(argv[1:], _OUT.value)}.")
+    print(f"The report is in {make(argv[1:], _PAGE.value)}.")
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
@@ -48,7 +48,7 @@ def make(workdirs: list[str], out: str | None) -> str:
     raise InputError("no workdirs given: name those of finished runs")
   if len(workdirs) > 1 and out is None:
     raise InputError(
-      f"{len(workdirs)} workdirs are given, and no file for their page: add --out=FILE"
+      f"{len(workdirs)} workdirs are given, and no file for their page: add --page=FILE"
     )
   runs = [read_run(path, defaults_of(path)) for path in workdirs]
   out = out or os.path.join(workdirs[0], REPORT)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _FLAGS = (
@@ -13,6 +14,18 @@ _FLAGS = (
   "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
   "--disable-sync", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
 )  # fmt: skip
+
+
+# Becomes the browser, which reads commands from file descriptor 3 and writes answers to 4. It is a
+# process of its own, because the tests' process has threads and must not fork to run code.
+_CONNECT = """
+import os, sys
+inputs, outputs = (os.dup(int(number)) for number in sys.argv[1:3])
+for pipe, number in ((inputs, 3), (outputs, 4)):
+  os.dup2(pipe, number)
+  os.set_inheritable(number, True)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def executable():
@@ -104,14 +117,11 @@ def open_page(profile):
   theirs, ours = os.pipe()  # commands
   answers, to_answers = os.pipe()
 
-  def connect():  # the browser reads commands from 3, and writes answers to 4
-    inputs, outputs = os.dup(theirs), os.dup(to_answers)
-    os.dup2(inputs, 3)
-    os.dup2(outputs, 4)
-
+  pipes = theirs, to_answers
   process = subprocess.Popen(
-    [executable(), *_FLAGS, f"--user-data-dir={profile}"], preexec_fn=connect, pass_fds=(3, 4),
-    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    [sys.executable, "-c", _CONNECT, *map(str, pipes), executable(), *_FLAGS,
+     f"--user-data-dir={profile}"],
+    pass_fds=pipes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
   )  # fmt: skip
   os.close(theirs)
   os.close(to_answers)

@@ -140,7 +140,7 @@ def test_the_main_makes_it_again_and_refuses_what_is_no_finished_run(tmp_path):
     assert file.read() == first
   with pytest.raises(gp.InputError, match="no workdirs given"):
     report_main.make([], None)
-  with pytest.raises(gp.InputError, match=r"2 workdirs are given, .* add --out=FILE"):
+  with pytest.raises(gp.InputError, match=r"2 workdirs are given, .* add --page=FILE"):
     report_main.make([path, path], None)
   with pytest.raises(gp.InputError, match=r"is not the workdir of a run: it has no config.json"):
     report_main.make([str(tmp_path)], None)
