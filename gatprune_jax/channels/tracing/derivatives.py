@@ -26,7 +26,7 @@ class Derivative(NamedTuple):
 
 def derivative(eqn: jex_core.JaxprEqn) -> Derivative:
   """Traces the derivative rule of a `custom_jvp_call` or `custom_vjp_call`."""
-  dense = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+  dense = [v.aval for v in eqn.invars]
   original = lambda *args: evaluate_alone(eqn, list(args))
   results = jax.eval_shape(original, *dense)
   moving, counted = floating(dense), floating(results)
