@@ -44,6 +44,8 @@ def main(settings: Settings, run: Run) -> None:
   with runs.claim(run.workdir, "prune", run.config):
     pruned = prune_trained(settings, run, prepared, variables)
   print(pruned)
+  if is_first():
+    print("\n".join(reporting.sentences(reporting.read_run(run.workdir, as_json(Settings())))))
   path = os.path.join(run.workdir, "pruned")
   print(f"The pruned network is in {path}: gatprune_jax.load({path!r}) runs it.")
   print(f"The report is in {os.path.join(run.workdir, reporting.REPORT)}.")

@@ -16,7 +16,7 @@ from gatprune_jax.reporting.explanation import (
 from gatprune_jax.reporting.record import API, COMPARE, PRUNE, REPORT, read_run
 
 # {name that is imported when it is first used: the module that defines it}.
-_LATER = {"write_page": "page", "write_report": "page"}
+_LATER = {"sentences": "sections.result", "write_page": "page", "write_report": "page"}
 
 __all__ = [
   "API",
@@ -27,6 +27,7 @@ __all__ = [
   "Explanation",
   "explain",
   "read_run",
+  "sentences",
   "write_explanation",
   "write_page",
   "write_report",

@@ -1,6 +1,7 @@
 """Tests of the mains as users run them: real processes, their files and their error messages."""
 
 import dataclasses
+import html
 import json
 import os
 import shutil
@@ -103,6 +104,11 @@ def test_the_report_shows_the_result(pruned):
     result = json.load(file)
   path = os.path.join(workdir, "report.html")
   assert f"The report is in {path}." in done.stdout
+  with open(path) as file:
+    shown = html.unescape(file.read()).replace("\N{NO-BREAK SPACE}", " ")
+  said = [line for line in done.stdout.split("\n") if "best classical pruner by" in line]
+  assert len(said) == 1
+  assert said[0] in shown
   page = parsed(path)
   assert [name for name in page.ids if name in SECTIONS] == list(SECTIONS)
   headers, cells = comparison_cells([Row(**row) for row in result["methods"]], "accuracy")

@@ -19,6 +19,12 @@ def result(run: Run, name: str) -> list[Part]:
   if run.experiment == COMPARE:
     budgets = sorted({row.budget for row in run.compared}, reverse=True)
     return [Text(_at_budget(run, budget), lead=True) for budget in budgets]
+  after, before = sentences(run)
+  return [Text(after, lead=True), Text(before)]
+
+
+def sentences(run: Run) -> list[str]:
+  """Returns what a pruned network costs and scores, after fine-tuning and before, in words."""
   whole, *classical, agent = run.methods
   best = max(classical, key=lambda row: row.select_after)
   score = lambda row, field: _score(getattr(row, field), run.metric)
@@ -34,7 +40,7 @@ def result(run: Run, name: str) -> list[Part]:
     f"{score(agent, 'test_before')} and {score(best, 'test_before')}. "
     "This is one seed; experiments.compare measures several."
   )
-  return [Text(after, lead=True), Text(before)]
+  return [after, before]
 
 
 def methods(run: Run, name: str) -> list[Part]:
