@@ -6,7 +6,7 @@ Command: python -m experiments.train --workdir=/tmp/dense --config.data_dir=TFDS
   --config=experiments/configs/cifar10_resnet20.py
   and experiments.prune with the same two flags and --config.dense.checkpoint=/tmp/dense
 Hardware: one accelerator. Time and numbers: not measured yet. Numbers from published weights on two
-  CPU cores are in README.md, "CIFAR and ImageNet".
+  CPU cores are in experiments/README.md, "CIFAR and ImageNet".
 
 The variant `:cpu` is a small experiment for two CPU cores that starts from published weights
 (`--config.dense.weights=FILE`). It has few images, masks and epochs, for all methods alike. A seed

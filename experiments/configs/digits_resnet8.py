@@ -4,7 +4,7 @@ Reference: method of arXiv 2509.10526; the network is the CIFAR ResNet of arXiv 
   n = 1 and option-B shortcuts, 224 channels.
 Command: python -m experiments.prune --workdir=/tmp/digits
 Hardware: 2 CPU cores.
-Time and numbers: see README.md, "Results".
+Time and numbers: see experiments/RESULTS.md.
 
 The variant `:runlocal` takes a minute on a CPU and learns nothing.
 """
