@@ -84,7 +84,8 @@ def activation_bytes(graph: ChannelGraph, mask: Any, batch: int = 1) -> Any:
   This is the largest sum, over all moments of one forward pass, of the sizes of the arrays that
   are alive: the inputs, and everything computed that is still needed. The variables do not count;
   `weight_bytes` counts them. The arrays are those that XLA writes to memory after it has fused
-  element-wise operations into one another; see `read_memory`.
+  element-wise operations into one another; see `read_memory`. Which arrays are written over others
+  is decided for the dense network; a group of which one channel is left may allow more or less.
 
   Args:
     graph: the network's channels.
