@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from experiments.common import dense
 from experiments.common.settings import Settings
 import gatprune_jax as gp
-from gatprune_jax.channels import Constraints, make_constraints, whole
+from gatprune_jax.channels import Constraints, make_constraints
 from gatprune_jax.data import Dataset
+from gatprune_jax.pruning import first_costs
 from gatprune_jax.search import PruningProblem, check_search, make_problem
 
 
@@ -54,8 +55,7 @@ def constraints_of(
     InputError: if the budgets cannot be reached.
   """
   graph = gp.trace(network.eval_fn, network.variables, jnp.asarray(data.train.x[:1]))
-  origin = network.origin or (whole(graph) if settings.rounds > 1 else None)
-  first = None if origin is None else origin.costs
+  first = first_costs(network, graph, settings.rounds)
   search = settings.search
   return make_constraints(
     graph, limits, search.keep_floor, search.allow_empty, settings.deployment, first

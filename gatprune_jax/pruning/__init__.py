@@ -20,7 +20,12 @@ from gatprune_jax.pruning.pipeline import (
 )
 from gatprune_jax.pruning.proposals import Proposal, as_proposal, load_proposals, save_proposals
 from gatprune_jax.pruning.pruned import Pruned
-from gatprune_jax.pruning.rounds import budgets_of_rounds, check_rounds, prune_in_rounds
+from gatprune_jax.pruning.rounds import (
+  budgets_of_rounds,
+  check_rounds,
+  first_costs,
+  prune_in_rounds,
+)
 from gatprune_jax.pruning.space import describe_space
 
 __all__ = [
@@ -38,6 +43,7 @@ __all__ = [
   "describe_space",
   "explain_mask",
   "finetune",
+  "first_costs",
   "judge",
   "lines_of_epochs",
   "load_proposals",

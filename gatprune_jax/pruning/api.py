@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax import reporting
-from gatprune_jax.channels import Deployment, leaf_paths, make_constraints, trace, whole
+from gatprune_jax.channels import Deployment, leaf_paths, make_constraints, trace
 from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import Dataset, Split
 from gatprune_jax.errors import InputError
 from gatprune_jax.networks import CLASSIFICATION, Network, Task, check_network, check_task
 from gatprune_jax.pruning.pipeline import Plan, prune_problem
 from gatprune_jax.pruning.pruned import Pruned
-from gatprune_jax.pruning.rounds import check_rounds, prune_in_rounds
+from gatprune_jax.pruning.rounds import check_rounds, first_costs, prune_in_rounds
 from gatprune_jax.pruning.space import describe_space
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.checkpointer import CheckpointConfig
@@ -114,8 +114,7 @@ def prune(
   example = jnp.asarray(data.train.x[:1])
   graph = trace(network.eval_fn, network.variables, example, keep=keep, freeze=freeze, only=only)
   deployment = deployment or Deployment()
-  origin = network.origin or (whole(graph) if rounds > 1 else None)
-  first = None if origin is None else origin.costs
+  first = first_costs(network, graph, rounds)
   constraints = make_constraints(
     graph, budgets, plan.search.keep_floor, plan.search.allow_empty, deployment, first
   )

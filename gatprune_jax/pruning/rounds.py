@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gatprune_jax.channels import Constraints, Origin, cut
+from gatprune_jax.channels import ChannelGraph, Constraints, Origin, cut, whole
 from gatprune_jax.errors import InputError
 from gatprune_jax.networks import Network
 from gatprune_jax.pruning.pruned import Pruned, in_own_form
@@ -35,6 +35,21 @@ def check_rounds(rounds: Any, allow_empty: bool) -> None:
       f"rounds is {rounds} and search.allow_empty True: a network that lost whole groups cannot be "
       "traced again, so set one of them otherwise"
     )
+
+
+def first_costs(network: Network, graph: ChannelGraph, rounds: int) -> dict[str, float] | None:
+  """Returns {resource: cost} of the first network, of whose costs budgets are shares, or None.
+
+  None means that they are shares of the network's own costs. For several rounds the network's own
+  costs are returned, so that budgets which a later round would refuse are refused before the first.
+
+  Args:
+    network: the network to prune, which may have been cut from another one.
+    graph: its channels.
+    rounds: number of rounds.
+  """
+  origin = network.origin or (whole(graph) if rounds > 1 else None)
+  return None if origin is None else origin.costs
 
 
 def budgets_of_rounds(
@@ -90,16 +105,16 @@ def prune_in_rounds(
     current = outcomes[-1].trainable
     origins.append(cut(origins[-1], outcomes[-1].graph, outcomes[-1].mask))
   first, last = outcomes[0], outcomes[-1]
-  whole = lambda mask: cut(origins[-2], last.graph, mask).mask(graph)
+  of_first = lambda mask: cut(origins[-2], last.graph, mask).mask(graph)
   return dataclasses.replace(
     last,
     module=in_own_form(network, current, last.example),
     mask=origins[-1].mask(graph),
-    masks={name: whole(mask) for name, mask in last.masks.items()},
+    masks={name: of_first(mask) for name, mask in last.masks.items()},
     rows=[first.rows[0], *last.rows[1:]],
     graph=graph,
     search=last.search._replace(
-      masks=np.stack([whole(mask) for mask in last.search.masks]),
+      masks=np.stack([of_first(mask) for mask in last.search.masks]),
       evaluations=sum(outcome.search.evaluations for outcome in outcomes),
       seconds=sum(outcome.search.seconds for outcome in outcomes),
       passes=sum(outcome.search.passes for outcome in outcomes),

@@ -130,8 +130,9 @@ def _summed_pair(classes: LabelClasses, eqn, inputs: list[Axes]) -> tuple[int, i
 def conv(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """Unifies the input's channels with the kernel's and keeps all groups equal in size.
 
-  The axis of the batch keeps its labels. Only in a derivative with respect to a kernel it has some:
-  there the channels are where the batch was, and the batch is summed over.
+  The axis of the batch keeps its labels. It has labels in the derivative with respect to a kernel,
+  where the channels take the place of the batch and the batch is summed over, and where the input
+  of a convolution is a variable.
   """
   lhs, rhs = inputs
   dims, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
