@@ -75,6 +75,7 @@ def main(settings: Settings, run: Run) -> None:
   if settings.compare.start:
     check_start(settings.compare.start, run.config)
   if runs.inspect(run.workdir, "compare", run.config) is runs.Status.FINISHED:
+    reporting.complete_report(run.workdir, as_json(Settings()))
     path = os.path.join(run.workdir, "compare.json")
     rows = [CompareRow(**row) for row in from_first(lambda: runs.read_json(path))]
     print(comparison_over_seeds(rows, settings.compare.finetune))

@@ -33,6 +33,7 @@ def main(settings: Settings, run: Run) -> None:
   """Runs the whole experiment, or prints the result of a workdir that is finished."""
   if runs.inspect(run.workdir, "prune", run.config) is runs.Status.FINISHED:
     methods = runs.read_result(run.workdir, "prune")["methods"]
+    reporting.complete_report(run.workdir, as_json(Settings()))
     print(f"{run.workdir} is finished:\n{comparison([Row(**row) for row in methods])}")
     return
   # All checks of the settings and inputs come before anything is written.

@@ -149,7 +149,9 @@ def prune(
       network, constraints, data, task=task, config=plan.search, criteria=criteria, seed=seed
     )
     pruned = prune_problem(problem, data, plan, logger, proposals_path)
-    if workdir is not None and status is not runs.Status.FINISHED:
+    if workdir is not None and status is runs.Status.FINISHED:
+      reporting.complete_report(path, default_config())
+    elif workdir is not None:
       rows = [row._asdict() for row in pruned.rows]
       reporting.write_explanation(os.path.join(path, reporting.EXPLANATION), pruned.explanation)
       resources = constraints.statement(pruned.mask)

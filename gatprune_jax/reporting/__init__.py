@@ -16,7 +16,12 @@ from gatprune_jax.reporting.explanation import (
 from gatprune_jax.reporting.record import API, COMPARE, PRUNE, REPORT, read_run
 
 # {name that is imported when it is first used: the module that defines it}.
-_LATER = {"sentences": "sections.result", "write_page": "page", "write_report": "page"}
+_LATER = {
+  "complete_report": "page",
+  "sentences": "sections.result",
+  "write_page": "page",
+  "write_report": "page",
+}
 
 __all__ = [
   "API",
@@ -25,6 +30,7 @@ __all__ = [
   "PRUNE",
   "REPORT",
   "Explanation",
+  "complete_report",
   "explain",
   "read_run",
   "sentences",

@@ -61,6 +61,23 @@ def write_report(workdir: str, defaults: Mapping[str, Any]) -> str:
   return path
 
 
+def complete_report(workdir: str, defaults: Mapping[str, Any]) -> None:
+  """Writes the report of a finished run that has none.
+
+  The result comes before the report, so that no defect of a report can cost the result. A process
+  that is killed between them leaves a finished run without its report.
+
+  Args:
+    workdir: as in `write_report`.
+    defaults: as in `write_report`.
+
+  Raises:
+    InputError: as in `write_report`.
+  """
+  if is_first() and not os.path.exists(os.path.join(workdir, REPORT)):
+    write_report(workdir, defaults)
+
+
 def write_page(path: str, runs: Sequence[Run]) -> None:
   """Writes a page with one run, or with several side by side; it is complete or absent."""
   content = render(runs)

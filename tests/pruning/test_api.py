@@ -141,7 +141,9 @@ def test_a_workdir_continues_and_refuses_others(tmp_path, monkeypatch):
   assert written | {"report.html"} <= set(os.listdir(tmp_path / "run"))
   assert ["plan.search.updates", "2", "100"] in parsed(tmp_path / "run" / "report.html").tables[-2]
   monkeypatch.setattr(pipeline, "search", None)  # the second call must not search again
+  os.remove(tmp_path / "run" / "report.html")
   _, _, again = prune("linen", workdir=tmp_path / "run")
+  assert (tmp_path / "run" / "report.html").exists()
   np.testing.assert_array_equal(first.mask, again.mask)
   assert first.rows == again.rows
   for a, b in zip(*(jax.tree.leaves(p.network.variables) for p in (first, again)), strict=True):
