@@ -13,7 +13,13 @@ from experiments.benchmarks.measuring import Measurement, alternating, dtypes, r
 from experiments.benchmarks.peers import adapter
 from gatprune_jax.channels import RIDGE
 from gatprune_jax.data import Split
-from gatprune_jax.evaluation import AdaptationConfig, Evaluator, recalibrate, running_momentum
+from gatprune_jax.evaluation import (
+  AdaptationConfig,
+  Evaluator,
+  recalibrate,
+  running_momentum,
+  score_mask,
+)
 from gatprune_jax.networks import CLASSIFICATION, masked_network
 from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.runtime.maps import first_rows
@@ -84,7 +90,9 @@ def score_all(p: Problem, jit: Callable = _jit, ridge: float = 0.0) -> functools
   )  # fmt: skip
 
   def score(masks, weights, x, y):
-    one = lambda mask, *same: evaluator.score(*same[:1], mask, *same[1:]).score.mean()
+    one = lambda mask, *same: score_mask(
+      p.graph, p.network, CLASSIFICATION, same[0], mask, *same[1:]
+    ).score.mean()
     return first_rows(one, masks, len(masks), evaluator.chunk, weights, x, y)
 
   args = mesh.replicate((p.masks, evaluator.weights, p.x, p.y))

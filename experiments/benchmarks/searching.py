@@ -17,10 +17,10 @@ from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
 from gatprune_jax.networks import CLASSIFICATION
-from gatprune_jax.runtime import compilation, mesh
+from gatprune_jax.runtime import mesh
 from gatprune_jax.search import PruningProblem, Scorer
-from gatprune_jax.search.agent_search import compile_update
 from gatprune_jax.search.preparation import prepare
+from gatprune_jax.search.update import compile_update
 
 _UPDATES = 3  # measured updates, after a first one, which compiles
 _CONFIRMATION = 16  # images of the confirmation split, on which one more mask is scored
@@ -60,19 +60,10 @@ def _overhead(dtype: str, num_images: int, calibration_images: int) -> Measureme
     theirs += seconds
     assert int(again.replay.size) == int(after.replay.size)
     state = after
-  ours, theirs = ours / _UPDATES, theirs / _UPDATES - _seconds_in_a_row(p.score_on_confirmation)
+  ours, theirs = ours / _UPDATES, theirs / _UPDATES - timed(p.score_on_confirmation)[1]
   name = f"an update of resnet20, {num_images + calibration_images} images a mask, {dtype}"
   note = f"{theirs / ours:.1%} of it"
   return Measurement(name, ours, "without scoring", theirs, theirs / ours, note)
-
-
-def _seconds_in_a_row(fn: Callable[[], Any], num: int = 10) -> float:
-  """Returns the mean seconds of a call, when `num` calls are started without waiting for results.
-
-  The confirmation score is part of an update's one program, where nothing waits for it either.
-  """
-  jax.block_until_ready(fn())
-  return timed(lambda: jax.block_until_ready([fn() for _ in range(num)]))[1] / num
 
 
 class _Prepared(NamedTuple):
@@ -94,15 +85,11 @@ def _prepared(
   p = problem(1, max(num_images, calibration_images), dtype, name)
   pruning = _pruning(p, num_images)
   scorer = Scorer(pruning, config)
-  _, learner, held, state = prepare(pruning, config, scorer, 0)
-  step = compile_update(config, learner, scorer.evaluator)
-  state = mesh.replicate(state)
-  images, mask = scorer.images, jnp.array(state.incumbent.mask)
-  confirmation = functools.partial(
-    compilation.jit(scorer.evaluator.score, shared=True), images.weights, mask,
-    images.confirmation_x, images.confirmation_y,
-  )  # fmt: skip
-  return _Prepared(state, lambda state: jax.block_until_ready(step(state, held)[0]), confirmation)
+  _, learner, inputs, state = prepare(pruning, config, scorer, 0)
+  step = compile_update(config, learner, scorer)
+  state, mask = mesh.replicate(state), np.asarray(state.incumbent.mask)[None]
+  confirmation = functools.partial(scorer.on_confirmation, mask)
+  return _Prepared(state, lambda state: jax.block_until_ready(step(state, inputs)[0]), confirmation)
 
 
 def _pruning(p: Problem, num_images: int) -> PruningProblem:

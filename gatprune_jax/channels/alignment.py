@@ -5,10 +5,10 @@ stacked. An aligned network therefore also holds some of the channels that its m
 filler: their values are computed, but multiplied by 0 before every layer that sums over channels.
 By default the filler is the least that gives all networks the same number of channels of each kind,
 where a kind is a set of channels that can replace each other without changing any shape. The
-docstring of `kinds_of` shows an example.
+docstring of `_kinds` shows an example.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 from typing import Any
 
@@ -104,7 +104,7 @@ def align(
       that has no bypass.
   """
   masks = np.stack([checked_mask(graph, mask, allow_empty=True) for mask in masks])
-  keep = _with_filler(masks, kinds_of([bind(graph, fn, args)], graph.num_channels), width)
+  keep = _with_filler(masks, _kinds(bind(graph, fn, args), graph.num_channels), width)
 
   def apply(index: Any, variables: Any, *args: Any) -> Any:
     binding = bind(graph, fn, (dense_shapes(graph, variables), *args))
@@ -134,10 +134,8 @@ def _with_filler(masks: np.ndarray, kinds: np.ndarray, width: Callable[[int], in
   return keep
 
 
-def kinds_of(bindings: Sequence[Binding], num_channels: int) -> np.ndarray:
+def _kinds(binding: Binding, num_channels: int) -> np.ndarray:
   """Returns the kind of each channel, int64 `[N]`; channels of one kind can replace each other.
-
-  They can do so in all of the functions that are given by their bindings.
 
   Channels of one kind occur equally often on every axis of every array. They also occur equally
   often in every run of elements that a pad adds to an axis or that a slice takes from an axis. So
@@ -163,9 +161,8 @@ def kinds_of(bindings: Sequence[Binding], num_channels: int) -> np.ndarray:
   where the slice of network 1 has 1.
   """
   kinds = Partition(np.zeros(num_channels, np.int64))
-  for binding in bindings:
-    for ids in _axes_and_runs(binding.program, binding.channel_of):
-      kinds.split(ids[ids != FROZEN])
+  for ids in _axes_and_runs(binding.program, binding.channel_of):
+    kinds.split(ids[ids != FROZEN])
   return kinds.of
 
 

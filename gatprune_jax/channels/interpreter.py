@@ -46,9 +46,6 @@ class Interpreter:
     conv: replaces `conv_general_dilated`, with the same operands and parameters. None: XLA's
       convolution is used.
     index: the row of keep to evaluate, an integer or a scalar array.
-    held: bool `[num_channels]`, possibly traced: the channels that the program's inputs and results
-      hold instead of those of a row of `keep`. It keeps as many elements on every axis as the rows,
-      which are examples of what it may be. None: the row `index` of `keep` is evaluated.
   """
 
   def __init__(
@@ -59,7 +56,6 @@ class Interpreter:
     mask: jax.Array | None = None,
     conv: Convolution | None = None,
     index: int | jax.Array = 0,
-    held: jax.Array | None = None,
   ):
     self._classes = classes
     self._channel_of = channel_of
@@ -67,7 +63,6 @@ class Interpreter:
       # Channel id -1 (frozen) indexes the appended column, so frozen elements are always kept.
       keep = np.append(keep, np.ones((len(keep), 1), bool), axis=1)
     self._keep, self._index = keep, index
-    self._held = None if held is None else jnp.append(held, True)
     self._mask = None if mask is None else jnp.append(mask, 1.0)
     self._conv = conv
     self._sees_statistics = False  # whether a reduction over channels was evaluated
@@ -83,7 +78,7 @@ class Interpreter:
 
   def take(self, value, axes: Axes):
     """Removes the elements that are not kept from an array; joint axes are left whole."""
-    return self._at_positions(value, axes, _positions)
+    return self._at_positions(value, axes, np.flatnonzero)
 
   def _expand(self, value, axes: Axes):
     """Restores the dense shape that `take` cut; restored elements have arbitrary values."""
@@ -91,18 +86,14 @@ class Interpreter:
       if isinstance(labels, np.ndarray) and not self.kept(labels).any():
         shape = (*value.shape[:axis], len(labels), *value.shape[axis + 1 :])
         value = jnp.zeros(shape, value.dtype)
-    return self._at_positions(value, axes, _places)
+    return self._at_positions(value, axes, lambda kept: np.maximum(np.cumsum(kept) - 1, 0))
 
-  def _at_positions(self, value, axes: Axes, positions: Callable[..., Any]):
-    """Indexes each axis that loses elements with `positions(which elements are kept, how many)`."""
+  def _at_positions(self, value, axes: Axes, positions: Callable[[np.ndarray], np.ndarray]):
+    """Indexes each axis that loses elements with `positions(which elements are kept)`."""
     for axis, labels in enumerate(axes):
-      if isinstance(labels, np.ndarray) and not (kept := self.kept(labels)).all():
-        ids, count = self._channel_of(labels), int(kept.sum())
-        if self._held is not None:
-          index = positions(self._held[ids], count)
-        else:
-          rows = np.stack([positions(kept, count) for kept in self._keep[:, ids]])
-          index = rows[0] if len(rows) == 1 else jnp.asarray(rows)[self._index]
+      if isinstance(labels, np.ndarray) and not self.kept(labels).all():
+        rows = np.stack([positions(kept) for kept in self._keep[:, self._channel_of(labels)]])
+        index = rows[0] if len(rows) == 1 else jnp.asarray(rows)[self._index]
         value = jnp.take(value, index, axis=axis)
     return value
 
@@ -342,16 +333,3 @@ class Interpreter:
         why = next(filter(None, reasons), "it ties channels together")
         raise InputError(f"the derivative rule of a function cannot lose channels: {why}")
     return program
-
-
-def _positions(kept: np.ndarray | jax.Array, count: int) -> np.ndarray | jax.Array:
-  """Returns the positions that are kept, in order, `[count]`."""
-  if isinstance(kept, np.ndarray):
-    return np.flatnonzero(kept)
-  return jnp.flatnonzero(kept, size=count)
-
-
-def _places(kept: np.ndarray | jax.Array, count: int) -> np.ndarray | jax.Array:
-  """Returns for each position its place among those that are kept; any place if it is not kept."""
-  sums = np.cumsum(kept) if isinstance(kept, np.ndarray) else jnp.cumsum(kept)
-  return (sums - 1).clip(0)

@@ -7,7 +7,7 @@ from gatprune_jax.evaluation.adaptation import (
   adaptation_batches,
 )
 from gatprune_jax.evaluation.batching import images_at_once, largest_activation, masks_at_once
-from gatprune_jax.evaluation.evaluator import Evaluator, check_calibration
+from gatprune_jax.evaluation.evaluator import Evaluator, Examples, check_calibration
 from gatprune_jax.evaluation.recalibration import recalibrate, running_momentum
 from gatprune_jax.evaluation.scoring import (
   Score,
@@ -24,6 +24,7 @@ __all__ = [
   "AdaptationBatches",
   "AdaptationConfig",
   "Evaluator",
+  "Examples",
   "Score",
   "Weights",
   "adapt",

@@ -1,12 +1,13 @@
 """The evaluator of masked networks, used to score masks in a search and to compare methods.
 
 The evaluator sets up what both uses need: the momenta of the running statistics, the calibration
-batches, the number of masks that a device scores at once, and the compiled programs.
+batches, the number of masks that a device scores at once, and the compiled programs. Every method
+and every part of a search scores masks by one program, so that it is compiled only once.
 """
 
 from collections.abc import Callable
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from gatprune_jax.evaluation.scoring import (
   Weights,
   compensated_weights,
   mask_statistics,
-  recovered,
+  score_mask,
   score_with_statistics,
 )
 from gatprune_jax.networks import Network, Task
@@ -34,6 +35,18 @@ from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.runtime.maps import equal_blocks, first_rows
 
 _PROBE = 64  # training inputs on which the momenta are measured; any batch would give the same
+
+
+class Examples(NamedTuple):
+  """Examples on which masks are scored, from `Evaluator.place`; on every device.
+
+  They are filled up to a number of rows that differs little between splits, so that one compiled
+  program serves all of them.
+  """
+
+  x: jax.Array  # [n, ...], of which the first `num` are examples
+  y: Any  # targets, tree of [n, ...]
+  num: int
 
 
 class Evaluator:
@@ -99,46 +112,31 @@ class Evaluator:
     self.weights = mesh.replicate(weights)
     scored = jax.ShapeDtypeStruct((num_images, *inputs.shape[1:]), inputs.dtype)
     bytes_each = largest_activation(network.eval_fn, network.variables, scored)
+    self._num_images = num_images
     own_weights = self._has_steps or compensation is not None
     most = masks_at_once(bytes_each, own_weights, jax.default_backend())
     self.chunk = chunk or min(mesh.share(samples), most)
     self._call_size = max(samples, self.chunk * mesh.num_devices())
 
-  def score(self, weights: Weights, mask: jax.Array, x: jax.Array, y: Any) -> Score:
-    """Scores one mask as a pure function, for use in programs that are compiled as a whole.
+  def place(self, split: Split) -> Examples:
+    """Puts the examples of a split on every device; see `Examples`."""
+    rows = np.arange(max(split.num, self._num_images)) % split.num
+    put = lambda leaf: mesh.replicate(jnp.asarray(leaf[rows]))
+    return Examples(put(split.x), jax.tree.map(put, split.y), split.num)
 
-    It computes what `score_mask` does.
-
-    Args:
-      weights: the arrays that the mask is evaluated with, usually the attribute `weights`.
-      mask: `[N]`, 1 = keep.
-      x: inputs `[n, ...]`.
-      y: targets, tree of `[n, ...]`.
-    """
-    variables, statistics = self._recovered(weights, mask)
-    own = weights._replace(variables=variables, compensation=None)
-    return score_with_statistics(
-      self._graph, self._network, self._task, own, mask, statistics, x, y
-    )
-
-  def jit(self, fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Compiles a function that scores masks, for all devices; options are those of `jax.jit`."""
-    # `shared` marks programs of forward passes. With adaptation steps, most work is for gradients.
-    shared = not self._has_steps
-    return compilation.jit(fn, shared=shared, out_shardings=mesh.everywhere(), **options)
-
-  def scores(self, masks: np.ndarray, x: jax.Array, y: Any) -> Score:
-    """Scores each mask after its adaptation steps.
+  def scores(self, masks: np.ndarray, examples: Examples) -> Score:
+    """Scores each mask on weights of its own, as `score_mask` does.
 
     Args:
-      masks: `[C, N]`, 1 = keep.
-      x: inputs `[n, ...]`.
-      y: targets, tree of `[n, ...]`.
+      masks: `[C, N]`, 1 = keep, C at least 1.
+      examples: n examples, from `place`.
 
     Returns:
       Scores and losses `[C, n]`.
     """
-    return self._in_calls(self._score_first, masks, mesh.replicate((x, y)))
+    x, y, num = examples
+    scores = self._in_calls(self._score_first, masks, (x, y, np.int32(num)))
+    return jax.tree.map(lambda rows: rows[:, :num], scores)
 
   def compensated(self, mask: np.ndarray) -> Any:
     """Returns the dense network's variables, compensated for a mask `[N]`, on the host."""
@@ -171,24 +169,17 @@ class Evaluator:
     return self._in_calls(self._score_first_with, (masks, statistics), mesh.replicate((x, y)))
 
   @functools.cached_property
-  def _recovered(self) -> Callable[..., Any]:
-    """`recovered`, which JAX traces once for all programs that score masks.
-
-    Tracing it takes seconds, and several programs score masks on different numbers of images.
-    `inline` puts the traced operations into each program without a call between them.
-    """
-    one = functools.partial(recovered, self._graph, self._network, self._task)
-    return jax.jit(one, inline=True)
-
-  @functools.cached_property
   def _score_first(self) -> Callable[..., Score]:
-    one = lambda mask, weights, x, y: self.score(weights, mask, x, y)
-    return self._first(one, self.jit)
+    def one(mask, weights, x, y, count):
+      return score_mask(self._graph, self._network, self._task, weights, mask, x, y, count)
+
+    # With adaptation steps, most work is for gradients.
+    return self._first(one, shared=not self._has_steps)
 
   @functools.cached_property
   def _compensate_first(self) -> Callable[..., Any]:
     one = lambda mask, weights: compensated_weights(weights, mask).variables
-    return self._first(one, functools.partial(compilation.jit, shared=True))
+    return self._first(one, shared=True)
 
   @functools.cached_property
   def _calibrate_first(self) -> Callable[..., Any]:
@@ -196,7 +187,7 @@ class Evaluator:
       own = compensated_weights(weights, mask)
       return mask_statistics(self._graph, self._network, own, mask)
 
-    return self._first(one, functools.partial(compilation.jit, shared=True))
+    return self._first(one, shared=True)
 
   @functools.cached_property
   def _score_first_with(self) -> Callable[..., Score]:
@@ -207,10 +198,12 @@ class Evaluator:
         self._graph, self._network, self._task, weights, mask, statistics, x, y
       )
 
-    return self._first(one, functools.partial(compilation.jit, shared=True))
+    return self._first(one, shared=True)
 
-  def _first(self, one: Callable[..., Any], jit: Callable[..., Any]) -> Callable[..., Any]:
-    return jit(lambda rows, count, *same: first_rows(one, rows, count, self.chunk, *same))
+  def _first(self, one: Callable[..., Any], shared: bool) -> Callable[..., Any]:
+    """Compiles a function of one row for the first rows; see `first_rows` and `compilation.jit`."""
+    first = lambda rows, count, *same: first_rows(one, rows, count, self.chunk, *same)
+    return compilation.jit(first, shared=shared, out_shardings=mesh.everywhere())
 
   def _in_calls(self, first: Callable[..., Any], rows: Any, same: tuple[Any, ...]) -> Any:
     """Applies a compiled function to rows in calls of equal size; returns NumPy arrays.

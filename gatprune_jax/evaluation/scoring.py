@@ -52,6 +52,7 @@ def score_mask(
   mask: jax.Array,
   x: jax.Array,
   y: Any,
+  count: jax.Array | int | None = None,
 ) -> Score:
   """Scores one mask on weights of its own, with batch norm recalibrated for the mask.
 
@@ -68,21 +69,11 @@ def score_mask(
     mask: `[N]`, 1 = keep.
     x: inputs `[n, ...]`.
     y: targets, tree of `[n, ...]`.
-  """
-  variables, statistics = recovered(graph, network, task, weights, mask)
-  own = weights._replace(variables=variables, compensation=None)
-  return score_with_statistics(graph, network, task, own, mask, statistics, x, y)
-
-
-def recovered(
-  graph: ChannelGraph, network: Network, task: Task, weights: Weights, mask: jax.Array
-) -> tuple[Any, tuple[jax.Array, ...]]:
-  """Returns the variables and the running statistics with which one mask is scored.
-
-  The arguments are those of `own_weights`; images to score do not matter.
+    count: number of first examples whose scores are wanted, see `in_blocks`; None: all.
   """
   own = own_weights(graph, network, task, weights, mask)
-  return own.variables, mask_statistics(graph, network, own, mask)
+  statistics = mask_statistics(graph, network, own, mask)
+  return score_with_statistics(graph, network, task, own, mask, statistics, x, y, count)
 
 
 def own_weights(
@@ -135,6 +126,7 @@ def score_with_statistics(
   statistics: tuple[jax.Array, ...],
   x: jax.Array,
   y: Any,
+  count: jax.Array | int | None = None,
 ) -> Score:
   """Scores one mask with running statistics from `mask_statistics`.
 
@@ -147,13 +139,19 @@ def score_with_statistics(
     statistics: the running statistics, from `mask_statistics`.
     x: inputs `[n, ...]`.
     y: targets, tree of `[n, ...]`.
+    count: number of first examples whose scores are wanted, see `in_blocks`; None: all.
   """
   variables = with_statistics(network, weights.momentum, weights.variables, statistics)
-  return score_outputs(task, masked_outputs(graph, network, variables, mask, x), y)
+  return score_outputs(task, masked_outputs(graph, network, variables, mask, x, count), y)
 
 
 def masked_outputs(
-  graph: ChannelGraph, network: Network, variables: Any, mask: jax.Array, x: jax.Array
+  graph: ChannelGraph,
+  network: Network,
+  variables: Any,
+  mask: jax.Array,
+  x: jax.Array,
+  count: jax.Array | int | None = None,
 ) -> Any:
   """Computes the outputs of a network under a mask, in blocks of inputs; see `images_at_once`.
 
@@ -163,6 +161,7 @@ def masked_outputs(
     variables: dense variables.
     mask: `[N]`, 1 = keep.
     x: inputs `[n, ...]`.
+    count: number of first inputs whose outputs are wanted, see `in_blocks`; None: all.
 
   Returns:
     The outputs, a tree of `[n, ...]`.
@@ -170,7 +169,7 @@ def masked_outputs(
   under_mask = masked_network(graph, network, mask, scoring_convolution())
   each = largest_activation(network.eval_fn, variables, x) // len(x)
   size = images_at_once(each, jax.default_backend())
-  return in_blocks(lambda rows: under_mask.eval_fn(variables, rows), x, size)
+  return in_blocks(lambda rows: under_mask.eval_fn(variables, rows), x, size, count)
 
 
 def candidate_scores(

@@ -119,15 +119,35 @@ def equal_blocks(rows: jax.Array, size: int) -> jax.Array:
   return filled.reshape(num_blocks, block, *rows.shape[1:])
 
 
-def in_blocks(fn: Callable[[jax.Array], Any], rows: jax.Array, size: int) -> Any:
+def in_blocks(
+  fn: Callable[[jax.Array], Any], rows: jax.Array, size: int, count: jax.Array | int | None = None
+) -> Any:
   """Computes `fn(rows)` block by block, so that activations stay in the cache.
 
   Args:
     fn: `[b, ...]` -> a tree of `[b, ...]`; each row must depend only on the same input row.
     rows: `[n, ...]`.
     size: largest number of rows in a block, at least 1; see `equal_blocks`.
+    count: number of first rows that are wanted, a scalar integer, possibly traced; None: all.
+
+  Returns:
+    A tree of `[n, ...]`, with zeros after the last block that was needed.
   """
   if len(rows) <= size:
     return fn(rows)
-  out = jax.lax.map(fn, equal_blocks(rows, size))
+  blocks = equal_blocks(rows, size)
+  out = jax.lax.map(fn, blocks) if count is None else _first_blocks(fn, blocks, count)
   return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[: len(rows)], out)
+
+
+def _first_blocks(fn: Callable[[jax.Array], Any], blocks: jax.Array, count: jax.Array | int) -> Any:
+  """Computes `map(fn, blocks)` for the blocks that hold the first `count` rows; zeros elsewhere."""
+  num, size = blocks.shape[:2]
+  one = jax.eval_shape(fn, jax.ShapeDtypeStruct(blocks.shape[1:], blocks.dtype))
+  empty = jax.tree.map(lambda leaf: jnp.zeros((num, *leaf.shape), leaf.dtype), one)
+
+  def next_block(i, results):
+    put = lambda old, new: jax.lax.dynamic_update_index_in_dim(old, new, i, 0)
+    return jax.tree.map(put, results, fn(blocks[i]))
+
+  return jax.lax.fori_loop(0, jnp.minimum(-(-count // size), num), next_block, empty)

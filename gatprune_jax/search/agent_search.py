@@ -1,7 +1,6 @@
 """The agent's search: it prepares the problem, trains the agent and returns feasible masks."""
 
 from collections.abc import Callable, Sequence
-import functools
 import itertools
 from typing import NamedTuple
 
@@ -9,7 +8,6 @@ import jax
 import numpy as np
 
 from gatprune_jax.agent import Learner, Policy
-from gatprune_jax.evaluation import Evaluator
 from gatprune_jax.runs.checkpointer import Checkpointer, NullCheckpointer
 from gatprune_jax.runs.loop import Steps, run
 from gatprune_jax.runtime import mesh
@@ -22,7 +20,7 @@ from gatprune_jax.search.refinement import neighbours, refine
 from gatprune_jax.search.replay import scored_masks
 from gatprune_jax.search.scorer import Scorer, SearchResult
 from gatprune_jax.search.search_config import SearchConfig
-from gatprune_jax.search.update import SearchState, UpdateInputs, update
+from gatprune_jax.search.update import SearchState, UpdateInputs, compile_update
 
 
 class Progress(NamedTuple):
@@ -96,7 +94,7 @@ def learn(
   """Makes all updates and returns the last state.
 
   Args:
-    scorer: holds the settings and the evaluator of masks.
+    scorer: holds the settings, and scores masks.
     learner: how the policy acts and learns.
     inputs: what every update reads.
     state: the state before the first update; a saved state takes its place.
@@ -104,7 +102,7 @@ def learn(
     checkpointer: see `search`.
   """
   config = scorer.config
-  update_once = compile_update(config, learner, scorer.evaluator)
+  update_once = compile_update(config, learner, scorer)
 
   def step(state, number):
     state, metrics = update_once(mesh.replicate(state), inputs)
@@ -152,17 +150,6 @@ def score_candidates(
     config.refinement + unspent,
     config.samples,
   )
-
-
-def compile_update(config: SearchConfig, learner: Learner, evaluator: Evaluator) -> Callable:
-  """Compiles `update` as a function of (state, inputs) that reuses the state's memory.
-
-  Args:
-    config: settings.
-    learner: how the policy acts and learns.
-    evaluator: scores one mask.
-  """
-  return evaluator.jit(functools.partial(update, config, learner, evaluator), donate_argnums=0)
 
 
 def final_logits(policy: Policy, state: SearchState, inputs: UpdateInputs) -> np.ndarray:

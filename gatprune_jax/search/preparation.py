@@ -56,14 +56,12 @@ def prepare(problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed:
   policy_key, sample_key = jax.random.split(jax.random.key(seed))
   policy = Policy(config.policy, len(graph.groups))
   learner = LEARNERS[config.learner](config, mask_actor(policy))
-  # The images are on all devices already; all other arrays are copied there below. The initial
-  # parameters do not depend on the images, so None stands for the images here.
-  inputs = UpdateInputs(environment, observation, None, sample_key)
+  inputs = UpdateInputs(environment, observation, sample_key)
   learned = jax.jit(learner.init)(policy_key, inputs)
   logits = warm_logits(best.order, config.warm_start, budgets)
   params = with_embedding(learned.params, logits)
   params, observation = mesh.agree((params, observation))
-  inputs = UpdateInputs(environment, observation, scorer.images, sample_key)
+  inputs = UpdateInputs(environment, observation, sample_key)
   classical = distinct([pruner.mask for pruner in problem.pruners])
   scores, accuracies = scorer(classical)
   finite = np.isfinite(scores)  # the critic is fitted to all scores that the replay holds

@@ -1,6 +1,6 @@
 """The replay of all scored masks: the critic is fitted to it, and no mask is scored twice."""
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.struct
 import jax
@@ -18,8 +18,12 @@ class Replay:
   size: jax.Array  # scalar int32
 
 
-# (masks [B, N], count) -> scores [B], accuracies [B], valid for the first `count` masks.
-ScoreFirst = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+class Queue(NamedTuple):
+  """Which of B masks are to be scored, and where the scores of all of them will be."""
+
+  masks: jax.Array  # [B, N] bool, the new masks first
+  count: jax.Array  # scalar int32, how many are new
+  where: jax.Array  # [B] int32, the place of each mask in the replay after `add`
 
 
 def init_replay(
@@ -64,20 +68,12 @@ def latest(replay: Replay, num: int) -> tuple[jax.Array, jax.Array, jax.Array]:
   return replay.masks[place], replay.scores[place], used
 
 
-def score_new(
-  replay: Replay, masks: jax.Array, score_first: ScoreFirst
-) -> tuple[Replay, jax.Array, jax.Array]:
-  """Scores the masks that the replay does not hold, each once, and adds them to it.
-
-  A batch in which the replay holds every mask costs no evaluation.
+def queue_new(replay: Replay, masks: jax.Array) -> Queue:
+  """Returns the masks that the replay does not hold, each once.
 
   Args:
     replay: a replay with room for B more masks.
     masks: `[B, N]` bool.
-    score_first: scores the first masks of a batch; see `first_rows`.
-
-  Returns:
-    The new replay, and the scores `[B]` and accuracies `[B]` of all masks.
   """
   num, capacity = len(masks), len(replay.scores)
   first = (masks[:, None] == masks[None]).all(-1).argmax(1)  # index of the first equal mask, [B]
@@ -85,21 +81,29 @@ def score_new(
   same = (masks[:, None] == replay.masks[None]).all(-1) & used[None]  # [B, M]
   known = same.any(1)
   new = ~known & (first == jnp.arange(num))
-  count = new.sum()
   order = jnp.argsort(~new, stable=True)  # the new masks first
-  queue = masks[order]
-  scores, accuracies = score_first(queue, count)
-  # This is the place of each mask in the new replay. A known mask keeps its place. New masks are
-  # appended in order, and a repetition within the batch has the place of the first equal mask.
+  # A known mask keeps its place. New masks are appended in order, and a repetition within the batch
+  # has the place of the first equal mask.
   where = jnp.where(known, same.argmax(1), replay.size + jnp.cumsum(new)[first] - 1)
-  place = jnp.arange(num)
+  return Queue(masks[order], new.sum(dtype=jnp.int32), where)
+
+
+def add(replay: Replay, queue: Queue, scores: jax.Array, accuracies: jax.Array) -> Replay:
+  """Adds the new masks of a queue to the replay that the queue was made for.
+
+  Args:
+    replay: the replay.
+    queue: from `queue_new`.
+    scores: of the masks in the queue, `[B]`, of which the first `count` are read.
+    accuracies: likewise.
+  """
+  place = jnp.arange(len(queue.masks))
   # Rows that are not new get a place past the end, where the scatter drops them.
-  place = jnp.where(place < count, replay.size + place, capacity)
-  add = lambda old, rows: old.at[place].set(rows, mode="drop")
-  replay = Replay(
-    add(replay.masks, queue),
-    add(replay.scores, scores),
-    add(replay.accuracies, accuracies),
-    replay.size + count.astype(jnp.int32),
+  place = jnp.where(place < queue.count, replay.size + place, len(replay.scores))
+  put = lambda old, rows: old.at[place].set(rows, mode="drop")
+  return Replay(
+    put(replay.masks, queue.masks),
+    put(replay.scores, scores),
+    put(replay.accuracies, accuracies),
+    replay.size + queue.count,
   )
-  return replay, replay.scores[where], replay.accuracies[where]

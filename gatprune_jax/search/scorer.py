@@ -10,22 +10,11 @@ import numpy as np
 
 from gatprune_jax.criteria import Classical
 from gatprune_jax.errors import InputError
-from gatprune_jax.evaluation import Evaluator, Score, Weights
-from gatprune_jax.runtime import mesh
+from gatprune_jax.evaluation import Evaluator, Examples, Score
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.search_config import SearchConfig
 
 PASSES_OF_STEP = 3  # forward passes that a gradient step costs for each of its images
-
-
-class Images(NamedTuple):
-  """Weights and images for scoring masks; arrays only, so it can be an argument under jit."""
-
-  weights: Weights
-  reward_x: jax.Array  # [n, ...]
-  reward_y: Any  # targets, tree of [n, ...]
-  confirmation_x: jax.Array  # [a, ...] held out from the reward split
-  confirmation_y: Any  # tree of [a, ...]
 
 
 def image_scores(config: SearchConfig, score: Score) -> jax.Array:
@@ -69,8 +58,9 @@ class Scorer:
 
   Attributes:
     config: the settings.
-    evaluator: scores one mask, or many.
-    images: the weights and images with which masks are scored.
+    evaluator: scores masks on examples.
+    reward: the examples on which every mask is scored.
+    confirmation: the examples on which a mask must win as well to become the incumbent.
     known: {bytes of a mask: (score, the task's mean score) on the reward images}.
   """
 
@@ -83,9 +73,8 @@ class Scorer:
     """
     self.config = config or SearchConfig()
     self.evaluator: Evaluator = problem.evaluator(self.config)
-    as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)
-    examples = as_arrays((*problem.reward, *problem.confirmation))
-    self.images = Images(self.evaluator.weights, *mesh.replicate(examples))
+    self.reward: Examples = self.evaluator.place(problem.reward)
+    self.confirmation: Examples = self.evaluator.place(problem.confirmation)
     self.known: dict[bytes, tuple[float, float]] = {}
     self._constraints = problem.constraints
 
@@ -93,10 +82,7 @@ class Scorer:
     """Returns scores `[C]` and the task's mean scores `[C]` of masks `[C, N]` on reward images."""
     new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in self.known}
     if new:
-      given = np.stack(list(new.values()))
-      score = self.evaluator.scores(given, self.images.reward_x, self.images.reward_y)
-      scores = image_scores(self.config, score).mean(-1)
-      self.remember(new.values(), np.asarray(scores), score.score.mean(-1))
+      self.remember(new.values(), *self.on_reward(np.stack(list(new.values()))))
     return tuple(np.array([self.known[mask.tobytes()] for mask in masks]).T)
 
   def remember(
@@ -118,12 +104,17 @@ class Scorer:
 
     See `passes_of_score`.
     """
-    kinds = (on_reward, self.images.reward_x), (on_confirmation, self.images.confirmation_x)
-    return sum(num * passes_of_score(self.config, len(images)) for num, images in kinds)
+    kinds = (on_reward, self.reward), (on_confirmation, self.confirmation)
+    return sum(num * passes_of_score(self.config, examples.num) for num, examples in kinds)
+
+  def on_reward(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Does what a call does, for masks that are all scored anew and not remembered."""
+    score = self.evaluator.scores(masks, self.reward)
+    return np.asarray(image_scores(self.config, score).mean(-1)), score.score.mean(-1)
 
   def on_confirmation(self, masks: np.ndarray) -> np.ndarray:
     """Returns the scores `[C, a]` of masks `[C, N]` on each confirmation image."""
-    score = self.evaluator.scores(masks, self.images.confirmation_x, self.images.confirmation_y)
+    score = self.evaluator.scores(masks, self.confirmation)
     return np.asarray(image_scores(self.config, score))
 
   def best(self, num: int) -> np.ndarray:
@@ -134,8 +125,7 @@ class Scorer:
 
   def shortlist(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the best of the masks, as many as configured, and their scores on both splits."""
-    num_reward, num_confirmation = len(self.images.reward_x), len(self.images.confirmation_x)
-    share = num_confirmation / (num_confirmation + num_reward)
+    share = self.confirmation.num / (self.confirmation.num + self.reward.num)
     scores = (1 - share) * self(masks)[0] + share * self.on_confirmation(masks).mean(-1)
     order = np.argsort(-scores, kind="stable")[: self.config.shortlist]
     return masks[order], scores[order]

@@ -155,7 +155,7 @@ def test_scores_of_masks_are_those_of_compact_networks(example_b, compensated):
     np.testing.assert_array_equal(together.score[index], expected.score)
 
 
-def test_an_evaluator_traces_the_steps_once_and_scores_as_score_mask_does(two_layers):
+def test_an_evaluator_scores_as_score_mask_does_by_one_program(two_layers):
   e, traces = two_layers, []
 
   def counted(variables, x):
@@ -169,13 +169,18 @@ def test_an_evaluator_traces_the_steps_once_and_scores_as_score_mask_does(two_la
     adaptation=AdaptationConfig(2, 4, 0.1), calibration_images=8, calibration_batch=4,
     num_images=8, samples=2,
   )  # fmt: skip
-  mask = np.arange(graph.num_channels) % 3 > 0
-  arguments = (evaluator.weights, mask, e.x, e.y)
-  expected = jax.jit(lambda *args: score_mask(graph, network, CLASSIFICATION, *args))(*arguments)
-  traced = len(traces)
-  found = jax.jit(evaluator.score)(*arguments)
-  own = len(traces) - traced
-  jax.jit(evaluator.score)(evaluator.weights, mask, e.x[:5], e.y[:5])
-  assert len(traces) == traced + own
-  for one, other in zip(found, expected, strict=True):
-    np.testing.assert_array_equal(one, other)
+  masks = np.arange(graph.num_channels) % np.array([[3], [4], [5]]) > 0
+  score = jax.jit(
+    lambda mask: score_mask(graph, network, CLASSIFICATION, evaluator.weights, mask, e.x, e.y)
+  )
+  expected = [score(mask) for mask in masks]
+  traced = []
+  # Three masks take two calls of two masks each, and the smaller split is filled up.
+  for num in (8, 5):
+    found = evaluator.scores(masks, evaluator.place(Split(e.x[:num], e.y[:num])))
+    traced.append(len(traces))
+    for index, of_mask in enumerate(expected):
+      for rows, other in zip(found, of_mask, strict=True):
+        assert rows.shape == (3, num)
+        np.testing.assert_allclose(rows[index], other[:num], rtol=1e-4, atol=1e-5)
+  assert traced[0] == traced[1]

@@ -30,6 +30,21 @@ def test_images_in_equal_blocks(size, block):
   assert set(seen) == {block}
 
 
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 7])
+def test_only_blocks_that_hold_wanted_rows_are_computed(count):
+  # Seven rows make two blocks of four; the second one repeats a row.
+  x, computed = jnp.arange(1.0, 15).reshape(7, 2), []
+
+  def fn(rows):
+    jax.debug.callback(lambda rows: computed.append(len(rows)), rows)
+    return 2 * rows
+
+  out = jax.jit(lambda x, count: in_blocks(fn, x, 4, count))(x, count)
+  jax.effects_barrier()
+  assert computed == [4] * -(-count // 4)
+  np.testing.assert_array_equal(out, np.where(np.arange(7)[:, None] < 4 * len(computed), 2 * x, 0))
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [0, 1, 4, 5])
 def test_the_first_rows_are_computed_in_the_chunks_that_hold_them(count, chunk):

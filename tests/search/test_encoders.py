@@ -9,8 +9,8 @@ import pytest
 import gatprune_jax as gp
 from gatprune_jax.agent import PolicyConfig
 from gatprune_jax.search import Scorer
-from gatprune_jax.search.agent_search import compile_update
 from gatprune_jax.search.preparation import prepare
+from gatprune_jax.search.update import compile_update
 from tests.search.test_search import CONFIG, make_problem
 
 
@@ -31,7 +31,7 @@ def test_an_update_by_jraph_is_the_same(two_layers, edge_norms):
       prepared.state.learner.params,
     )
     state = prepared.state.replace(learner=prepared.state.learner.replace(params=moved))
-    update = compile_update(config, prepared.learner, scorer.evaluator)
+    update = compile_update(config, prepared.learner, scorer)
     states[name], metrics[name] = jax.device_get(update(state, prepared.inputs))
   assert metrics["gat"]["policy_steps"] > 0
   np.testing.assert_array_equal(states["gat"].replay.masks, states["jraph"].replay.masks)

@@ -16,8 +16,9 @@ from gatprune_jax.runs.file_checkpointer import FileCheckpointer
 from gatprune_jax.runs.health import Diverged, must_roll_back
 from gatprune_jax.runs.loop import Steps, roll_back
 from gatprune_jax.search import Scorer, search
-from gatprune_jax.search.agent_search import compile_update, learn
+from gatprune_jax.search.agent_search import learn
 from gatprune_jax.search.preparation import prepare
+from gatprune_jax.search.update import compile_update
 from tests.search.test_search import CONFIG, make_problem
 
 STEPS = Steps(
@@ -38,11 +39,12 @@ class Searching:
     self.scorer, self.config = Scorer(self.problem, config), config
     _, self.learner, self.inputs, self.state = prepare(self.problem, config, self.scorer, 0)
     self.steps, self.metrics = [], []
-    score = self.scorer.evaluator.score
-    self.evaluator = copy.copy(self.scorer.evaluator)
-    self.evaluator.score = lambda weights, mask, x, y: spoil(mask, score(weights, mask, x, y))
+    scores = self.scorer.evaluator.scores
     self.spoilt = copy.copy(self.scorer)
-    self.spoilt.evaluator = self.evaluator
+    self.spoilt.evaluator = copy.copy(self.scorer.evaluator)
+    self.spoilt.evaluator.scores = lambda masks, examples: jax.vmap(spoil)(
+      masks, scores(masks, examples)
+    )
 
   def on_update(self, progress):
     self.steps.append(progress.update)
@@ -52,7 +54,7 @@ class Searching:
     return learn(self.spoilt, self.learner, self.inputs, self.state, self.on_update, checkpointer)
 
   def update(self, state):
-    step = compile_update(self.config, self.learner, self.evaluator)
+    step = compile_update(self.config, self.learner, self.spoilt)
     return step(jax.tree.map(jnp.array, state), self.inputs)
 
 

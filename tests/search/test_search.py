@@ -20,15 +20,15 @@ from gatprune_jax.search import (
   PruningProblem,
   Scorer,
   SearchConfig,
-  agent_search,
   hold_out_confirmation,
   search,
   warm_logits,
 )
-from gatprune_jax.search.agent_search import compile_update, final_logits, learn
+from gatprune_jax.search import update as updates
+from gatprune_jax.search.agent_search import final_logits, learn
 from gatprune_jax.search.preparation import prepare
 from gatprune_jax.search.scorer import image_scores
-from gatprune_jax.search.update import Incumbent, challenge
+from gatprune_jax.search.update import Incumbent, challenge, compile_update
 from tests.search.baselines.test_equal_budget import make_terms
 
 CONFIG = SearchConfig(
@@ -125,25 +125,28 @@ def test_multipliers_of_budgets_that_do_not_bind_end_at_zero(two_layers):
     assert (values[0], values[2]) == (0, 0)
 
 
-def test_the_update_compiles_once(two_layers, monkeypatch):
-  traces, compiled = [], []
-  update, compile_update = agent_search.update, agent_search.compile_update
+def test_every_part_of_a_search_compiles_once(two_layers, monkeypatch):
+  traces = []
 
-  def counted(*args):
-    traces.append(1)  # runs when JAX traces the update, not when the update runs
-    return update(*args)
+  def counted(name, fn):
+    def call(*args):
+      traces.append(name)  # runs when JAX traces the function, not when the function runs
+      return fn(*args)
 
-  def kept(*args):
-    compiled.append(compile_update(*args))
-    return compiled[-1]
+    return call
 
-  monkeypatch.setattr(agent_search, "update", counted)
-  monkeypatch.setattr(agent_search, "compile_update", kept)
+  parts = ("sample", "improve", "confirm")
+  for name in parts:
+    monkeypatch.setattr(updates, name, counted(name, getattr(updates, name)))
   steps = []
-  run(two_layers, {"macs": 0.3}, on_update=lambda progress: steps.append(progress.update))
+  config = dataclasses.replace(CONFIG, confirmation_share=0.25)
+  problem = make_problem(two_layers, {"macs": 0.3}, config)
+  search(problem, config, on_update=lambda progress: steps.append(progress.update))
   assert steps == [1, 2, 3, 4]
-  assert len(traces) == 1
-  assert compiled[0]._cache_size() == 1
+  assert tuple(traces) == parts
+  # Classical masks, samples, candidates and exchanges go through one program, on both splits.
+  assert problem.reward.num != problem.confirmation.num
+  assert problem.evaluator(config)._score_first._cache_size() == 1
 
 
 def test_the_same_seed_gives_the_same_search(two_layers):
@@ -203,7 +206,7 @@ def test_a_budget_of_everything_is_met_up_to_rounding(two_layers):
   limits = np.nextafter(np.ones(1, np.float32), 0)
   budgets = dataclasses.replace(inputs.environment.budgets, limits=limits)
   inputs = inputs._replace(environment=inputs.environment.replace(budgets=budgets))
-  _, metrics = compile_update(CONFIG, learner, scorer.evaluator)(state, inputs)
+  _, metrics = compile_update(CONFIG, learner, scorer)(state, inputs)
   assert metrics["cost"] > 0.9
   assert metrics["feasible_share"] == 1
 

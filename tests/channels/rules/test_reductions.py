@@ -11,7 +11,6 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.channels import align
-from gatprune_jax.channels.envelope import make_envelope
 from tests.channels.laws import assert_law, assert_same, random_mask
 from tests.channels.rules.test_rules import check, indices
 from tests.conftest import perturbed
@@ -163,10 +162,7 @@ def test_networks_of_one_shape_take_statistics_over_their_own_channels(name):
   masks = np.stack([random_mask(graph, rng) for _ in range(3)])
   aligned = align(graph, net.apply, masks, variables, X)
   own = aligned.cut(variables)
-  envelope = make_envelope(graph, [net.apply], masks, variables, X)
   for index, mask in enumerate(masks):
     expected = gp.masked(graph, net.apply)(variables, mask, X)
     one = jax.tree.map(lambda leaf, i=index: leaf[i], own)
     assert_same(aligned.apply(index, one, X), expected)
-    held = envelope.filled(mask)
-    assert_same(envelope.masked(net.apply)(envelope.cut(variables, held), mask, held, X), expected)
