@@ -20,7 +20,8 @@ from gatprune_jax.search.refinement import neighbours, refine
 from gatprune_jax.search.replay import scored_masks
 from gatprune_jax.search.scorer import Scorer, SearchResult
 from gatprune_jax.search.search_config import SearchConfig
-from gatprune_jax.search.update import SearchState, UpdateInputs, compile_update
+from gatprune_jax.search.state import SearchState, UpdateInputs
+from gatprune_jax.search.update import compile_update
 
 
 class Progress(NamedTuple):

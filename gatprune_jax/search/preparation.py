@@ -16,7 +16,7 @@ from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.replay import init_replay
 from gatprune_jax.search.scorer import Scorer, best_classical
 from gatprune_jax.search.search_config import SearchConfig
-from gatprune_jax.search.update import SearchState, UpdateInputs, init_state
+from gatprune_jax.search.state import SearchState, UpdateInputs, init_state
 from gatprune_jax.search.warm_start import warm_logits
 
 

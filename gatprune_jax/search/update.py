@@ -8,7 +8,6 @@ from collections.abc import Callable
 import functools
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,83 +15,28 @@ import numpy as np
 from gatprune_jax.agent import (
   Experience,
   Learner,
-  LearnerState,
   Multipliers,
-  Observation,
-  PastScores,
   Surrogate,
   compete,
   fit_surrogate,
-  init_multipliers,
-  init_past,
   remember,
   set_units,
   update_multipliers,
   utility,
   utility_surrogate,
 )
-from gatprune_jax.runs.health import Health, all_finite, healthy, take_if_finite
+from gatprune_jax.runs.health import all_finite, take_if_finite
 from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.search.incumbent import Incumbent, challenge
-from gatprune_jax.search.mdp import Environment, transition
-from gatprune_jax.search.replay import Queue, Replay, add, latest, queue_new
+from gatprune_jax.search.mdp import transition
+from gatprune_jax.search.replay import Queue, add, latest, queue_new
 from gatprune_jax.search.scorer import Scorer
 from gatprune_jax.search.search_config import SearchConfig
+from gatprune_jax.search.state import SearchState, UpdateInputs
 
 # For each roll-back, this number is added to the step number of the random key, so that repeated
 # steps draw new samples. It is the largest power of two that three roll-backs can add to an int32.
 _AFTER_ROLLBACK = 2**29
-
-
-class UpdateInputs(NamedTuple):
-  """Constant inputs of every update; arrays only, so it can be an argument under jit."""
-
-  environment: Environment
-  observation: Observation
-  key: jax.Array
-
-
-@flax.struct.dataclass
-class SearchState:
-  """State of the search between two updates."""
-
-  step: jax.Array  # scalar int32
-  learner: LearnerState
-  multipliers: Multipliers
-  past: PastScores
-  replay: Replay
-  incumbent: Incumbent
-  health: Health
-
-
-def init_state(
-  config: SearchConfig,
-  num_constraints: int,
-  learner: LearnerState,
-  incumbent: Incumbent,
-  replay: Replay,
-) -> SearchState:
-  """Returns the state before the first update.
-
-  Args:
-    config: settings.
-    num_constraints: K, the number of budgets.
-    learner: the initial state of the learner.
-    incumbent: the best classical mask.
-    replay: holds the classical masks; their scores are the first past scores of self-competition.
-  """
-  # If more scores were written at once than the ring buffer holds, it would be undefined which ones
-  # stay.
-  past = replay.scores[: min(int(replay.size), config.past_scores)]
-  return SearchState(
-    step=jnp.zeros((), jnp.int32),
-    learner=learner,
-    multipliers=init_multipliers(num_constraints),
-    past=remember(init_past(config.past_scores), past, jnp.ones(len(past), bool)),
-    replay=replay,
-    incumbent=incumbent,
-    health=healthy(),
-  )
 
 
 class Sample(NamedTuple):

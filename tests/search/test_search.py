@@ -26,9 +26,10 @@ from gatprune_jax.search import (
 )
 from gatprune_jax.search import update as updates
 from gatprune_jax.search.agent_search import final_logits, learn
+from gatprune_jax.search.incumbent import Incumbent, challenge
 from gatprune_jax.search.preparation import prepare
 from gatprune_jax.search.scorer import image_scores
-from gatprune_jax.search.update import Incumbent, challenge, compile_update
+from gatprune_jax.search.update import compile_update
 from tests.search.baselines.test_equal_budget import make_terms
 
 CONFIG = SearchConfig(
