@@ -60,6 +60,29 @@ def test_it_is_explicit_least_squares(ridge):
     np.testing.assert_allclose(new[name], expected, rtol=1e-5, atol=1e-5 * abs(expected).max())
 
 
+def test_the_gradient_in_the_weights_by_hand():
+  # W'_P = W_P + B W_R is linear in W, so of <C, W'> the gradient is C_P at W_P and B^T C_P at W_R.
+  rng = np.random.default_rng(3)
+  variables, x = perceptron_variables(rng), rng.standard_normal((200, 6)).astype(np.float32)
+  graph = gp.trace(perceptron, variables, x[:2])
+  masks = np.stack([random_mask(graph, rng) for _ in range(3)])
+  measured = measure_compensation(graph, perceptron, variables, x, 1e-2)
+  weight = rng.standard_normal(variables["c"].shape)
+
+  def product(variables, mask):
+    return (weight.astype(np.float32) * measured(variables, mask)["c"]).sum()
+
+  gradients = jax.jit(jax.vmap(jax.grad(product), (None, 0)))(variables, masks)
+  relu = lambda a: np.maximum(a, 0)
+  hidden = relu(relu(x.astype(np.float64) @ variables["a"]) @ variables["b"])
+  for gradient, mask in zip(gradients["c"], masks, strict=True):
+    kept = mask[graph.groups[1].channels]
+    expected = weight.copy()
+    expected[~kept] = least_squares(hidden, kept, 1e-2).T @ weight[kept]
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5 * abs(expected).max())
+  assert not any(gradients[name].any() for name in ("a", "b"))
+
+
 def test_a_bias_takes_the_means():
   # The hidden channels are far from zero, so a regression without a constant would be worse.
   rng = np.random.default_rng(1)
