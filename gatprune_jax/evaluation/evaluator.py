@@ -170,39 +170,45 @@ class Evaluator:
 
   @functools.cached_property
   def _score_first(self) -> Callable[..., Score]:
-    def one(mask, weights, x, y, count):
+    def score(mask, weights, x, y, count):
       return score_mask(self._graph, self._network, self._task, weights, mask, x, y, count)
 
     # With adaptation steps, most work is for gradients.
-    return self._first(one, shared=not self._has_steps)
+    return self._first(score, shared=not self._has_steps)
 
   @functools.cached_property
   def _compensate_first(self) -> Callable[..., Any]:
-    one = lambda mask, weights: compensated_weights(weights, mask).variables
-    return self._first(one, shared=True)
+    def compensate(mask, weights):
+      return compensated_weights(weights, mask).variables
+
+    return self._first(compensate, shared=True)
 
   @functools.cached_property
   def _calibrate_first(self) -> Callable[..., Any]:
-    def one(mask, weights):
+    def calibrate(mask, weights):
       own = compensated_weights(weights, mask)
       return mask_statistics(self._graph, self._network, own, mask)
 
-    return self._first(one, shared=True)
+    return self._first(calibrate, shared=True)
 
   @functools.cached_property
   def _score_first_with(self) -> Callable[..., Score]:
-    def one(own, weights, x, y):
+    def score_with(own, weights, x, y):
       mask, statistics = own
       weights = compensated_weights(weights, mask)
       return score_with_statistics(
         self._graph, self._network, self._task, weights, mask, statistics, x, y
       )
 
-    return self._first(one, shared=True)
+    return self._first(score_with, shared=True)
 
   def _first(self, one: Callable[..., Any], shared: bool) -> Callable[..., Any]:
     """Compiles a function of one row for the first rows; see `first_rows` and `compilation.jit`."""
-    first = lambda rows, count, *same: first_rows(one, rows, count, self.chunk, *same)
+
+    def first(rows, count, *same):
+      return first_rows(one, rows, count, self.chunk, *same)
+
+    first.__name__ = f"{one.__name__}_first"  # the program's name in XLA's dumps and JAX's logs
     return compilation.jit(first, shared=shared, out_shardings=mesh.everywhere())
 
   def _in_calls(self, first: Callable[..., Any], rows: Any, same: tuple[Any, ...]) -> Any:

@@ -17,6 +17,7 @@ COLLECTIVE = re.compile(
   r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(-start)?\("
 )
 BYTES = {"f32": 4, "s32": 4, "pred": 1}
+NUM_IMAGES = 18  # of the reward split, half of the 36 images of `make_problem`
 
 
 def run_on(num_devices, folder):
@@ -24,7 +25,8 @@ def run_on(num_devices, folder):
   path, programs = os.path.join(folder, "out.npz"), os.path.join(folder, "programs")
   flags = (
     f"--xla_force_host_platform_device_count={num_devices}", f"--xla_dump_to={programs}",
-    "--xla_dump_hlo_as_text", "--xla_dump_hlo_module_re=.*(update|step_on).*", quickly(),
+    "--xla_dump_hlo_as_text", quickly(),
+    "--xla_dump_hlo_module_re=.*(sample|score_first|improve|confirm|step_on).*",
   )  # fmt: skip
   # Programs from the compilation cache would not be compiled, and so not be written to the folder.
   environment = {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_ENABLE_COMPILATION_CACHE": "0"}
@@ -82,11 +84,17 @@ def collectives(path):
   return found
 
 
-def test_no_batch_of_an_update_waits_for_threads(several):
+def compiled(programs, name):
+  """Returns the paths of the compiled programs of a name, in the order of their compilation."""
+  return sorted(glob.glob(os.path.join(programs, f"*jit_{name}*.cpu_after_optimizations.txt")))
+
+
+@pytest.mark.parametrize("name", ["score_first", "improve"])
+def test_no_batch_of_an_update_waits_for_threads(several, name):
   # A LAPACK call on a batch waits for other threads. Where devices wait for each other, that call
   # could wait for ever; see the module `cores`.
   *_, programs = several
-  (path,) = glob.glob(os.path.join(programs, "*update*.cpu_after_optimizations.txt"))
+  (path,) = compiled(programs, name)
   with open(path) as file:
     calls = [line for line in file if "lapack_" in line]
   sizes = [shape.split(",") for line in calls for shape in re.findall(r"f32\[([\d,]*)\]", line)]
@@ -96,12 +104,15 @@ def test_no_batch_of_an_update_waits_for_threads(several):
 
 def test_updates_and_steps_hold_few_collectives(several):
   num_devices, _, programs = several
-  paths = sorted(glob.glob(os.path.join(programs, "*.cpu_after_optimizations.txt")))
-  update, dense, candidates = map(collectives, paths)
-  # An update gathers scores and accuracies of all masks of a batch at once: one float for each
-  # mask, in equal shares.
-  per_batch = 4 * num_devices * math.ceil(CONFIG.samples / num_devices)
-  assert update == {"all-gather": (2, 2 * per_batch)}
+  for name in ("sample", "improve", "confirm"):
+    (path,) = compiled(programs, name)
+    assert collectives(path) == {}
+  # The scores and the losses of all masks of a batch are gathered at once: one float for each mask
+  # and image, the masks in equal shares.
+  (path,) = compiled(programs, "score_first")
+  per_image = 4 * num_devices * math.ceil(CONFIG.samples / num_devices)
+  assert collectives(path) == {"all-gather": (2, 2 * per_image * NUM_IMAGES)}
+  dense, candidates = map(collectives, compiled(programs, "_step_on"))
   # A step of the candidates gathers the loss and the accuracy of each device's candidate, and
   # reduces whether to roll back.
   per_step = 4 * num_devices
