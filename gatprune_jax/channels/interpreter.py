@@ -205,11 +205,11 @@ class Interpreter:
     where = step.contraction
     if self._mask is None or where.axis is None or where.by_group:
       return values
-    labels = step.inputs[where.operand][where.axis]
-    if labels is None or not (self._channel_of(labels) >= 0).any():
-      return values
     masked = list(values)
-    masked[where.operand] = self._masked(values[where.operand], where.axis, labels)
+    for axis in (where.axis, *(axis for axis, _ in where.further_in)):
+      labels = step.inputs[where.operand][axis]
+      if labels is not None and (self._channel_of(labels) >= 0).any():
+        masked[where.operand] = self._masked(masked[where.operand], axis, labels)
     return masked
 
   def _masked(self, x: jax.Array, axis: int, labels: np.ndarray) -> jax.Array:
