@@ -43,7 +43,7 @@ CALLS = {
 # Calls that have a derivative rule of their own.
 WITH_DERIVATIVE = ("custom_jvp_call", "custom_vjp_call")
 # Primitives whose rules accept axes that are labelled together.
-_CARRY_PARTS = ("reshape", "transpose")
+_CARRY_PARTS = ("reshape", "transpose", "slice", "split", "squeeze", "gather")
 # Primitives whose result is the same weights as their operand. A layer whose kernel passed only
 # through these primitives is still named after the variable.
 _SAME_WEIGHTS = ("convert_element_type", "transpose", "copy", "stop_gradient")

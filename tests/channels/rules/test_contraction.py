@@ -66,6 +66,41 @@ def test_without_a_head_the_network_is_the_one_that_is_built_with_fewer_heads():
   assert_same(small.apply(small.variables, TOKENS), built)
 
 
+class FusedAttention(nn.Module):
+  """Attention whose queries, keys and values are one dense layer over three axes."""
+
+  heads: int
+  size: int
+  before_heads: bool  # whether the axis of queries, keys and values is moved to the front
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(4, name="embed")(x)
+    qkv = nn.Dense(3 * self.heads * self.size, name="qkv")(x)
+    qkv = qkv.reshape(*x.shape[:2], 3, self.heads, self.size)
+    if self.before_heads:
+      q, k, v = (part.swapaxes(1, 2) for part in qkv.transpose(2, 0, 3, 1, 4))
+    else:
+      q, k, v = (qkv[:, :, i] for i in range(3))
+    y = nn.dot_product_attention(q, k, v).reshape(*x.shape[:2], -1)
+    return nn.Dense(2, name="head")((x + nn.Dense(4, name="out")(y)).mean(1))
+
+
+@pytest.mark.parametrize("before_heads", [False, True])
+def test_queries_and_keys_of_one_dense_layer_are_cut_apart_from_its_values(before_heads):
+  net = FusedAttention(2, 3, before_heads)
+  variables = perturbed(net.init(jax.random.key(0), TOKENS))
+  graph = check(net.apply, variables, x=TOKENS)
+  # Which elements of a head the queries and keys lose is decided apart from those of the values.
+  first = np.arange(3).tolist() * 2
+  stream, of_scores, of_values = (group.channels for group in graph.groups)
+  assert indices(graph, "params/qkv/kernel", 1) == [
+    *of_scores[first + first], *of_values[first]
+  ]  # fmt: skip
+  assert indices(graph, "params/out/kernel", 0) == of_values[first].tolist()
+  assert indices(graph, "params/qkv/kernel", 0) == stream.tolist()
+
+
 def test_heads_have_no_bypass_of_their_own():
   net = SelfAttention(3)
   graph = gp.trace(net.apply, net.init(jax.random.key(0), TOKENS), TOKENS)
