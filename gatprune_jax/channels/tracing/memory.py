@@ -32,6 +32,7 @@ from gatprune_jax.channels.rules import reductions
 from gatprune_jax.channels.rules.axes import Axes, has_parts, with_joints
 from gatprune_jax.channels.rules.table import ELEMENTWISE, IDENTITIES, REDUCTIONS
 from gatprune_jax.channels.tracing.labelling import Program, Step
+from gatprune_jax.channels.tracing.loops import of_body
 
 _ELEMENTWISE = {*ELEMENTWISE, *IDENTITIES, "broadcast_in_dim"}
 # These move elements, so a fused chain that contains them cannot write over its operands.
@@ -110,8 +111,8 @@ def read_memory(
 ) -> tuple[tuple[Activation, ...], tuple[tuple[int, ...], ...]]:
   """Returns the arrays that a forward pass holds in memory, and which of them at each moment.
 
-  The body of a `scan` counts as it is in one iteration, beside what the whole loop reads and
-  writes. What happens inside an operation without a rule, such as a `while`, is not seen.
+  The body of a loop counts as it is in one iteration, beside what the whole loop reads and writes.
+  What happens inside an operation without a rule is not seen.
 
   Args:
     program: the labelled program.
@@ -168,6 +169,10 @@ def _flatten(
     operands = [read(var) for var in step.eqn.invars]
     if step.eqn.primitive.name == "scan":
       results = _flatten_loop(step, operands, operations, on_channels)
+    elif step.eqn.primitive.name == "while" and step.body is not None:
+      results = _flatten(step.body, of_body(step.eqn, operands), operations, on_channels)
+      whole = [*operands, *results]
+      operations.append(_Operation("while", whole, [], is_fused=False, fuses=False))
     elif step.body is not None:
       results = _flatten(step.body, operands, operations, on_channels)
     else:
