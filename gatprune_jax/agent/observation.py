@@ -72,18 +72,21 @@ def observe(
   for name in _VECTORS:
     values = vector_statistics(graph, variables, name, lambda a: a)
     columns.append(np.zeros(num) if values is None else values)
-  norms = [_kernel_norms(layer, arrays) for layer in graph.layers]
-  written = [(n.outputs, np.linalg.norm(n.values, axis=0)) for n in norms if n is not None]
-  read = [(n.inputs, np.linalg.norm(n.values, axis=1)) for n in norms if n is not None]
+  norms = [_kernel_norms(graph, layer, arrays) for layer in graph.layers]
+  written = [(n.outputs, np.linalg.norm(n.values, axis=0)) for found in norms for n in found]
+  read = [(n.inputs, np.linalg.norm(n.values, axis=1)) for found in norms for n in found]
   for pieces in (written, read):
     columns.append(np.log(mean_by_channel(num, pieces) + 1e-6))
   columns.append(np.log(widths)[graph.group_of])
   depth = [
-    (layer.outputs, np.full(len(layer.outputs), index / len(graph.layers)))
+    (ids, np.full(len(ids), index / len(graph.layers)))
     for index, layer in enumerate(graph.layers)
+    for ids in _outputs(graph, layer)
   ]
   positions = [
-    (layer.outputs, np.full(len(layer.outputs), np.log(layer.positions))) for layer in graph.layers
+    (ids, np.full(len(ids), np.log(layer.positions)))
+    for layer in graph.layers
+    for ids in _outputs(graph, layer)
   ]
   columns += [mean_by_channel(num, depth), mean_by_channel(num, positions)]
   for resource, dense in zip(budgets.resources, budgets.dense, strict=True):
@@ -117,36 +120,54 @@ class _Norms(NamedTuple):
   values: np.ndarray  # [n_in, n_out] L2 norm of the kernel elements between two channels
 
 
-def _kernel_norms(layer: ChannelLayer, arrays: list[np.ndarray]) -> _Norms | None:
-  """Returns the kernel norms between removable channels; None for a layer without such a kernel."""
+def _outputs(graph: ChannelGraph, layer: ChannelLayer) -> list[np.ndarray]:
+  """Returns the channel ids of each axis of a layer's output channels, such as that of heads."""
+  return [layer.outputs, *(graph.leaves[layer.kernel].axes[k] for k in layer.further_outputs)]
+
+
+def _kernel_norms(
+  graph: ChannelGraph, layer: ChannelLayer, arrays: list[np.ndarray]
+) -> list[_Norms]:
+  """Returns the kernel norms between a layer's inputs and each axis of its output channels.
+
+  A layer without a kernel among the variables that has both axes has none.
+  """
   if layer.kernel is None or None in layer.kernel_axes:
-    return None
-  kernel = np.moveaxis(arrays[layer.kernel], layer.kernel_axes, (0, 1))
-  squared = (kernel**2).sum(tuple(range(2, kernel.ndim)))
+    return []
+  found, (in_axis, out_axis) = [], layer.kernel_axes
   in_ids, in_index = np.unique(layer.inputs, return_inverse=True)
-  out_ids, out_index = np.unique(layer.outputs, return_inverse=True)
-  summed = np.zeros((len(in_ids), len(out_ids)))
-  np.add.at(summed, (in_index[:, None], out_index[None]), squared)
-  live_in, live_out = in_ids != FROZEN, out_ids != FROZEN
-  return _Norms(in_ids[live_in], out_ids[live_out], np.sqrt(summed[np.ix_(live_in, live_out)]))
+  live_in = in_ids != FROZEN
+  out_axes = (out_axis, *layer.further_outputs)
+  for axis, outputs in zip(out_axes, _outputs(graph, layer), strict=True):
+    kernel = np.moveaxis(arrays[layer.kernel], (in_axis, axis), (0, 1))
+    squared = (kernel**2).sum(tuple(range(2, kernel.ndim)))
+    out_ids, out_index = np.unique(outputs, return_inverse=True)
+    summed = np.zeros((len(in_ids), len(out_ids)))
+    np.add.at(summed, (in_index[:, None], out_index[None]), squared)
+    live_out = out_ids != FROZEN
+    values = np.sqrt(summed[np.ix_(live_in, live_out)])
+    found.append(_Norms(in_ids[live_in], out_ids[live_out], values))
+  return found
 
 
 def _edges(
-  graph: ChannelGraph, norms: list[_Norms | None], edge_norms: bool
+  graph: ChannelGraph, norms: list[list[_Norms]], edge_norms: bool
 ) -> tuple[Bipartite, ...]:
-  logs = [np.log(n.values + 1e-6).ravel() for n in norms if n is not None]
+  logs = [np.log(n.values + 1e-6).ravel() for found in norms for n in found]
   everything = np.concatenate([*logs, np.zeros(1)])
   mean, std = everything.mean(), everything.std() + 1e-6
   sets = []
-  for index, (layer, norm) in enumerate(zip(graph.layers, norms, strict=True)):
-    if norm is not None and norm.values.size:
+  for index, (layer, found) in enumerate(zip(graph.layers, norms, strict=True)):
+    for norm in found:
+      if not norm.values.size:
+        continue
       strength = (np.log(norm.values + 1e-6) - mean) / std if edge_norms else None
       reverse = None if strength is None else strength.T
       dense = layer.kind == "dense"
       forward, backward = flags(forward=True, dense=dense), flags(backward=True, dense=dense)
       sets.append(Bipartite(norm.inputs, norm.outputs, forward, strength))
       sets.append(Bipartite(norm.outputs, norm.inputs, backward, reverse))
-    members = np.unique(np.concatenate([layer.inputs, layer.outputs]))
+    members = np.unique(np.concatenate(layer.axes))
     members = members[members != FROZEN]
     if len(members):
       node = np.array([graph.num_channels + index])

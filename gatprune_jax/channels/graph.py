@@ -52,7 +52,7 @@ class Layer:
   """One convolution or dot product.
 
   For one example, a layer of kind "conv" or "dense" costs
-  `macs_per_pair * kept inputs * kept outputs * kept elements of every batch axis` multiply-adds.
+  `macs_per_pair * kept inputs * kept outputs * kept elements of every further axis` multiply-adds.
   A layer of kind "depthwise" is a grouped convolution that loses whole groups, each with its input
   and output channels. It costs `macs_per_pair * n_in * kept outputs` multiply-adds, where n_in is
   the fixed number of inputs in each group.
@@ -61,17 +61,18 @@ class Layer:
     name: path of the kernel among the variables; for a kernel that is not a variable, the name of
       the primitive and the position of the layer.
     kind: "conv", "depthwise" or "dense".
-    inputs: channel ids of the contracted axis, int64 `[n_in]`; FROZEN for elements that are never
-      removed.
-    outputs: channel ids of the result's channel axis, int64 `[n_out]`; FROZEN as for inputs.
+    inputs: channel ids of the main contracted axis, int64 `[n_in]`; FROZEN for elements that are
+      never removed.
+    outputs: channel ids of the result's main channel axis, int64 `[n_out]`; FROZEN as for inputs.
     macs_per_pair: multiply-adds of one example for one pair of input and output channels, at one
-      element of every carried axis.
+      element of every further axis.
     positions: number of output positions in space.
     kernel: index of the kernel among the graph's leaves; None for a kernel that is not a variable.
-    kernel_axes: index of the kernel's input axis and of its output axis; None for an axis that
-      the kernel does not have.
-    carried_axes: channel ids of each further axis of the result that has labels, int64 `[size]`
-      each, such as the axis of attention heads.
+    kernel_axes: index of the kernel's main input axis and of its main output axis; None for an axis
+      that the kernel does not have.
+    further_axes: channel ids of each further axis that is contracted or is the result's, if it has
+      labels, int64 `[size]` each, such as the axis of attention heads.
+    further_outputs: index of each further axis of the kernel that holds output channels.
   """
 
   name: str
@@ -82,12 +83,13 @@ class Layer:
   positions: int
   kernel: int | None
   kernel_axes: tuple[int | None, int | None]
-  carried_axes: tuple[np.ndarray, ...] = ()
+  further_axes: tuple[np.ndarray, ...] = ()
+  further_outputs: tuple[int, ...] = ()
 
   @property
   def axes(self) -> tuple[np.ndarray, ...]:
     """The channel ids of every axis whose kept elements are factors of the layer's cost."""
-    return (self.inputs, self.outputs, *self.carried_axes)
+    return (self.inputs, self.outputs, *self.further_axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,8 @@ class Group:
   well because the kernel of a layer may be computed instead of being a variable.
 
   Attributes:
-    name: name of the first layer that produces the channels.
+    name: name of the first layer that produces the channels, with the kernel's axis if they are not
+      on the main one.
     channels: channel ids, int64 `[width]`.
     members: (variable path, axis) of every axis of a variable that holds the channels.
     has_bypass: whether a residual or parallel path still carries the signal to the output when all

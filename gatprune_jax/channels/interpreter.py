@@ -25,7 +25,7 @@ from gatprune_jax.channels.tracing.labelling import (
   Step,
   label,
 )
-from gatprune_jax.channels.tracing.loops import loop_sizes
+from gatprune_jax.channels.tracing.loops import loop_sizes, of_body
 from gatprune_jax.errors import InputError
 
 Convolution = Callable[..., jax.Array]  # (lhs, rhs, **conv_general_dilated parameters) -> result
@@ -196,11 +196,11 @@ class Interpreter:
     where = step.contraction
     if self._mask is None or where.axis is None or where.by_group:
       return values
-    labels = step.inputs[where.operand][where.axis]
-    if labels is None or not (self._channel_of(labels) >= 0).any():
-      return values
     masked = list(values)
-    masked[where.operand] = self._masked(values[where.operand], where.axis, labels)
+    for axis in (where.axis, *(axis for axis, _ in where.further_in)):
+      labels = step.inputs[where.operand][axis]
+      if labels is not None and (self._channel_of(labels) >= 0).any():
+        masked[where.operand] = self._masked(masked[where.operand], axis, labels)
     return masked
 
   def _masked(self, x: jax.Array, axis: int, labels: np.ndarray) -> jax.Array:
@@ -250,6 +250,8 @@ class Interpreter:
 
     if name == "scan":
       return self._loop(step, body, values)
+    if name == "while":
+      return self._repeat(step, body, values)
     if name in ("checkpoint", "remat", "remat2"):
       body = jax.checkpoint(
         body, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"]
@@ -276,6 +278,17 @@ class Interpreter:
       iterate, values[first:last], values[last:], p["length"], p["reverse"], p["unroll"]
     )
     return [*state, *stacked]
+
+  def _repeat(self, step: Step, body: Callable, values: list[Any]) -> list[Any]:
+    """Evaluates a `while`, whose channels are the same in every iteration."""
+    num_condition = step.eqn.params["cond_nconsts"]
+    of_condition, given = values[:num_condition], of_body(step.eqn, values)
+    first, _ = loop_sizes(step.eqn)
+    return jax.lax.while_loop(
+      lambda state: self.run(step.condition, [*of_condition, *state])[0],
+      lambda state: body(*given[:first], *state),
+      given[first:],
+    )
 
   def _choose(self, step: Step, values: list[Any]) -> list[Any]:
     """Evaluates the branch of a `cond` that the first value says."""

@@ -212,7 +212,9 @@ def _filter_scores(evidence: Evidence, score: Callable[[np.ndarray], np.ndarray]
   for layer in evidence.graph.layers:
     if layer.kernel is None or layer.kernel_axes[1] is None:
       continue
-    kernel = np.moveaxis(np.asarray(arrays[layer.kernel], np.float64), layer.kernel_axes[1], 0)
-    values = score(kernel.reshape(len(kernel), -1))
-    pieces.append((layer.outputs, values / max(values.mean(), np.finfo(np.float64).tiny)))
+    for axis in (layer.kernel_axes[1], *layer.further_outputs):
+      kernel = np.moveaxis(np.asarray(arrays[layer.kernel], np.float64), axis, 0)
+      values = score(kernel.reshape(len(kernel), -1))
+      ids = evidence.graph.leaves[layer.kernel].axes[axis]
+      pieces.append((ids, values / max(values.mean(), np.finfo(np.float64).tiny)))
   return _scores_by_channel(evidence.graph.num_channels, pieces)

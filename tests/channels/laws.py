@@ -8,17 +8,18 @@ import gatprune_jax as gp
 from tests.channels.counting import count_macs
 
 
-def random_mask(graph, rng, keep=0.5):
-  """Returns a random mask `[N]` bool that keeps a channel in every group.
+def random_mask(graph, rng, keep=0.5, least=1):
+  """Returns a random mask `[N]` bool that keeps some channels in every group.
 
   Args:
     graph: the channel graph, of N channels.
     rng: a NumPy generator.
     keep: the probability that a channel is kept.
+    least: the fewest channels that a group of as many keeps.
   """
   mask = rng.random(graph.num_channels) < keep
   for group in graph.groups:
-    mask[rng.choice(group.channels)] = True
+    mask[rng.choice(group.channels, min(least, len(group.channels)), replace=False)] = True
   return mask
 
 

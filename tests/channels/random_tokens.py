@@ -47,15 +47,26 @@ class Attention(nn.Module):
 
 
 class Fused(nn.Module):
-  """Attention of one head whose query, key and value are one dense layer, which is split."""
+  """Attention whose query, key and value are one dense layer, taken apart in one of three ways."""
 
+  heads: int
   size: int
+  way: str
 
   @nn.compact
   def __call__(self, x, anchors):
-    q, k, v = jnp.split(nn.Dense(3 * self.size)(x), 3, axis=-1)
-    weights = nn.softmax(jnp.einsum("nqc,nkc->nqk", q, k))
-    return nn.Dense(x.shape[-1])(jnp.einsum("nqk,nkc->nqc", weights, v))
+    qkv = nn.Dense(3 * self.heads * self.size)(x)
+    if self.way == "split":
+      parts = jnp.split(qkv, 3, axis=-1)
+      q, k, v = (part.reshape(*x.shape[:-1], self.heads, self.size) for part in parts)
+    else:
+      qkv = qkv.reshape(*x.shape[:-1], 3, self.heads, self.size)
+      q, k, v = (
+        qkv.transpose(2, 0, 1, 3, 4) if self.way == "unpack" else (qkv[:, :, i] for i in range(3))
+      )
+    weights = nn.softmax(jnp.einsum("nqhc,nkhc->nhqk", q, k))
+    y = jnp.einsum("nhqk,nkhc->nqhc", weights, v)
+    return nn.Dense(x.shape[-1])(y.reshape(*x.shape[:-1], self.heads * self.size))
 
 
 class Perceptron(nn.Module):
@@ -117,7 +128,9 @@ partial = functools.partial
 BLOCKS: dict[str, Callable[["Draw"], Callable[[], nn.Module]]] = {
   "attention": lambda draw: partial(Attention, draw.between(1, 3), draw.between(2, 4), False),
   "cross attention": lambda draw: partial(Attention, draw.between(1, 3), draw.between(2, 4), True),
-  "fused attention": lambda draw: partial(Fused, draw.between(4, 6)),
+  "fused attention": lambda draw: partial(
+    Fused, draw.between(1, 3), draw.between(2, 6), draw.of("split", "unpack", "index")
+  ),
   "perceptron": lambda draw: partial(
     Perceptron, draw.between(2, 8), draw.of(*ACTIVATIONS), draw.chance(0.4)
   ),

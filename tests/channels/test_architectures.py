@@ -132,8 +132,13 @@ def test_vit(size):
   x = np.random.default_rng(1).standard_normal((2, 48, 32, 3)).astype(np.float32)
   expected = [("patches", size.width)]
   for k in range(size.blocks):
-    of_head = [(f"attention{k}/{name}", size.width // size.heads) for name in ("query", "value")]
-    expected += [*of_head, (f"up{k}", size.hidden)]
+    per_head = size.width // size.heads
+    expected += [
+      (f"attention{k}/query", per_head),
+      (f"attention{k}/query/kernel axis 1", size.heads),
+      (f"attention{k}/value", per_head),
+      (f"up{k}", size.hidden),
+    ]
   assert groups_of(ViT(size), x) == expected
 
 

@@ -57,6 +57,16 @@ def test_a_kernel_on_the_left_does_not_take_the_other_side_for_its_filters():
   np.testing.assert_allclose(score_channels("l1", given), expected, rtol=1e-6)
 
 
+def test_channels_on_each_axis_of_a_kernel_have_norms_of_their_own():
+  # A kernel [1, 2, 3] writes two heads of three elements.
+  kernel = jnp.array([[[1.0, -1, 0], [2, 3, 5]]])
+  fn = lambda v, x: jnp.einsum("nab,abo->no", jnp.einsum("ni,iab->nab", x, v["k"]), v["o"])
+  given = evidence(fn, {"k": kernel, "o": jnp.ones((2, 3, 2))}, jnp.ones((2, 1)))
+  # The elements have L1 norms 3, 4 and 5, divided by their mean 4; the heads 2 and 10, by 6.
+  expected = [3 / 4, 1, 5 / 4, 2 / 6, 10 / 6]
+  np.testing.assert_allclose(score_channels("l1", given), expected, rtol=1e-6)
+
+
 def test_geometric_median_by_hand():
   # The filters are 0, 3 and 4 on a line. Their summed distances 7, 4, 5 are divided by the mean
   # 16/3. Filter 3 is the nearest to the median.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from gatprune_jax.channels.compensation.readers import Reader
 from gatprune_jax.channels.interpreter import Interpreter
 from gatprune_jax.channels.tracing.labelling import Step
+from gatprune_jax.channels.tracing.loops import LOOPS
 from gatprune_jax.channels.tracing.relabelling import Binding
 
 
@@ -37,7 +38,7 @@ class Observer(Interpreter):
     return values
 
   def _call(self, step: Step, values: list[Any]) -> list[Any]:
-    if step.eqn.primitive.name == "scan":
+    if step.eqn.primitive.name in LOOPS:
       return super()._call(step, values)
     # Nothing is differentiated, so the bodies of all other calls are evaluated as they are.
     return self.run(step.body, values)

@@ -8,6 +8,7 @@ import numpy as np
 
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph
 from gatprune_jax.channels.tracing.labelling import Program, Step
+from gatprune_jax.channels.tracing.loops import LOOPS
 
 # The matrices of longer input axes would need gigabytes. Layers beyond this length, such as the
 # first dense layer of AlexNet, keep their kernels.
@@ -75,8 +76,8 @@ def _uses(program: Program, leaf_of_input: list[int | None]) -> Iterator[tuple[S
       leaf_of[step.eqn.outvars[0]] = leaf_of[step.eqn.invars[0]]
   for step in program.steps:
     known = [None if isinstance(v, jex_core.Literal) else leaf_of.get(v) for v in step.eqn.invars]
-    if step.eqn.primitive.name == "scan":
-      continue  # its kernels are stacked, with inputs of their own in every iteration
+    if step.eqn.primitive.name in LOOPS:
+      continue  # its kernels have inputs of their own in every iteration
     if step.body is not None:
       yield from _uses(step.body, known)
     elif step.contraction is not None:

@@ -82,6 +82,18 @@ class Loaded:
   training: Training | None = None
 
 
+def _with_derivative(program: export.Exported) -> bytearray:
+  """Returns a serialised program with its gradient, or without where it has none, as of a `while`.
+
+  Raises:
+    ValueError: the program has arguments or results that cannot be serialised.
+  """
+  try:
+    return program.serialize(vjp_order=1)
+  except ValueError:
+    return program.serialize(vjp_order=0)
+
+
 def save_network(
   path: str | os.PathLike,
   small: Compact,
@@ -117,7 +129,7 @@ def save_network(
   program = exported(apply, [variables_spec, spec], _PLATFORMS, batch)
   with without_locations():
     try:
-      network = program.serialize(vjp_order=1)
+      network = _with_derivative(program)
     except ValueError as error:
       raise InputError(
         "x and the outputs of a network that is saved must be arrays, or dicts, lists and tuples "

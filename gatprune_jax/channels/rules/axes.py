@@ -5,7 +5,7 @@ label for each element. If a reshape splits an axis of channels, the new axes ca
 jointly (`JointAxis`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 
 import numpy as np
@@ -143,6 +143,39 @@ def distribute(labels: np.ndarray) -> list[Axis]:
   for position, dim in enumerate(dims):
     out[dim] = labels if len(dims) == 1 else JointAxis(labels, position)
   return out
+
+
+def slice_axes(axes: Axes, slices: Sequence[slice]) -> Axes:
+  """Returns the axes of `x[slices]`, given those of an array x.
+
+  A slice can leave joint labels that only repeat along an axis, which is then unlabelled. So the
+  queries, keys and values that one dense layer makes have labels of their own once they are apart.
+  """
+  out: list[Axis] = [
+    axis[chosen] if isinstance(axis, np.ndarray) else None
+    for axis, chosen in zip(axes, slices, strict=True)
+  ]
+  return with_joints(axes, out, lambda labels, where: labels[*(slices[k] for k in where)])
+
+
+def with_joints(
+  axes: Axes, plain: Sequence[Axis], change: Callable[[np.ndarray, list[int]], np.ndarray]
+) -> Axes:
+  """Returns axes whose joint labels are changed, and anew distributed to the axes they lie on.
+
+  Args:
+    axes: the axes of one array.
+    plain: what the other axes become.
+    change: maps joint labels, in the order of their axes, and the positions of these axes to the
+      new labels.
+  """
+  out = list(plain)
+  for labels in {id(a.labels): a.labels for a in axes if isinstance(a, JointAxis)}.values():
+    where = [k for k, a in enumerate(axes) if isinstance(a, JointAxis) and a.labels is labels]
+    changed = change(labels.transpose([axes[k].dim for k in where]), where)
+    for k, axis in zip(where, distribute(changed), strict=True):
+      out[k] = axis
+  return tuple(out)
 
 
 def unlabelled(eqn) -> list[Axes]:

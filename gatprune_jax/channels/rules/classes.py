@@ -66,14 +66,14 @@ class LabelClasses:
       # merges the other pairs.
       dropped.append(np.maximum(a, b)[differ])
       np.minimum.at(self._parent, dropped[-1], np.minimum(a, b)[differ])
-    for root in np.unique(np.concatenate(dropped)).tolist():
-      if root in self._reasons:
-        self._reasons.setdefault(self._root(root), self._reasons.pop(root))
-      # Only a class of copies that meets another one stays a class of copies.
-      if root in self._copies:
-        self._copies.discard(root)
-      else:
-        self._copies.discard(self._root(root))
+    gone = set(np.concatenate(dropped).tolist())
+    for root in sorted(gone & self._reasons.keys()):
+      self._reasons.setdefault(self._root(root), self._reasons.pop(root))
+    # Only a class of copies that meets another one stays a class of copies.
+    if self._copies:
+      others = np.array(list(gone - self._copies), np.int64)
+      self._copies -= gone
+      self._copies.difference_update(self.find(others).tolist())
 
   def balance(self, groups: np.ndarray) -> None:
     """Demands that all groups lose equally many elements, from `settle` on.

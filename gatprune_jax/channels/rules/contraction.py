@@ -16,16 +16,22 @@ from gatprune_jax.channels.rules.classes import LabelClasses
 class Contraction(NamedTuple):
   """The axes of a convolution or dot product that hold channels.
 
+  A dot product may sum over several axes of channels and produce several of them. An example is
+  attention, whose heads and whose elements of a head are channels: the queries are produced on both
+  axes, and the projection after attention sums over both. One axis of each kind is the main one.
+
   Attributes:
     operand: index of the operand that holds the layer's input, 0 or 1.
-    axis: the input's axis of channels, or None. The layer sums over this axis, unless `by_group`
-      is true.
+    axis: the input's main axis of channels, or None. The layer sums over this axis, unless
+      `by_group` is true.
     kernel: index of the operand that is treated as the weights, 0 or 1.
-    kernel_in: the kernel's axis of input channels, or None.
-    kernel_out: the kernel's axis of output channels, or None.
-    out: the result's axis of output channels, or None.
+    kernel_in: the kernel's main axis of input channels, or None.
+    kernel_out: the kernel's main axis of output channels, or None.
+    out: the result's main axis of output channels, or None.
     by_group: whether a grouped convolution loses whole groups, as a depthwise one does. The layer
       then passes its channels through instead of summing over all of them.
+    further_in: the input's and the kernel's axis of each further pair that the layer sums over.
+    further_out: the kernel's and the result's axis of each further axis of output channels.
   """
 
   operand: int
@@ -35,6 +41,8 @@ class Contraction(NamedTuple):
   kernel_out: int | None
   out: int | None
   by_group: bool = False
+  further_in: tuple[tuple[int, int], ...] = ()
+  further_out: tuple[tuple[int, int], ...] = ()
 
 
 def goes_by_group(eqn) -> bool:
@@ -90,10 +98,7 @@ def dot_contraction(
   contract, batch = eqn.params["dimension_numbers"]
   kernel = 0 if is_weight == (True, False) else 1
   other = 1 - kernel
-  # An einsum may contract space together with channels. Only a pair of contracted axes that are
-  # labelled in both operands holds channels.
-  pair = _summed_pair(classes, eqn, inputs)
-  pairs = [] if pair is None else [(pair[other], pair[kernel])]
+  pairs = [(pair[other], pair[kernel]) for pair in _summed_pairs(classes, eqn, inputs)]
   free = [
     [k for k in range(len(inputs[side])) if k not in contract[side] and k not in batch[side]]
     for side in (0, 1)
@@ -102,20 +107,26 @@ def dot_contraction(
   labelled = [(side, k) for side, k in out_axes if inputs[side][k] is not None]
   kernel_out = [(side, k) for side, k in labelled if side == kernel]
   produced = (kernel_out or labelled)[-1:]
+  place = lambda side_and_axis: len(batch[0]) + out_axes.index(side_and_axis)
+  # A product of two values, such as the scores of attention, produces no channels on other axes.
+  further = kernel_out[:-1] if is_weight[kernel] else []
   return Contraction(
     operand=other,
-    axis=pairs[0][0] if pairs else None,
+    axis=pairs[-1][0] if pairs else None,
     kernel=kernel,
-    kernel_in=pairs[0][1] if pairs else None,
+    kernel_in=pairs[-1][1] if pairs else None,
     kernel_out=kernel_out[-1][1] if kernel_out else None,
-    out=len(batch[0]) + out_axes.index(produced[0]) if produced else None,
+    out=place(produced[0]) if produced else None,
+    further_in=tuple(pairs[:-1]),
+    further_out=tuple((axis, place((side, axis))) for side, axis in further),
   )
 
 
-def _summed_pair(classes: LabelClasses, eqn, inputs: list[Axes]) -> tuple[int, int] | None:
-  """Returns the axes of both operands along which a dot product sums over channels, or None.
+def _summed_pairs(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[tuple[int, int]]:
+  """Returns the axes of both operands along which a dot product sums over channels.
 
-  Of several such pairs only one can be masked: the last that is not frozen.
+  An einsum may contract space together with channels. Only a pair of contracted axes that are
+  labelled in both operands holds channels. Pairs that are not frozen come last.
   """
   contract, _ = eqn.params["dimension_numbers"]
   pairs = [
@@ -123,8 +134,7 @@ def _summed_pair(classes: LabelClasses, eqn, inputs: list[Axes]) -> tuple[int, i
     for a, b in zip(*contract, strict=True)
     if inputs[0][a] is not None and inputs[1][b] is not None
   ]
-  rank = lambda pair: (not classes.are_frozen(inputs[0][pair[0]]), pair)
-  return max(pairs, key=rank, default=None)
+  return sorted(pairs, key=lambda pair: (not classes.are_frozen(inputs[0][pair[0]]), pair))
 
 
 def conv(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
@@ -208,14 +218,11 @@ def dot(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """Unifies contracted axes and batch axes; all other axes keep their labels.
 
   An example of several axes is the projection after attention, which sums over the heads and over
-  the elements of each head: the same elements are removed from all heads.
+  the elements of each head: whole heads are removed, and the same elements from all other heads.
   """
   contract, batch = eqn.params["dimension_numbers"]
-  pair = _summed_pair(classes, eqn, inputs)
   for a, b in zip(*contract, strict=True):
-    merged = merge(classes, inputs[0][a], inputs[1][b], UNLABELLED)
-    if merged is not None and (a, b) != pair:
-      classes.freeze(merged, "dot product over several channel axes at once")
+    merge(classes, inputs[0][a], inputs[1][b], UNLABELLED)
   out = [
     merge(classes, inputs[0][a], inputs[1][b], "batch of a dot product")
     for a, b in zip(*batch, strict=True)

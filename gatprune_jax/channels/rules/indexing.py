@@ -6,15 +6,20 @@ inputs, outputs, kept)` returns the equation's parameters for the channels that 
 the equation must be evaluated at its dense shapes. `rules.table` lists both for every primitive.
 """
 
+import itertools
+
 import numpy as np
 
 from gatprune_jax.channels.rules.axes import (
   ALONE,
   Axes,
   Axis,
+  couple,
   distribute,
   freeze_axes,
+  has_parts,
   resized,
+  slice_axes,
 )
 from gatprune_jax.channels.rules.classes import LabelClasses
 
@@ -23,21 +28,17 @@ def slice_(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """Selects labels at the positions at which the slice selects elements."""
   p = eqn.params
   strides = p["strides"] or (1,) * len(inputs[0])
-  return [
-    tuple(
-      None if labels is None else labels[start:limit:stride]
-      for labels, start, limit, stride in zip(
-        inputs[0], p["start_indices"], p["limit_indices"], strides, strict=True
-      )
-    )
-  ]
+  return [slice_axes(inputs[0], [*map(slice, p["start_indices"], p["limit_indices"], strides)])]
 
 
 def slice_params(eqn, inputs, outputs, kept):
   """Returns where the slice begins and ends among the kept channels.
 
-  Returns None, so that the slice runs at dense shapes, if it has a stride on a labelled axis.
+  Returns None, so that the slice runs at dense shapes, if it has a stride on a labelled axis or if
+  labels are joint.
   """
+  if has_parts(inputs[0]):
+    return None
   start, limit = list(eqn.params["start_indices"]), list(eqn.params["limit_indices"])
   for axis, labels in enumerate(outputs[0]):
     if labels is not None:
@@ -50,14 +51,16 @@ def slice_params(eqn, inputs, outputs, kept):
 
 def split(classes: LabelClasses, eqn, inputs: list[Axes]) -> list[Axes]:
   """Splits the labels of an axis into the same consecutive runs as the elements."""
-  axis, ends = eqn.params["axis"], np.cumsum(eqn.params["sizes"])
-  labels = inputs[0][axis]
-  runs = [None] * len(ends) if labels is None else np.split(labels, ends[:-1])
-  return [(*inputs[0][:axis], run, *inputs[0][axis + 1 :]) for run in runs]
+  axis, ends = eqn.params["axis"], np.cumsum(eqn.params["sizes"]).tolist()
+  everything = [slice(None)] * len(inputs[0])
+  runs = [slice(*ends_of_run) for ends_of_run in itertools.pairwise([0, *ends])]
+  return [slice_axes(inputs[0], [*everything[:axis], run, *everything[axis + 1 :]]) for run in runs]
 
 
 def split_params(eqn, inputs, outputs, kept):
-  """Returns the number of kept elements of each run."""
+  """Returns the number of kept elements of each run; None, for dense shapes, of joint labels."""
+  if has_parts(inputs[0]):
+    return None
   axis, sizes = eqn.params["axis"], eqn.params["sizes"]
   left = [
     size if axes[axis] is None else int(kept(axes[axis]).sum())
@@ -110,6 +113,12 @@ def gather(
     indices: the value of the indices, or None if it is not known before the program runs.
   """
   dims, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+  if has_parts(inputs[0]):
+    if (window := _only_window(eqn, indices)) is not None:
+      freeze_axes(classes, inputs[1], "used as indices of `gather`")
+      axes = slice_axes(inputs[0], window)
+      return [tuple(axis for k, axis in enumerate(axes) if k not in dims.collapsed_slice_dims)]
+    inputs = [couple(classes, inputs[0]), inputs[1]]
   shape = eqn.invars[0].aval.shape
   out: list[Axis] = [None] * len(eqn.outvars[0].aval.shape)
   sliced = [
@@ -148,12 +157,31 @@ def gather(
   return [tuple(out)]
 
 
+def _only_window(eqn, indices: np.ndarray | None) -> list[slice] | None:
+  """Returns where the only window of a gather lies; None if it is unknown or one of several."""
+  dims, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+  shape = eqn.invars[0].aval.shape
+  if indices is None or indices.ndim != 1 or dims.operand_batching_dims:
+    return None
+  starts = dict(zip(dims.start_index_map, indices.tolist(), strict=True))
+  if not all(0 <= start <= shape[k] - sizes[k] for k, start in starts.items()):
+    return None
+  # On an axis without a start, which may be a batch of unknown size, the window begins at 0.
+  first = [starts.get(k, 0) for k in range(len(shape))]
+  return [
+    slice(None) if size == whole else slice(start, start + size)
+    for start, size, whole in zip(first, sizes, shape, strict=True)
+  ]
+
+
 def gather_params(eqn, inputs, outputs, kept):
   """Returns the slice sizes with the new size of every axis that is taken whole.
 
   Returns None, so that the gather runs at dense shapes, if it selects elements of an axis that has
-  lost some.
+  lost some, or if labels are joint.
   """
+  if has_parts(inputs[0]):
+    return None
   shape, sizes = eqn.invars[0].aval.shape, list(eqn.params["slice_sizes"])
   # A collapsed axis is read at one element, so its slice size must stay 1.
   collapsed = eqn.params["dimension_numbers"].collapsed_slice_dims

@@ -143,7 +143,7 @@ RULES: dict[str, Rule] = {
 # The primitives of `jax.lax` that have no rule -> why. Their operands are frozen.
 WITHOUT_RULE = {
   "cond": "chooses between programs that have layers",
-  "while": "repeats a program as long as its values demand",
+  "while": "repeats a program as long as a condition with layers demands",
   **{
     name: "moves elements between devices"
     for name in ("all_gather", "all_to_all", "ragged_all_to_all", "reduce_scatter")

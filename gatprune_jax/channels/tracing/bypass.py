@@ -58,8 +58,10 @@ def with_bypass(
   groups with a bypass if, with the whole set removed, every output of the model still depends on
   the model's input wherever it did before. A path that carries the signal past a set of groups
   also carries the signal past each of its subsets. A group over which statistics are taken, as in a
-  layer norm, has no bypass. Nor has any group of a network with a `cond`, one of whose branches may
-  drop the signal.
+  layer norm, has no bypass. Nor has a group on the second axis of two that a layer sums over, such
+  as the heads of attention beside their elements, because the signal is followed along one axis.
+  Nor has any group of a network with a `cond` or a `while` of labelled values, because one of the
+  branches may drop the signal, and the loop may end before the signal arrives.
 
   Args:
     program: the labelled program.
@@ -71,23 +73,31 @@ def with_bypass(
   Returns:
     The groups with `has_bypass` set.
   """
-  if any(step.branches for step in program.all_steps()):
+  if _may_drop(program):
     return groups
   group_of = np.full(sum(len(group.channels) for group in groups) + 1, len(groups))
   for index, group in enumerate(groups):
     group_of[group.channels] = index
   nodes = _Numbering(program, classes, group_of[channel_of(np.arange(len(classes)))])
   flow = _Flow(program, from_input, nodes)
-  # A mean over no channel does not exist.
-  averaged = {
-    group
-    for step in program.all_steps()
-    for axis in step.reduced
-    for group in group_of[channel_of(step.inputs[0][axis])].tolist()
-  }
-  removed = {index for index in range(len(groups)) if index not in averaged and flow.removes(index)}
+  needed = set()
+  for step in program.all_steps():
+    # A mean over no channel does not exist.
+    axes = [step.inputs[0][axis] for axis in step.reduced]
+    # The signal is followed along one of the axes that a layer sums over.
+    axes += consumed(step)[1:] if step.contraction is not None else []
+    needed.update(group for labels in axes for group in group_of[channel_of(labels)].tolist())
+  removed = {index for index in range(len(groups)) if index not in needed and flow.removes(index)}
   return tuple(
     dataclasses.replace(group, has_bypass=index in removed) for index, group in enumerate(groups)
+  )
+
+
+def _may_drop(program: Program) -> bool:
+  """Returns whether a program, or one in its calls, has a branch or a loop that may end at once."""
+  return any(
+    step.branches or step.condition is not None or (step.body is not None and _may_drop(step.body))
+    for step in program.steps
   )
 
 
@@ -124,7 +134,7 @@ class _Numbering:
     """
     if id(step) not in self._of_step:
       operands = [self.of(axes) for axes in step.inputs]
-      read = consumed(step) if step.contraction is not None else None
+      read = next(iter(consumed(step)), None) if step.contraction is not None else None
       results = [self.of(axes) for axes in step.outputs]
       self._of_step[id(step)] = (operands, results, None if read is None else self.of((read,)))
     return self._of_step[id(step)]
@@ -216,11 +226,13 @@ class _Flow:
     for step in program.steps:
       operands = [look_up(var) for var in step.eqn.invars]
       if step.eqn.primitive.name == "scan":
-        # The signal may enter in one iteration and be read in the next one.
+        # The signal may pass from one value of the state to the next in each iteration.
         first, num_state = loop_sizes(step.eqn)
-        state = self._unfold(step.body, operands)[:num_state]
-        again = [*operands[:first], *state, *operands[first + num_state :]]
-        results = self._unfold(step.body, again)
+        last = first + num_state
+        results = operands[first:last]
+        for _ in range(num_state + 1):
+          given = [*operands[:first], *results[:num_state], *operands[last:]]
+          results = self._unfold(step.body, given)
       elif step.body is not None:
         results = self._unfold(step.body, operands)
       else:

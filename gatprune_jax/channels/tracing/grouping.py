@@ -54,14 +54,24 @@ def group_channels(
   for path, axis, channels in _axes(leaves):
     for group in np.unique(group_of[channels]):
       members[group].append((path, axis))
-  producer: dict[int, str] = {}
+  names: dict[int, str] = {}
   for layer in layers:
-    for group in np.unique(group_of[layer.outputs[layer.outputs != FROZEN]]).tolist():
-      producer.setdefault(group, layer.name)
+    for name, ids in _produced(layer, leaves):
+      for group in np.unique(group_of[ids[ids != FROZEN]]).tolist():
+        names.setdefault(group, name)
   return tuple(
-    Group(producer[group], np.flatnonzero(group_of == group), tuple(places))
+    Group(names[group], np.flatnonzero(group_of == group), tuple(places))
     for group, places in enumerate(members)
   )
+
+
+def _produced(layer: Layer, leaves: tuple[Leaf, ...]) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields the channel ids of each axis of a layer's result, with a name for those on the axis."""
+  yield layer.name, layer.outputs
+  for axis in layer.further_outputs:
+    yield f"{layer.name} axis {axis}", leaves[layer.kernel].axes[axis]
+  for ids in layer.further_axes:  # of a kernel that is not a variable
+    yield layer.name, ids
 
 
 def _axes(leaves: tuple[Leaf, ...]) -> Iterator[tuple[str, int, np.ndarray]]:

@@ -25,8 +25,14 @@ from gatprune_jax.channels.rules.contraction import (
   dot_contraction,
 )
 from gatprune_jax.channels.rules.reductions import Quotient, Total
-from gatprune_jax.channels.tracing.liveness import Live, every_equation, has_layer, live_equations
-from gatprune_jax.channels.tracing.loops import loop_sizes
+from gatprune_jax.channels.tracing.liveness import (
+  Live,
+  every_equation,
+  has_layer,
+  live_equations,
+  read_inputs,
+)
+from gatprune_jax.channels.tracing.loops import loop_sizes, of_body, of_condition
 
 # Calls whose bodies are labelled too -> the equation parameter that holds the body.
 CALLS = {
@@ -43,7 +49,7 @@ CALLS = {
 # Calls that have a derivative rule of their own.
 WITH_DERIVATIVE = ("custom_jvp_call", "custom_vjp_call")
 # Primitives whose rules accept axes that are labelled together.
-_CARRY_PARTS = ("reshape", "transpose")
+_CARRY_PARTS = ("reshape", "transpose", "slice", "split", "squeeze", "gather")
 # Primitives whose result is the same weights as their operand. A layer whose kernel passed only
 # through these primitives is still named after the variable.
 _SAME_WEIGHTS = ("convert_element_type", "transpose", "copy", "stop_gradient")
@@ -76,6 +82,7 @@ class Step(NamedTuple):
   reduced: tuple[int, ...] = ()  # labelled axes that a reduction takes together
   quotient: Quotient | None = None  # the sum that this equation divides by a constant
   branches: tuple["Program", ...] = ()  # the labelled branches of a `cond` without layers
+  condition: "Program | None" = None  # of a `while`; no channel of its operands is removed
 
 
 class Program(NamedTuple):
@@ -171,12 +178,13 @@ def _label_equation(
   with_dead_code: bool,
 ) -> tuple[Step, list[Source]]:
   eqn, name = live.eqn, live.eqn.primitive.name
-  if name == "scan":
+  if name == "scan" or (name == "while" and _is_followed(eqn, inputs)):
+    condition = _label_condition(eqn, classes, inputs) if name == "while" else None
     body = _label_loop(eqn, classes, inputs, sources, with_dead_code)
     _, num_carry = loop_sizes(eqn)
     carry, stacked = body.outputs[:num_carry], body.outputs[num_carry:]
     outputs = [*carry, *((None, *axes) for axes in stacked)]
-    step = Step(eqn, inputs, inputs, outputs, None, None, body)
+    step = Step(eqn, inputs, inputs, outputs, None, None, body, condition=condition)
     return step, [Source(False, False)] * len(outputs)
   if name == "cond" and not any(map(has_layer, eqn.params["branches"])):
     branches, outputs = _label_branches(eqn, classes, inputs, sources, with_dead_code)
@@ -223,19 +231,40 @@ def _label_equation(
   return step, [out] * len(outputs)
 
 
+def _is_followed(eqn, inputs: list[Axes]) -> bool:
+  """Returns whether a `while` is labelled: some operand has labels, and no layer is a condition."""
+  has_labels = any(labels is not None for axes in inputs for labels in axes)
+  return has_labels and not has_layer(eqn.params["cond_jaxpr"])
+
+
+def _label_condition(eqn, classes: LabelClasses, inputs: list[Axes]) -> Program:
+  """Labels the condition of a `while`, and freezes the channels that it reads.
+
+  Without some channels, rounding might let the condition end the loop in another iteration.
+  """
+  condition = eqn.params["cond_jaxpr"]
+  given = [_without_parts(classes, axes, "while") for axes in of_condition(eqn, inputs)]
+  for axes, is_read in zip(given, read_inputs(condition.jaxpr), strict=True):
+    if is_read:
+      freeze_axes(classes, axes, "read by the condition of a `while`")
+  return label(condition, classes, given, [Source(False, False)] * len(given))
+
+
 def _label_loop(
   eqn, classes: LabelClasses, inputs: list[Axes], sources: list[Source], with_dead_code: bool
 ) -> Program:
-  """Labels the body of a `scan`, in which a channel is the same in every iteration.
+  """Labels the body of a `scan` or `while`, in which a channel is the same in every iteration.
 
   The body is labelled with the axes of the loop's constants, of its first state, and of one slice
   of each array that it walks along. The labels of the state after an iteration are unified with
   those before. An axis of the state that has labels only before or only after is unlabelled, and
   the body is then labelled again.
   """
+  name, program = eqn.primitive.name, eqn.params.get("jaxpr", eqn.params.get("body_jaxpr"))
+  inputs, sources = of_body(eqn, inputs), of_body(eqn, sources)
   first, num_carry = loop_sizes(eqn)
   last = first + num_carry
-  inputs = [_without_parts(classes, axes, "scan") for axes in inputs]
+  inputs = [_without_parts(classes, axes, name) for axes in inputs]
   freeze_axes(classes, tuple(axes[0] for axes in inputs[last:]), "walked along by `scan`")
   state = inputs[first:last]
   # What the state holds depends on the iteration; a slice of a variable is still weights.
@@ -246,9 +275,9 @@ def _label_loop(
   ]
   while True:
     given = [*inputs[:first], *state, *(axes[1:] for axes in inputs[last:])]
-    body = label(eqn.params["jaxpr"], classes, given, known, None, with_dead_code)
-    outputs = [_without_parts(classes, axes, "scan") for axes in body.outputs]
-    reason = "state of a `scan` that has channels in some iterations only"
+    body = label(program, classes, given, known, None, with_dead_code)
+    outputs = [_without_parts(classes, axes, name) for axes in body.outputs]
+    reason = f"state of a `{name}` that has channels in some iterations only"
     pairs = zip(state, outputs[:num_carry], strict=True)
     after = [merge_all(classes, [old, new], reason) for old, new in pairs]
     if [[a is None for a in axes] for axes in after] == [

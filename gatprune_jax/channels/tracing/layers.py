@@ -21,34 +21,37 @@ class _Hidden(NamedTuple):
   step: Step  # the operation that contains it
 
 
-def produced(step: Step) -> np.ndarray | None:
-  """Returns the labels of a layer's output channels, or None if it has no output channels."""
-  out = step.contraction.out
-  return None if out is None else step.outputs[0][out]
+def produced(step: Step) -> list[np.ndarray]:
+  """Returns the labels of each axis of a layer's output channels, those of the main axis first."""
+  where = step.contraction
+  out = [] if where.out is None else [where.out]
+  return [step.outputs[0][k] for k in (*out, *(axis for _, axis in where.further_out))]
 
 
-def consumed(step: Step) -> np.ndarray | None:
-  """Returns the labels of the channels that a layer sums over, or None.
+def consumed(step: Step) -> list[np.ndarray]:
+  """Returns the labels of each axis of channels that a layer sums over, the main one first.
 
   A convolution that is cut by whole groups, such as a depthwise one, passes its input channels
-  through, so the result is None.
+  through, so the result is empty. An axis without labels is left out.
   """
   where = step.contraction
   if where.axis is None or where.by_group:
-    return None
-  return step.inputs[where.operand][where.axis]
+    return []
+  axes = (where.axis, *(axis for axis, _ in where.further_in))
+  return [labels for k in axes if (labels := step.inputs[where.operand][k]) is not None]
 
 
-def carried(step: Step) -> list[np.ndarray]:
-  """Returns the labels of the result's axes that a layer has beside its output channels.
+def _beside(step: Step) -> list[np.ndarray]:
+  """Returns the labels of each axis that a layer has beside its main input and output channels.
 
-  They are the batch axes of a dot product and axes of its operands over which it does not sum, such
-  as the axis of heads, and the batch of a convolution of weights.
+  They are further axes that it sums over, and the result's axes beside the main one: those of
+  further output channels, the batch axes of a dot product and axes of its operands over which it
+  does not sum, such as the axis of heads, and the batch of a convolution of weights.
   """
-  return [
-    labels
-    for k, labels in enumerate(step.outputs[0])
-    if labels is not None and k != step.contraction.out
+  where = step.contraction
+  summed = [step.inputs[where.operand][axis] for axis, _ in where.further_in]
+  return summed + [
+    labels for k, labels in enumerate(step.outputs[0]) if labels is not None and k != where.out
   ]
 
 
@@ -190,13 +193,14 @@ def _layer(
   n_out = out_shape[where.out] if where.out is not None else 1
   # In a grouped convolution whose groups all lose the same channels, the input's axis repeats each
   # channel in every group, and the kernel's axis holds each channel once.
-  read = None if where.by_group else consumed(step)
+  read = next(iter(consumed(step)), None)
   if read is not None and where.kernel_in is not None:
     read = step.inputs[where.kernel][where.kernel_in]
-  written = produced(step)
-  carried_axes = tuple(channel_of(labels) for labels in carried(step))
-  num_outputs = examples * n_out * math.prod(len(ids) for ids in carried_axes)
-  kernel_axes = (None, None)
+  written = next(iter(produced(step)), None)
+  further_axes = tuple(channel_of(labels) for labels in _beside(step))
+  num_further_in = math.prod(kernel_shape[k] for _, k in where.further_in)
+  num_outputs = examples * n_out * math.prod(map(len, further_axes)) // num_further_in
+  kernel_axes, further_outputs = (None, None), ()
   if step.leaf is not None:
     # The kernel may be a transposed variable, so its axes are found by their label arrays.
     axes = [id(labels) for labels in leaf_axes[step.leaf]]
@@ -204,14 +208,18 @@ def _layer(
       None if k is None else axes.index(id(step.inputs[where.kernel][k]))
       for k in (where.kernel_in, where.kernel_out)
     )
+    further_outputs = tuple(
+      axes.index(id(step.inputs[where.kernel][k])) for k, _ in where.further_out
+    )
   return Layer(
     name=leaves[step.leaf].path if step.leaf is not None else f"{eqn.primitive.name}:{index}",
     kind=kind,
     inputs=np.full(n_in, FROZEN) if read is None else channel_of(read),
     outputs=np.full(n_out, FROZEN) if written is None else channel_of(written),
-    macs_per_pair=times * _multiply_adds(eqn) / (num_outputs * n_in),
+    macs_per_pair=times * _multiply_adds(eqn) / (num_outputs * n_in * num_further_in),
     positions=math.prod(out_shape) // num_outputs,
     kernel=step.leaf,
     kernel_axes=kernel_axes,
-    carried_axes=carried_axes,
+    further_axes=further_axes,
+    further_outputs=further_outputs,
   )

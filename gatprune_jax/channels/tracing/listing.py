@@ -20,8 +20,9 @@ prunable, and never wrong.
 _CALLS = """## Programs within programs
 
 The bodies of {names} are labelled like the program around them. A `scan` removes the same channels
-in every iteration. The branches of a `cond` that contains no layer are labelled, and its results
-have the same channels whichever branch is taken.
+in every iteration. So does a `while` without layers in its condition, and the channels that the
+condition reads are frozen. The branches of a `cond` that contains no layer are labelled, and its
+results have the same channels whichever branch is taken.
 """
 
 

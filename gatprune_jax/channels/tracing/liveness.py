@@ -43,6 +43,13 @@ def live_equations(jaxpr: jex_core.Jaxpr, used: Sequence[bool] | None = None) ->
   return found[::-1]
 
 
+def read_inputs(jaxpr: jex_core.Jaxpr) -> list[bool]:
+  """Returns for each input of a program whether its results depend on it."""
+  read = {id(var) for live in live_equations(jaxpr) for var in live.eqn.invars}
+  read.update(map(id, jaxpr.outvars))
+  return [id(var) in read for var in jaxpr.invars]
+
+
 def every_equation(jaxpr: jex_core.Jaxpr) -> list[Live]:
   """Returns all equations of a program, dead or not, with all of their results."""
   return [Live(eqn, (True,) * len(eqn.outvars)) for eqn in jaxpr.eqns]

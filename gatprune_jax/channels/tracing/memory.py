@@ -20,6 +20,7 @@ convolutions all stay until the stage ends.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -28,9 +29,10 @@ import numpy as np
 
 from gatprune_jax.channels.graph import FROZEN, Activation
 from gatprune_jax.channels.rules import reductions
-from gatprune_jax.channels.rules.axes import Axes, has_parts
+from gatprune_jax.channels.rules.axes import Axes, has_parts, with_joints
 from gatprune_jax.channels.rules.table import ELEMENTWISE, IDENTITIES, REDUCTIONS
 from gatprune_jax.channels.tracing.labelling import Program, Step
+from gatprune_jax.channels.tracing.loops import of_body
 
 _ELEMENTWISE = {*ELEMENTWISE, *IDENTITIES, "broadcast_in_dim"}
 # These move elements, so a fused chain that contains them cannot write over its operands.
@@ -49,6 +51,7 @@ _EXPENSIVE = set(
 """.split()
 )
 _VIEWS = {"reshape", "squeeze"}
+_OnChannels = Callable[[Axes], Axes]
 _REDUCING = {*REDUCTIONS, *reductions.NEUTRAL, "pad"}
 
 
@@ -58,7 +61,7 @@ class _Value:
 
   Attributes:
     aval: shape and dtype.
-    axes: labels of its axes.
+    axes: channel ids of its axes.
     is_shared: whether it is the same for any batch.
     is_constant: whether constants alone determine it; XLA computes it when it compiles.
     is_free: whether it takes no memory that counts here: it is a variable or a constant.
@@ -108,8 +111,8 @@ def read_memory(
 ) -> tuple[tuple[Activation, ...], tuple[tuple[int, ...], ...]]:
   """Returns the arrays that a forward pass holds in memory, and which of them at each moment.
 
-  The body of a `scan` counts as it is in one iteration, beside what the whole loop reads and
-  writes. What happens inside an operation without a rule, such as a `while`, is not seen.
+  The body of a loop counts as it is in one iteration, beside what the whole loop reads and writes.
+  What happens inside an operation without a rule is not seen.
 
   Args:
     program: the labelled program.
@@ -123,20 +126,34 @@ def read_memory(
     _Value(var.aval, (None,) * len(var.aval.shape), is_stored=True) for var in invars[num_leaves:]
   ]
   operations: list[_Operation] = []
-  returned = _flatten(program, [*variables, *given], operations)
+  on_channels = functools.partial(_on_channels, channel_of=channel_of)
+  returned = _flatten(program, [*variables, *given], operations, on_channels)
   _choose_stored(operations, returned)
   stored, moments = _moments(operations, given, returned)
-  activations = tuple(_activation(value, channel_of, batch) for value in stored)
+  activations = tuple(_activation(value, batch) for value in stored)
   return activations, moments
 
 
-def _flatten(program: Program, inputs: list[_Value], operations: list[_Operation]) -> list[_Value]:
+def _on_channels(axes: Axes, channel_of: Callable[[np.ndarray], np.ndarray]) -> Axes:
+  """Returns the axes of an array with channel ids for labels.
+
+  Labels that are joint while a program is labelled may be of channels that only repeat along some
+  of the axes, as those of a head's elements do in all heads. Such axes are unlabelled.
+  """
+  plain = [channel_of(axis) if isinstance(axis, np.ndarray) else None for axis in axes]
+  return with_joints(axes, plain, lambda labels, _: channel_of(labels))
+
+
+def _flatten(
+  program: Program, inputs: list[_Value], operations: list[_Operation], on_channels: _OnChannels
+) -> list[_Value]:
   """Appends the program's operations, with those of a call's body instead of the call.
 
   Args:
     program: the labelled program.
     inputs: the values of its inputs.
     operations: the operations so far, to which the program's are appended.
+    on_channels: maps axes of labels to axes of channel ids.
 
   Returns:
     The values of the program's results.
@@ -151,11 +168,15 @@ def _flatten(program: Program, inputs: list[_Value], operations: list[_Operation
   for step in program.steps:
     operands = [read(var) for var in step.eqn.invars]
     if step.eqn.primitive.name == "scan":
-      results = _flatten_loop(step, operands, operations)
+      results = _flatten_loop(step, operands, operations, on_channels)
+    elif step.eqn.primitive.name == "while" and step.body is not None:
+      results = _flatten(step.body, of_body(step.eqn, operands), operations, on_channels)
+      whole = [*operands, *results]
+      operations.append(_Operation("while", whole, [], is_fused=False, fuses=False))
     elif step.body is not None:
-      results = _flatten(step.body, operands, operations)
+      results = _flatten(step.body, operands, operations, on_channels)
     else:
-      results = _operation(step, operands, operations)
+      results = _operation(step, operands, operations, on_channels)
     values.update(zip(step.eqn.outvars, results, strict=True))
   return [
     read(var) if used else _constant(var)
@@ -168,23 +189,25 @@ def _constant(var: Any) -> _Value:
   return _Value(var.aval, (), is_constant=True, is_free=True)
 
 
-def _operation(step: Step, operands: list[_Value], operations: list[_Operation]) -> list[_Value]:
+def _operation(
+  step: Step, operands: list[_Value], operations: list[_Operation], on_channels: _OnChannels
+) -> list[_Value]:
   """Appends one operation and returns the values of its results."""
   name, outvars = step.eqn.primitive.name, step.eqn.outvars
-  if operands and _is_view(step, operands[0]):
+  if operands and _is_view(step, operands[0], on_channels):
     return [operands[0]]
   if all(value.is_constant for value in operands) and not step.eqn.effects:
     return [_constant(var) for var in outvars]
   is_fused = name in _ELEMENTWISE or name in _MOVING or name in _VIEWS
   results = [
-    _Value(var.aval, axes, step.is_shared, is_stored=not is_fused)
+    _Value(var.aval, on_channels(axes), step.is_shared, is_stored=not is_fused)
     for var, axes in zip(outvars, step.outputs, strict=True)
   ]
   operations.append(_Operation(name, operands, results, is_fused, is_fused or name in _REDUCING))
   return results
 
 
-def _is_view(step: Step, operand: _Value) -> bool:
+def _is_view(step: Step, operand: _Value, on_channels: _OnChannels) -> bool:
   """Returns whether an operation's result is its operand in memory, seen in another shape.
 
   A reshape inside a fused chain is none if it splits or merges an axis of channels: the compact
@@ -193,27 +216,31 @@ def _is_view(step: Step, operand: _Value) -> bool:
   name, result = step.eqn.primitive.name, step.eqn.outvars[0]
   if name == "broadcast_in_dim":
     return math.prod(step.eqn.invars[0].aval.shape) == math.prod(result.aval.shape)
-  splits = name in _VIEWS and (has_parts(step.inputs[0]) or has_parts(step.outputs[0]))
-  return name in _VIEWS and (operand.is_stored or not splits)
+  if name not in _VIEWS:
+    return False
+  splits = any(has_parts(on_channels(axes)) for axes in (step.inputs[0], step.outputs[0]))
+  return operand.is_stored or not splits
 
 
-def _flatten_loop(step: Step, operands: list[_Value], operations: list[_Operation]) -> list[_Value]:
+def _flatten_loop(
+  step: Step, operands: list[_Value], operations: list[_Operation], on_channels: _OnChannels
+) -> list[_Value]:
   """Appends one iteration of a `scan` between the beginning and the end of the whole loop."""
   params, outvars = step.eqn.params, step.eqn.outvars
   first, num_carry = params["num_consts"], params["num_carry"]
   last = first + num_carry
   stacked = [
-    _Value(var.aval, axes, is_stored=True)
+    _Value(var.aval, on_channels(axes), is_stored=True)
     for var, axes in zip(outvars[num_carry:], step.outputs[num_carry:], strict=True)
   ]
   operations.append(_Operation("scan", [], stacked, is_fused=False, fuses=False))
   slices = [
-    _Value(var.aval, axes[1:])
+    _Value(var.aval, on_channels(axes)[1:])
     for var, axes in zip(step.body.jaxpr.invars[last:], step.inputs[last:], strict=True)
   ]
   for whole, part in zip(operands[last:], slices, strict=True):
     operations.append(_Operation("slice", [whole], [part], is_fused=True, fuses=True))
-  out = _flatten(step.body, [*operands[:last], *slices], operations)
+  out = _flatten(step.body, [*operands[:last], *slices], operations, on_channels)
   whole = [*operands[:first], *operands[last:], *stacked, *out]
   operations.append(_Operation("scan", whole, [], is_fused=False, fuses=False))
   return [*out[:num_carry], *stacked]
@@ -318,11 +345,9 @@ def _same_axes(first: Axes, second: Axes) -> bool:
   )
 
 
-def _activation(
-  value: _Value, channel_of: Callable[[np.ndarray], np.ndarray], batch: int
-) -> Activation:
+def _activation(value: _Value, batch: int) -> Activation:
   """Returns a stored value as an `Activation`; joint axes count at their dense size."""
-  axes = [channel_of(labels) for labels in value.axes if isinstance(labels, np.ndarray)]
+  axes = [ids for ids in value.axes if isinstance(ids, np.ndarray)]
   axes = tuple(ids for ids in axes if (ids != FROZEN).any())
   size = value.num_bytes / math.prod(len(ids) for ids in axes)
   if value.is_shared:

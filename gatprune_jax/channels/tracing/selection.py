@@ -83,11 +83,11 @@ def apply_selection(
   # Index of a kernel -> labels of the outputs of each layer that uses the kernel.
   outputs: dict[int, list[np.ndarray]] = {}
   for step in steps:
-    if step.leaf is not None and (labels := produced(step)) is not None:
-      outputs.setdefault(step.leaf, []).append(labels)
+    if step.leaf is not None:
+      outputs.setdefault(step.leaf, []).extend(produced(step))
   for index in matching(paths, keep, "keep"):
     # For a kernel, its layers' outputs are frozen; for any other variable, all of its axes are.
-    freeze_axes(classes, tuple(outputs.get(index, leaf_axes[index])), "named by keep")
+    freeze_axes(classes, tuple(outputs.get(index) or leaf_axes[index]), "named by keep")
 
   allowed = []
   matching(paths, only, "only")  # raises one error that names all patterns without a match
@@ -102,7 +102,7 @@ def apply_selection(
   if allowed:
     roots = np.unique(classes.find(np.concatenate(allowed)))
     # A layer whose kernel is not a variable produces channels too.
-    made = tuple(labels for step in steps if (labels := produced(step)) is not None)
+    made = tuple(labels for step in steps for labels in produced(step))
     for axes in (*leaf_axes, made):
       for labels in axes:
         others = labels[~np.isin(classes.find(labels), roots)]

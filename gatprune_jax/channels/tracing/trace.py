@@ -168,10 +168,9 @@ def _why_none(network: _Labelled, paths: list[str]) -> str:
   layers_of: dict[str, dict[str, None]] = {}  # reason -> names of layers, an ordered set
   steps = network.program.contractions()
   for index, step in enumerate(steps):
-    if (labels := produced(step)) is None:
-      continue
     of_variable = "" if step.leaf is None else paths[step.leaf] or "the variable"
     name = of_variable or f"{step.eqn.primitive.name}:{index}"
+    labels = np.concatenate([*produced(step), np.empty(0, np.int64)])
     for root in network.classes.find(labels).tolist():
       layers_of.setdefault(network.classes.reason(root) or "no layer reads it", {})[name] = None
   if any(step.eqn.primitive.name == "call_exported" for step in network.program.all_steps()):
@@ -298,12 +297,11 @@ def _channel_classes(classes: LabelClasses, steps: list[Step], leaf_axes: list[A
   can_be_cut = set(np.concatenate([*on_variables, np.empty(0, np.int64)]).tolist())
   read: set[int] = set()
   for step in steps:
-    if (labels := consumed(step)) is not None:
+    for labels in consumed(step):
       read.update(classes.find(labels).tolist())
   ids: dict[int, None] = {}  # used as an ordered set
   for step in steps:
-    if (labels := produced(step)) is None:
-      continue
+    labels = np.concatenate([*produced(step), np.empty(0, np.int64)])
     for root in classes.find(labels).tolist():
       if root in ids or classes.reason(root) is not None:
         continue

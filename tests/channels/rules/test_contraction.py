@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from tests.channels.laws import assert_law
+from tests.channels.laws import assert_costs, assert_law, assert_same, random_mask
 from tests.channels.rules.test_rules import X, check, conv, indices, weights
 from tests.conftest import perturbed
 
@@ -18,24 +18,128 @@ def widths(graph):
   return [len(group.channels) for group in graph.groups]
 
 
-@pytest.mark.parametrize("heads", [1, 2, 4])
-def test_multi_head_attention_loses_the_same_elements_of_all_heads(heads):
-  class Net(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-      x = nn.Dense(6, name="embed")(x)
-      attention = nn.MultiHeadDotProductAttention(heads, qkv_features=8, name="attention")
-      x = x + attention(x, x)
-      return nn.Dense(2, name="head")(x.mean(1))
+class SelfAttention(nn.Module):
+  """One block of attention beside a skip."""
 
-  net = Net()
+  heads: int
+  features: int = 12
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(6, name="embed")(x)
+    attention = nn.MultiHeadDotProductAttention(
+      self.heads, qkv_features=self.features, name="attention"
+    )
+    x = x + attention(x, x)
+    return nn.Dense(2, name="head")(x.mean(1))
+
+
+@pytest.mark.parametrize("heads", [1, 3, 4])
+def test_multi_head_attention_loses_whole_heads_and_the_same_elements_of_the_others(heads):
+  net = SelfAttention(heads)
+  variables = perturbed(net.init(jax.random.key(0), TOKENS))
+  graph = gp.trace(net.apply, variables, TOKENS)
+  rng = np.random.default_rng(2)
+  for _ in range(3):
+    assert_law(graph, net.apply, variables, random_mask(graph, rng), TOKENS)
+    # Where one head is left, broadcasting it moves nothing, so that other arrays are written over.
+    mask = random_mask(graph, rng, least=2)
+    assert_costs(graph, assert_law(graph, net.apply, variables, mask, TOKENS), mask, TOKENS)
+  # The stream; what the queries and the keys of each head have in common, the heads, and what the
+  # values and the outputs of each head have in common. A single head cannot be removed.
+  assert widths(graph) == [6, 12 // heads, *([heads] if heads > 1 else []), 12 // heads]
+  on = lambda name, axis: indices(graph, f"params/attention/{name}/kernel", axis)
+  assert on("query", 2) == on("key", 2)
+  assert on("value", 2) == on("out", 1)
+  assert on("query", 1) == on("key", 1) == on("value", 1) == on("out", 0)
+
+
+def test_without_a_head_the_network_is_the_one_that_is_built_with_fewer_heads():
+  variables = perturbed(SelfAttention(4).init(jax.random.key(0), TOKENS))
+  fn = SelfAttention(4).apply
+  graph = gp.trace(fn, variables, TOKENS)
+  heads = graph.groups[2]
+  assert heads.name == "params/attention/query/kernel axis 1"
+  mask = ~np.isin(np.arange(graph.num_channels), heads.channels[[0, 2]])
+  small = gp.compact(graph, fn, variables, mask)
+  built = SelfAttention(2, features=6).apply(small.variables, TOKENS)
+  assert_same(small.apply(small.variables, TOKENS), built)
+
+
+class FusedAttention(nn.Module):
+  """Attention whose queries, keys and values are one dense layer over three axes."""
+
+  heads: int
+  size: int
+  before_heads: bool  # whether the axis of queries, keys and values is moved to the front
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(4, name="embed")(x)
+    qkv = nn.Dense(3 * self.heads * self.size, name="qkv")(x)
+    qkv = qkv.reshape(*x.shape[:2], 3, self.heads, self.size)
+    if self.before_heads:
+      q, k, v = (part.swapaxes(1, 2) for part in qkv.transpose(2, 0, 3, 1, 4))
+    else:
+      q, k, v = (qkv[:, :, i] for i in range(3))
+    y = nn.dot_product_attention(q, k, v).reshape(*x.shape[:2], -1)
+    return nn.Dense(2, name="head")((x + nn.Dense(4, name="out")(y)).mean(1))
+
+
+@pytest.mark.parametrize("before_heads", [False, True])
+def test_queries_and_keys_of_one_dense_layer_are_cut_apart_from_its_values(before_heads):
+  net = FusedAttention(2, 3, before_heads)
   variables = perturbed(net.init(jax.random.key(0), TOKENS))
   graph = check(net.apply, variables, x=TOKENS)
-  # The stream; of each head, what query and key have in common, and what value and output have.
-  assert widths(graph) == [6, 8 // heads, 8 // heads]
-  for name, other in (("query", "key"), ("value", "out")):
-    ids = indices(graph, f"params/attention/{name}/kernel", 2)
-    assert ids == indices(graph, f"params/attention/{other}/kernel", 1 if other == "out" else 2)
+  # Which elements of a head the queries and keys lose is decided apart from those of the values.
+  first = np.arange(3).tolist() * 2
+  stream, of_scores, of_values = (group.channels for group in graph.groups)
+  assert indices(graph, "params/qkv/kernel", 1) == [
+    *of_scores[first + first], *of_values[first]
+  ]  # fmt: skip
+  assert indices(graph, "params/out/kernel", 0) == of_values[first].tolist()
+  assert indices(graph, "params/qkv/kernel", 0) == stream.tolist()
+
+
+def test_heads_have_no_bypass_of_their_own():
+  net = SelfAttention(3)
+  graph = gp.trace(net.apply, net.init(jax.random.key(0), TOKENS), TOKENS)
+  # The block is removed with all elements of the values, and not with all heads.
+  assert [group.has_bypass for group in graph.groups] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("kept", [[0, 2], [1]])
+def test_whole_experts_of_a_mixture_are_removed(kept):
+  def fn(v, x):
+    gates = nn.softmax(x @ v["gate"])
+    experts = nn.relu(jnp.einsum("nti,eio->nteo", x, v["experts"]))
+    return jnp.einsum("nteo,nte->nto", experts, gates).mean(1) @ v["head"]
+
+  variables = weights(gate=(3, 4), experts=(4, 3, 5), head=(5, 2))
+  graph = check(fn, variables, x=TOKENS)
+  assert [(group.name, len(group.channels)) for group in graph.groups] == [
+    ("gate", 4), ("experts", 5)
+  ]  # fmt: skip
+  # The gates of the others are normalised anew, as in a mixture of as many experts.
+  mask = np.ones(9, bool)
+  mask[:4] = np.isin(np.arange(4), kept)
+  fewer = {"gate": variables["gate"][:, kept], "experts": variables["experts"][kept]}
+  expected = fn({**fewer, "head": variables["head"]}, TOKENS)
+  assert_same(gp.masked(graph, fn)(variables, mask, TOKENS), expected)
+
+
+def test_a_layer_over_two_axes_of_channels_loses_elements_of_both():
+  def fn(v, x):
+    hidden = nn.relu(jnp.einsum("nti,iab->ntab", x, v["in"]))
+    return jnp.einsum("ntab,abo->nto", hidden, v["out"]).mean(1)
+
+  graph = check(fn, weights(**{"in": (3, 4, 6), "out": (4, 6, 2)}), x=TOKENS)
+  assert [(group.name, len(group.channels)) for group in graph.groups] == [
+    ("in", 6), ("in axis 1", 4)
+  ]  # fmt: skip
+  # Two by three elements are kept: each needs 3 multiply-adds to be computed, and 2 to be read.
+  assert gp.macs(graph, np.isin(np.arange(10), [0, 1, 2, 6, 7])) == 5 * 2 * 3 * (3 + 2)
+  assert gp.params(graph, np.isin(np.arange(10), [0, 1, 2, 6, 7])) == 2 * 3 * (3 + 2)
 
 
 def test_a_mixer_loses_hidden_units_of_tokens_and_of_channels():

@@ -80,10 +80,8 @@ def test_costs_do_not_depend_on_the_traced_batch_size():
   [
     (lambda hidden: jnp.linalg.pinv(hidden).T, "`svd`, which has no rule"),
     (
-      lambda hidden: jax.lax.fori_loop(
-        0, hidden.sum().astype(int), lambda _, h: jnp.sin(h), hidden
-      ),
-      "`while`, which repeats a program as long as its values demand",
+      lambda hidden: jax.lax.while_loop(lambda h: (h > 1).any(), lambda h: h / 2, hidden),
+      "read by the condition of a `while`",
     ),
     # Removing a channel would reorder the other channels.
     (lambda hidden: jnp.sort(hidden, axis=-1), "`sort` over channels"),

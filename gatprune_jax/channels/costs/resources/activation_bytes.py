@@ -45,8 +45,12 @@ class Peak:
 
   def with_one_more(self, mask: np.ndarray) -> np.ndarray:
     """Implements `Resource.with_one_more`."""
-    own, more, kind_of = self.arrays.with_one_more(mask)
-    return np.where(mask, (self.alive @ own).max(), (self.alive @ more).max(0)[kind_of])
+    counts, change = self.arrays.with_one_more(mask)
+    of_kind = np.zeros((len(counts), self.arrays.num_kinds))
+    of_kind[self.arrays.term, self.arrays.kind] = change
+    at = self.alive @ counts
+    more = (at[:, None] + self.alive @ of_kind).max(0)
+    return np.where(mask, at.max(), more[self.arrays.kind_of])
 
   def without_each(self, sets: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the exact cost of the dense network without each set of channels, float64 `[S]`.
@@ -54,11 +58,9 @@ class Peak:
     Args:
       sets: S arrays of channel ids.
     """
-    counts = self.arrays.counts
-    dense = counts.sum(-1, dtype=np.float64) + self.arrays.constant
-    kept = [dense - counts[..., channels].sum(-1, dtype=np.float64) for channels in sets]
-    sizes = [self.arrays.coefficient * factors.prod(-1) for factors in kept]
-    return np.array([(self.alive @ size).max() for size in sizes])
+    counts, changes = self.arrays.without_each(sets)
+    at = self.alive @ counts
+    return np.array([(at + self.alive[:, terms] @ change).max() for terms, change in changes])
 
 
 def make_activation_bytes(graph: ChannelGraph, deployment: Deployment) -> Peak:
@@ -74,8 +76,10 @@ def make_activation_bytes(graph: ChannelGraph, deployment: Deployment) -> Peak:
       terms.append((size, array.axes))
     numbers.append(sorts[sort])
   numbers = np.array(numbers)
-  alive = np.stack([np.bincount(numbers[list(m)], minlength=len(sorts)) for m in graph.moments])
-  return Peak(products(graph.num_channels, terms), _largest(alive).astype(np.float64))
+  # Layers that are alike hold the same sorts, so there are fewer different moments than moments.
+  moments = dict.fromkeys(tuple(np.sort(numbers[list(moment)])) for moment in graph.moments)
+  alive = np.stack([np.bincount(moment, minlength=len(sorts)) for moment in moments])
+  return Peak(products(graph.num_channels, terms), dominant_rows(alive).astype(np.float64))
 
 
 def activation_bytes(graph: ChannelGraph, mask: Any, batch: int = 1) -> Any:
@@ -101,8 +105,18 @@ def activation_bytes(graph: ChannelGraph, mask: Any, batch: int = 1) -> Any:
   return make_activation_bytes(graph, Deployment(batch)).cost(mask)
 
 
-def _largest(alive: np.ndarray) -> np.ndarray:
-  """Returns the rows that no other row equals or exceeds in every column; equal rows once."""
-  rows = np.unique(alive, axis=0)
-  only_itself = [(rows >= row).all(1).sum() == 1 for row in rows]
-  return rows[only_itself]
+def dominant_rows(alive: np.ndarray) -> np.ndarray:
+  """Returns the rows that no other row exceeds; all rows differ, and each holds something.
+
+  A row exceeds another if none of its columns is smaller.
+  """
+  holds = alive > 0
+  num_holding = holds.sum(0)
+  kept = []
+  for row, held in zip(alive, holds, strict=True):
+    # Only rows that hold the rarest of a row's arrays can exceed the row, and those are few.
+    rarest = min(np.flatnonzero(held), key=num_holding.__getitem__)
+    rivals = alive[holds[:, rarest]]
+    if (rivals >= row).all(1).sum() == 1:
+      kept.append(row)
+  return np.stack(kept)

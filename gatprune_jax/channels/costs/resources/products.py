@@ -1,4 +1,9 @@
-"""Counts that are products of the numbers of elements kept on some axes, and sums of them."""
+"""Counts that are products of the numbers of elements kept on some axes, and sums of them.
+
+A network of many layers has many terms and many channels, but a channel occurs in a few terms only,
+and the channels of a group occur in the same ones. So occurrences are held for each *kind* of
+channel and for each term that it occurs in, and the time to count grows with the network's size.
+"""
 
 from collections.abc import Sequence
 import dataclasses
@@ -14,24 +19,34 @@ from gatprune_jax.channels.graph import FROZEN, check_mask_shape
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=("coefficient", "counts", "constant"),
-  meta_fields=(),
+  data_fields=("coefficient", "constant", "kind_of", "kind", "term", "times"),
+  meta_fields=("num_kinds",),
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Products:
-  """The counts coefficient_l prod_k (counts_lk . mask + constant_lk), one for each of L terms.
+  """The counts coefficient_l prod_k (sum_p times_pk kept_g(p) + constant_lk) of L terms.
 
-  Each factor is the number of elements kept on one axis.
+  Each factor is the number of elements kept on one axis. The sum is over the occurrences p in term
+  l, of which each is of one kind g(p) of channels, and kept_g is the number of kept channels of
+  that kind. Channels are of one kind if they occur equally often on the same axes.
 
   Attributes:
     coefficient: coefficient of each term, float64 `[L]`.
-    counts: how often channel n occurs on axis k of term l, float32 `[L, K, N]`.
     constant: number of elements of axis k of term l that are never removed, float64 `[L, K]`.
+    kind_of: the kind of every channel, int64 `[N]`, numbered from 0 in the order of the channels.
+    kind: the kind of each occurrence, int64 `[P]`, ascending.
+    term: the term of each occurrence, int64 `[P]`; no two have the same kind and the same term.
+    times: how often one channel of the kind occurs on axis k of the term, float64 `[P, K]`.
+    num_kinds: number of kinds, G.
   """
 
   coefficient: np.ndarray
-  counts: np.ndarray
   constant: np.ndarray
+  kind_of: np.ndarray
+  kind: np.ndarray
+  term: np.ndarray
+  times: np.ndarray
+  num_kinds: int
 
   def of(self, mask: Any) -> Any:
     """Returns the count of every term under a mask `[N]`, `[L]`.
@@ -41,43 +56,83 @@ class Products:
     Raises:
       InputError: the mask has another shape.
     """
-    check_mask_shape(mask, self.counts.shape[-1])
+    check_mask_shape(mask, len(self.kind_of))
     if isinstance(mask, jax.core.Tracer):
-      kept = jnp.asarray(self.counts) @ mask.astype(jnp.float32)
-      factors = kept + jnp.asarray(self.constant, jnp.float32)
-      return jnp.asarray(self.coefficient, jnp.float32) * factors.prod(-1)
-    kept = self.counts.astype(np.float64) @ np.asarray(mask, np.float64)
-    return self.coefficient * (kept + self.constant).prod(-1)
+      return self._traced(mask)
+    return self.coefficient * self._factors(self._kept(np.asarray(mask, np.float64))).prod(-1)
 
-  def with_one_more(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the counts of a concrete mask `[N]` and of the masks with one channel more.
+  def with_one_more(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the counts of a concrete mask `[N]`, and what changes with one channel more.
 
-    Adding either of two channels with equal columns in `counts` changes all counts equally. A
-    thousand channels may have only a dozen distinct columns, and then a dozen sets of counts are
-    those of all channels.
+    Adding either of two channels of one kind changes all counts equally. A thousand channels may be
+    of only a dozen kinds, and one kind changes the few terms that it occurs in.
 
     Returns:
-      The counts of the mask itself, float64 `[L]`; the counts with one more channel of each of G
-      kinds, float64 `[L, G]`; and the kind of every channel, int64 `[N]`.
+      The counts of the mask itself, float64 `[L]`; and by how much the count of the term of each
+      occurrence grows with one more channel of its kind, float64 `[P]`.
 
     Raises:
       InputError: the mask has another shape.
     """
-    check_mask_shape(mask, self.counts.shape[-1])
-    counts, kind_of = self._kinds
-    mask = np.asarray(mask, bool)
-    kept = counts @ np.bincount(kind_of, mask, counts.shape[-1]) + self.constant
-    more = self.coefficient[:, None] * (kept[..., None] + counts).prod(1)
-    return self.coefficient * kept.prod(-1), more, kind_of
+    check_mask_shape(mask, len(self.kind_of))
+    factors = self._factors(self._kept(np.asarray(mask, bool)))
+    counts = self.coefficient * factors.prod(-1)
+    more = self.coefficient[self.term] * (factors[self.term] + self.times).prod(-1)
+    return counts, more - counts[self.term]
 
-  @functools.cached_property
-  def _kinds(self) -> tuple[np.ndarray, np.ndarray]:
-    """The G distinct columns of `counts`, float64 `[L, K, G]`, and each channel's column, `[N]`."""
-    numbers: dict[bytes, int] = {}
-    columns = np.moveaxis(self.counts, -1, 0)
-    kind_of = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in columns])
-    _, first = np.unique(kind_of, return_index=True)
-    return self.counts[..., first].astype(np.float64), kind_of
+  def without_each(
+    self, sets: Sequence[np.ndarray]
+  ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+    """Returns the dense network's counts, and what changes without each set of channels.
+
+    Args:
+      sets: S arrays of channel ids.
+
+    Returns:
+      The counts of the dense network, float64 `[L]`; and for each set the terms that it occurs in,
+      and by how much their counts grow without it, which is a negative number.
+    """
+    factors = self._factors(self._kept(np.ones(len(self.kind_of))))
+    counts = self.coefficient * factors.prod(-1)
+    starts = np.searchsorted(self.kind, np.arange(self.num_kinds + 1))
+    changes = []
+    for channels in sets:
+      kinds, removed = np.unique(self.kind_of[channels], return_counts=True)
+      runs = [np.arange(starts[kind], starts[kind + 1]) for kind in kinds]
+      found = np.concatenate([*runs, np.empty(0, np.int64)])
+      lost = np.repeat(removed, [len(run) for run in runs])[:, None] * self.times[found]
+      terms, row = np.unique(self.term[found], return_inverse=True)
+      fewer = factors[terms]
+      np.subtract.at(fewer, row, lost)
+      changes.append((terms, self.coefficient[terms] * fewer.prod(-1) - counts[terms]))
+    return counts, changes
+
+  def _kept(self, mask: np.ndarray) -> np.ndarray:
+    """Returns the number of kept channels of each kind, float64 `[G]`."""
+    return np.bincount(self.kind_of, mask, self.num_kinds)
+
+  def _factors(self, kept: np.ndarray) -> np.ndarray:
+    """Returns the number of kept elements on each axis of each term, float64 `[L, K]`."""
+    factors = self.constant.copy()
+    np.add.at(factors, self.term, self.times * kept[self.kind, None])
+    return factors
+
+  def _traced(self, mask: jax.Array) -> jax.Array:
+    """Returns the float32 counts as two small matrix products, which all devices do fast.
+
+    Both matrices are made where they are used. They do not depend on the mask, so `vmap` over many
+    masks makes them once.
+    """
+    shape = (self.num_kinds, *self.constant.shape)
+    rows = jnp.zeros(shape, jnp.float32).at[self.kind, self.term]
+    table = rows.set(self.times, unique_indices=True, mode="promise_in_bounds")
+    is_kind = jax.nn.one_hot(self.kind_of, self.num_kinds, dtype=jnp.float32)
+    # A mask of zeros and ones is counted exactly only if the products are not rounded.
+    with jax.default_matmul_precision("highest"):
+      kept = mask.astype(jnp.float32) @ is_kind
+      factors = (kept @ table.reshape(self.num_kinds, -1)).reshape(self.constant.shape)
+    factors += jnp.asarray(self.constant, jnp.float32)
+    return jnp.asarray(self.coefficient, jnp.float32) * factors.prod(-1)
 
 
 @functools.partial(
@@ -105,8 +160,9 @@ class SumOfProducts:
 
   def with_one_more(self, mask: np.ndarray) -> np.ndarray:
     """Implements `Resource.with_one_more`."""
-    own, more, kind_of = self.products.with_one_more(mask)
-    return np.where(mask, own.sum(), more.sum(0)[kind_of])
+    counts, change = self.products.with_one_more(mask)
+    of_kind = np.bincount(self.products.kind, change, self.products.num_kinds)
+    return counts.sum() + np.where(mask, 0.0, of_kind[self.products.kind_of])
 
   def without_each(self, sets: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the exact cost of the dense network without each set of channels, float64 `[S]`.
@@ -117,22 +173,8 @@ class SumOfProducts:
     Args:
       sets: S arrays of channel ids.
     """
-    coefficient, counts = self.products.coefficient, self.products.counts
-    channel, term, axis = np.nonzero(np.moveaxis(counts, -1, 0))  # in order of channels
-    count = counts[term, axis, channel].astype(np.float64)
-    starts = np.searchsorted(channel, np.arange(counts.shape[-1] + 1))
-    factors = self.products.constant.copy()
-    np.add.at(factors, (term, axis), count)
-    terms = coefficient * factors.prod(-1)
-    total, costs = terms.sum(), []
-    for channels in sets:
-      runs = zip(starts[channels], starts[np.asarray(channels) + 1], strict=True)
-      where = np.concatenate([np.arange(*run) for run in runs])
-      changed, row = np.unique(term[where], return_inverse=True)
-      fewer = factors[changed]
-      np.subtract.at(fewer, (row, axis[where]), count[where])
-      costs.append(total - terms[changed].sum() + coefficient[changed] @ fewer.prod(-1))
-    return np.array(costs)
+    counts, changes = self.products.without_each(sets)
+    return counts.sum() + np.array([change.sum() for _, change in changes])
 
 
 def products(num_channels: int, terms: Sequence[tuple[float, Sequence[np.ndarray]]]) -> Products:
@@ -144,15 +186,48 @@ def products(num_channels: int, terms: Sequence[tuple[float, Sequence[np.ndarray
       the channel id of every element of the axis, as `Layer.outputs` does, int64 `[size]`. An
       element of id -1 is never removed.
   """
+  coefficient = np.array([value for value, _ in terms], np.float64)
   width = max((len(axes) for _, axes in terms), default=0)
-  counts = np.zeros((len(terms), width, num_channels + 1), np.float32)
   constant = np.ones((len(terms), width))
+  channels, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
   for index, (_, axes) in enumerate(terms):
     for k, ids in enumerate(axes):
-      np.add.at(counts[index, k], ids, 1.0)  # id -1 is counted in the last column
-      constant[index, k] = counts[index, k, FROZEN]
-  coefficient = np.array([value for value, _ in terms], np.float64)
-  return Products(coefficient, counts[..., :-1], constant)
+      removable = ids[ids != FROZEN]
+      constant[index, k] = len(ids) - len(removable)
+      channels.append(removable)
+      places.append(np.full(len(removable), index * width + k))
+  channel, place = np.concatenate(channels), np.concatenate(places)
+  kind_of, firsts = _kinds(num_channels, channel, place)
+  of_first = np.isin(channel, firsts)  # one channel stands for all of its kind
+  kind, place = kind_of[channel[of_first]], place[of_first]
+  term, axis = place // max(width, 1), place % max(width, 1)
+  pairs, number = np.unique(kind * len(terms) + term, return_inverse=True)
+  times = np.zeros((len(pairs), width))
+  np.add.at(times, (number, axis), 1.0)
+  kind, term = pairs // max(len(terms), 1), pairs % max(len(terms), 1)
+  return Products(coefficient, constant, kind_of, kind, term, times, len(firsts))
+
+
+def _kinds(
+  num_channels: int, channel: np.ndarray, place: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Numbers the kinds of channels, which are those at equal places, equally often.
+
+  Args:
+    num_channels: number of channels, N.
+    channel: channel id of every element of every axis of every term, int64 `[E]`.
+    place: a number for the term and the axis of each element, int64 `[E]`.
+
+  Returns:
+    The kind of every channel, int64 `[N]`, and the first channel of each kind, int64 `[G]`.
+  """
+  order = np.lexsort((place, channel))
+  ends = np.searchsorted(channel[order], np.arange(1, num_channels))
+  numbers: dict[bytes, int] = {}
+  of_each = np.split(place[order], ends) if num_channels else []
+  kind_of = [numbers.setdefault(places.tobytes(), len(numbers)) for places in of_each]
+  kind_of = np.array(kind_of, np.int64)
+  return kind_of, np.unique(kind_of, return_index=True)[1]
 
 
 def sum_of_products(
