@@ -148,7 +148,7 @@ TABLES: dict[str, Table] = {
       f"--config.budgets.macs=0.2 --config.seed={seed}"
       for seed in _GRADIENT_SEEDS
     ),
-    5,
+    None,
     tuple(f"seed{seed}/result.json" for seed in _GRADIENT_SEEDS),
     of_gradient,
   ),
