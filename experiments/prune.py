@@ -13,6 +13,8 @@ import shutil
 import sys
 from typing import Any
 
+import jax
+
 from experiments.common import dense
 from experiments.common.app import start
 from experiments.common.config_tree import as_json
@@ -21,6 +23,7 @@ from experiments.common.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax import reporting
 from gatprune_jax.channels import check_finite
+from gatprune_jax.networks import check_saving
 from gatprune_jax.pruning import Plan, Pruned, describe_space, prune_in_rounds, prune_problem
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
@@ -39,6 +42,7 @@ def main(settings: Settings, run: Run) -> None:
   # All checks of the settings and inputs come before anything is written.
   prepared = set_up(settings, settings.limits)
   network = prepared.dense.network
+  check_saving(network, jax.ShapeDtypeStruct((1, *prepared.data.train.x.shape[1:]), "float32"))
   variables = dense.restore_dense(settings, network) if settings.dense.checkpoint else None
   check_finite(variables)
   steps_per_epoch(settings.finetune, prepared.data.train)

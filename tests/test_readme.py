@@ -1,8 +1,10 @@
 """Tests of the pages for users: their programs run as written, and their links lead somewhere."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 import re
+import types
 
 import jax
 import numpy as np
@@ -49,7 +51,7 @@ def names():
 
 
 def test_the_front_door_and_its_parts_run(names, tmp_path, monkeypatch):
-  (first, _), (task, parts) = (
+  (first, _), (_, task, parts) = (
     programs(README, "Your own network"), programs(USING, "Prune your network")
   )  # fmt: skip
   monkeypatch.chdir(tmp_path)
@@ -93,6 +95,30 @@ def test_tracing_and_cutting_run(names, page, section, number, tmp_path, monkeyp
   np.testing.assert_allclose(
     loaded.apply(loaded.variables, x), small.apply(small.variables, x), atol=1e-5
   )
+
+
+def test_going_down_the_budgets_ends_with_the_last_network_that_is_accurate_enough(
+  names, tmp_path, monkeypatch
+):
+  program = programs(USING, "Prune your network")[0]
+  monkeypatch.chdir(tmp_path)
+  tried = []
+
+  def prune(network, data, budgets, workdir):
+    tried.append(workdir)
+    pruned = gp.prune(network, data, budgets, search=SEARCH, finetune=names["FINETUNE"],
+                      criteria=("l1",), workdir=workdir)  # fmt: skip
+    # So small a network learns nothing, so the scores that decide are put in their place.
+    score = 0.9 if len(tried) == 1 else 0.89
+    rows = [*pruned.rows[:-1], pruned.rows[-1]._replace(select_after=score)]
+    return dataclasses.replace(pruned, rows=[rows[0]._replace(select_after=1.0), *rows[1:]])
+
+  network = gp.from_linen(names["module"], names["variables"])
+  data = gp.data.arrays(names["x"], names["y"], seed=0)
+  given = {"gp": types.SimpleNamespace(prune=prune), "network": network, "data": data}
+  exec(program, given)
+  assert tried == ["front/0.5", "front/0.35"]
+  assert 0.35 < given["smallest"].costs["macs"] <= 0.5
 
 
 def test_patterns_choose_layers():

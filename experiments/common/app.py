@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 import contextlib
-import os
+import importlib.util
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments import configs
 from experiments.common.config_tree import as_json
 from experiments.common.describing import describe_config
 from experiments.common.settings import Settings, make_settings
@@ -18,7 +19,7 @@ from gatprune_jax.runtime import cores, mesh, processes
 from gatprune_jax.runtime.compilation_cache import keep_programs
 from gatprune_jax.runtime.preemption import EXIT_CODE, Preempted, listening
 
-_DEFAULT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "digits_resnet8.py")
+_DEFAULT = importlib.util.find_spec(configs.DEFAULT).origin
 _CONFIG = config_flags.DEFINE_config_file(
   "config", help_string="Config file; any field can be set as --config.FIELD=VALUE."
 )

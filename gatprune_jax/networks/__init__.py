@@ -4,7 +4,7 @@ Networks written in Flax Linen, Flax NNX, Equinox or plain JAX are turned into o
 """
 
 from gatprune_jax.networks.equinox import from_equinox
-from gatprune_jax.networks.files import load, save
+from gatprune_jax.networks.files import check_saving, load, save
 from gatprune_jax.networks.flax_linen import from_linen
 from gatprune_jax.networks.flax_nnx import from_nnx
 from gatprune_jax.networks.network import (
@@ -20,6 +20,7 @@ __all__ = [
   "Network",
   "Task",
   "check_network",
+  "check_saving",
   "check_task",
   "compact_network",
   "from_equinox",

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 
 from gatprune_jax.channels import Compact, Loaded, Training, load_network, save_network
+from gatprune_jax.channels.batch import batch_size, find_batch
+from gatprune_jax.channels.files.exporting import any_batch
 from gatprune_jax.networks.network import Network
 
 
@@ -41,6 +43,19 @@ def save(
 
   compact = Compact(small.eval_fn, small.variables, small.origin)
   save_network(path, compact, x, batch, Training(train_fn, small.trains))
+
+
+def check_saving(network: Network, x: Any) -> None:
+  """Raises InputError unless `save` can write a network for any batch size; writes nothing.
+
+  Args:
+    network: the network, whose variables may be shapes.
+    x: an example input, which may be a shape.
+  """
+  outputs = jax.eval_shape(network.eval_fn, network.variables, x)
+  spec = find_batch(x, outputs).resized(x, batch_size(None))
+  with any_batch():
+    jax.eval_shape(network.eval_fn, network.variables, spec)
 
 
 def load(path: str | os.PathLike, trainable: bool = False) -> Loaded | Network:

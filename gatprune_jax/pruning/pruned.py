@@ -16,7 +16,7 @@ from gatprune_jax.reporting import Explanation
 from gatprune_jax.runs.report import Row, comparison
 from gatprune_jax.runs.workdir import write_json
 from gatprune_jax.runtime.processes import is_first
-from gatprune_jax.runtime.whole_files import whole_file
+from gatprune_jax.runtime.whole_files import whole_directory, whole_file
 
 _TABLE, _ROWS, _MASKS, _NETWORK = "table.md", "rows.json", "masks.npz", "network"
 
@@ -59,14 +59,19 @@ class Pruned:
     """Returns the table as text."""
     return comparison(self.rows, self.metric)
 
-  def save(self, path: str | os.PathLike) -> None:
-    """Writes masks, table and network to a new directory.
+  def save(self, path: str | os.PathLike, batch: int | None = None) -> None:
+    """Writes masks, table and network to a new directory, which appears once it is complete.
 
     `gatprune_jax.load(path + "/network")` reads the network back, with `trainable=True` to train or
     prune it further.
 
+    Args:
+      path: the directory.
+      batch: number of examples that the saved network takes; None: any number.
+
     Raises:
-      InputError: if the path exists already, or cannot be written.
+      InputError: if the path exists already or cannot be written, or the network cannot be saved
+        for this batch.
     """
     path = os.fspath(path)
     if os.path.exists(path):
@@ -74,14 +79,14 @@ class Pruned:
     if not is_first():
       return
     try:
-      os.makedirs(path)
-      self.save_masks(os.path.join(path, _MASKS))
-      write_json(os.path.join(path, _ROWS), [row._asdict() for row in self.rows])
-      with whole_file(os.path.join(path, _TABLE)) as file:
-        file.write(f"{self}\n".encode())
+      with whole_directory(path) as partial:
+        self.save_masks(os.path.join(partial, _MASKS))
+        write_json(os.path.join(partial, _ROWS), [row._asdict() for row in self.rows])
+        with whole_file(os.path.join(partial, _TABLE)) as file:
+          file.write(f"{self}\n".encode())
+        save(os.path.join(partial, _NETWORK), self.trainable, self.example, batch)
     except OSError as error:
       raise InputError(f"{path} cannot be written: {error.strerror}") from error
-    save(os.path.join(path, _NETWORK), self.trainable, self.example)
 
   def save_masks(self, path: str) -> None:
     """Writes the masks of all methods to an npz file, each under the method's name."""

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 import os
 from typing import Any, NamedTuple
 
-import jinja2
-
 from gatprune_jax.reporting.parts import Part
 from gatprune_jax.reporting.record import API, COMPARE, PRUNE, REPORT, Run, read_run
 from gatprune_jax.reporting.sections.beyond_magnitude import beyond_magnitude
@@ -16,6 +14,7 @@ from gatprune_jax.reporting.sections.network import network
 from gatprune_jax.reporting.sections.result import methods, result
 from gatprune_jax.reporting.sections.settings import settings, versions
 from gatprune_jax.reporting.sections.widths import widths
+from gatprune_jax.reporting.templates import environment
 from gatprune_jax.runtime.processes import is_first
 from gatprune_jax.runtime.whole_files import whole_file
 
@@ -92,13 +91,10 @@ def render(runs: Sequence[Run]) -> str:
     of_runs = [(run.path, make(run, f"{name}-{place}")) for place, run in enumerate(runs)]
     if filled := [(path, parts) for path, parts in of_runs if parts]:
       found.append(Section(name, title, filled))
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader("gatprune_jax.reporting", "template"),
-    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-  )  # fmt: skip
-  environment.filters["unbroken"] = _unbroken
+  templates = environment()
+  templates.filters["unbroken"] = _unbroken
   title = _title(runs[0]) if len(runs) == 1 else f"{len(runs)} runs side by side"
-  page = environment.get_template("report.html")
+  page = templates.get_template("report.html")
   return page.render(sections=found, title=title, num_runs=len(runs))
 
 

@@ -1,8 +1,9 @@
-"""Files that are either complete or absent, and that only the first process writes."""
+"""Files and directories that are either complete or absent."""
 
 from collections.abc import Iterator
 import contextlib
 import os
+import shutil
 from typing import IO
 
 from gatprune_jax.runtime.processes import is_first
@@ -30,4 +31,25 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
   except BaseException:
     with contextlib.suppress(OSError):
       os.remove(partial)
+    raise
+
+
+@contextlib.contextmanager
+def whole_directory(path: str) -> Iterator[str]:
+  """Makes a directory that appears under its name once the context is left without an error.
+
+  Args:
+    path: the directory, which does not exist yet.
+
+  Yields:
+    The path of the directory while it is written.
+  """
+  partial = path.rstrip(os.sep) + PARTIAL
+  shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+  try:
+    os.makedirs(partial)
+    yield partial
+    os.rename(partial, path)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
     raise

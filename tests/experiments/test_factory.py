@@ -31,6 +31,13 @@ def make(num_classes, image_shape):
   assert image_shape == (8, 8, 1)
   return gp.from_nnx(Net(num_classes, image_shape[-1], nnx.Rngs(0)))
 
+def counting(num_classes, image_shape):
+  network = make(num_classes, image_shape)
+  return gp.Network(
+    lambda variables, x: network.eval_fn(variables, x).reshape(len(x), -1), network.train_fn,
+    network.variables,
+  )
+
 def fail(num_classes, image_shape):
   raise KeyError("weights")
 
@@ -94,4 +101,13 @@ def test_factories_that_make_no_network_are_refused(user_module, tmp_path, facto
   (line,) = done.stderr.strip().splitlines()
   assert line.startswith(f"error: model.factory users_networks:{factory} ")
   assert words in line
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_could_not_be_saved_is_refused_before_it_is_trained(user_module, tmp_path):
+  done = prune(tmp_path / "run", "counting")
+  assert done.returncode == 1
+  (line,) = done.stderr.strip().splitlines()
+  assert line.startswith("error: the network does not run at a batch of unknown size (TypeError: ")
+  assert line.endswith("write the network without numbers that depend on the batch, such as len(x)")
   assert not (tmp_path / "run").exists()

@@ -6,6 +6,7 @@ Real processes are stopped, killed, or deprived of their data or disk space.
 import functools
 import json
 import os
+from pathlib import Path
 import random
 import shutil
 import signal
@@ -39,6 +40,7 @@ QUICK = [
   "--config.search.shortlist=1", "--config.finetune.epochs=3", "--config.checkpoints.updates=2",
   "--config.checkpoints.steps=4",
 ]  # fmt: skip
+ROUNDS = [*QUICK, "--config.rounds=2", "--config.budgets.macs=0.3"]
 IN_TURN = [*QUICK, "--config.finetune_side_by_side=False"]
 
 
@@ -48,6 +50,20 @@ def arrays(workdir, loop):
   newest = max(int(name) for name in os.listdir(place) if name.isdecimal())
   with ocp.PyTreeCheckpointer() as checkpointer:
     return checkpointer.restore(os.path.join(place, str(newest), "state"))
+
+
+def assert_same_state(one, other, loop):
+  """Asserts that two runs have the same last state of a loop, bit for bit.
+
+  Args:
+    one: a directory with checkpoints.
+    other: another one.
+    loop: the loop, a name below checkpoints.
+  """
+  states = arrays(one, loop), arrays(other, loop)
+  assert states[0].keys() == states[1].keys()
+  for name in states[0]:
+    assert np.asarray(states[0][name]).tobytes() == np.asarray(states[1][name]).tobytes(), name
 
 
 def assert_same_run(one, other, loop, ordered=True):
@@ -64,10 +80,7 @@ def assert_same_run(one, other, loop, ordered=True):
   assert result(one) == result(other)
   order = (lambda found: found) if ordered else functools.partial(sorted, key=json.dumps)
   assert order(metrics(one)) == order(metrics(other))
-  states = arrays(one, loop), arrays(other, loop)
-  assert states[0].keys() == states[1].keys()
-  for name in states[0]:
-    assert np.asarray(states[0][name]).tobytes() == np.asarray(states[1][name]).tobytes(), name
+  assert_same_state(one, other, loop)
   if loop == "search":
     with (
       np.load(os.path.join(one, "masks.npz")) as a,
@@ -131,6 +144,39 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, main, arguments, pha
     assert int(arrays(workdir, "search")["step"]) >= after
   finished(main, workdir, *arguments)
   assert_same_run(expected, str(workdir), "training" if main == "train" else "search")
+
+
+@pytest.mark.parametrize(
+  ("phase", "number"),
+  [
+    ("search", signal.SIGKILL),
+    pytest.param("search", signal.SIGTERM, marks=SLOW),
+    pytest.param("finetune", signal.SIGKILL, marks=SLOW),
+  ],
+)
+def test_a_run_that_ends_in_its_second_round_goes_on_bit_for_bit(whole, tmp_path, phase, number):
+  expected = Path(whole("prune", ROUNDS))
+  workdir = tmp_path / "run"
+  process = begin("prune", f"--workdir={workdir}", *ROUNDS)
+  # Two updates, or four gradient steps, are what a checkpoint is saved after.
+  saved = workdir / "round_2" / "checkpoints" / phase
+  assert wait_for(lambda: saved.exists() and lines(workdir / "round_2", phase) >= 1, process)
+  process.send_signal(number)
+  process.communicate(timeout=300)
+  assert process.returncode == (75 if number == signal.SIGTERM else -number)
+  assert not (workdir / "result.json").exists()
+  lines_of_first = lambda: (workdir / "round_1" / "metrics.jsonl").read_text().splitlines()
+  searched = lambda: [line for line in lines_of_first() if '"search"' in line]
+  first = searched()
+  finished("prune", workdir, *ROUNDS)
+  # The first round's search was not run again, or its lines would have other times.
+  assert searched() == first != []
+  assert_same_run(expected, workdir, "training")
+  for folder in ("round_1", "round_2"):
+    assert metrics(expected / folder) == metrics(workdir / folder)
+    assert_same_state(expected / folder, workdir / folder, "search")
+  variables = "pruned/variables.safetensors"
+  assert (expected / variables).read_bytes() == (workdir / variables).read_bytes()
 
 
 def test_a_second_signal_ends_at_once(tmp_path):

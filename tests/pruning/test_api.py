@@ -75,6 +75,23 @@ def test_what_is_handed_back_is_small_trained_and_as_the_table_says(pruned, name
     outcome.save(tmp_path / "out")
 
 
+def test_a_network_that_runs_at_known_batch_sizes_is_saved_for_one(pruned, tmp_path):
+  _, data, outcome = pruned("linen")
+  eval_fn = outcome.trainable.eval_fn
+  counting = lambda variables, x: eval_fn(variables, x).reshape(len(x), -1)
+  outcome = dataclasses.replace(
+    outcome, trainable=dataclasses.replace(outcome.trainable, eval_fn=counting)
+  )
+  with pytest.raises(gp.InputError, match=r"a batch of unknown size .* pass batch=8"):
+    outcome.save(tmp_path / "out")
+  assert list(tmp_path.iterdir()) == []
+  outcome.save(tmp_path / "out", batch=4)
+  loaded, x = gp.load(tmp_path / "out" / "network"), data.test.x[:4]
+  np.testing.assert_allclose(
+    loaded.apply(loaded.variables, x), eval_fn(outcome.trainable.variables, x), atol=1e-5
+  )
+
+
 def test_an_nnx_network_comes_back_as_a_module(pruned):
   _, data, outcome = pruned("nnx")
   module = outcome.module

@@ -124,7 +124,7 @@ def luminance(colour):
 
 @pytest.mark.parametrize("scheme", [0, 1])
 def test_the_colours_have_enough_contrast(scheme):
-  path = os.path.join(os.path.dirname(reporting.__file__), "template", "style.css")
+  path = os.path.join(os.path.dirname(reporting.__file__), "template", "colours.css")
   with open(path) as file:
     blocks = re.findall(r":root \{([^}]*)\}", file.read())
   assert len(blocks) == 2  # light and dark

@@ -8,10 +8,10 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from typing import Any
 
 from gatprune_jax.errors import InputError
+from gatprune_jax.runtime.whole_files import whole_directory
 
 MANIFEST = "manifest.json"
 _OWN = "sha256"  # the manifest's entry of its own checksum
@@ -59,22 +59,15 @@ def write_directory(path: str, manifest: Mapping[str, Any], files: Mapping[str, 
   sums = {name: _sha256(content) for name, content in files.items()}
   content = {**manifest, "files": sums}
   text = json.dumps({**content, _OWN: _sha256_of_json(content)}, indent=1)
-  partial = f"{path.rstrip(os.sep)}.partial"
-  shutil.rmtree(partial, ignore_errors=True)
   try:
-    os.makedirs(partial)
-    for name, data in [*files.items(), (MANIFEST, text.encode())]:
-      with open(os.path.join(partial, name), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(partial, path)
+    with whole_directory(path) as partial:
+      for name, data in [*files.items(), (MANIFEST, text.encode())]:
+        with open(os.path.join(partial, name), "wb") as file:
+          file.write(data)
+          file.flush()
+          os.fsync(file.fileno())
   except OSError as error:
-    shutil.rmtree(partial, ignore_errors=True)
     raise InputError(f"{path} cannot be written: {error.strerror}") from error
-  except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
 
 
 def read_manifest(path: str) -> dict[str, Any]:

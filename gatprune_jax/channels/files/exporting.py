@@ -1,6 +1,7 @@
 """Exports functions as StableHLO, by default for any batch size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 from typing import Any
 
 import jax
@@ -24,16 +25,28 @@ def exported(
   Raises:
     InputError: if the network does not run at a batch of unknown size.
   """
-  with without_locations():
-    try:
-      return export.export(jax.jit(apply), platforms=platforms)(*specs)
-    except InputError:
-      raise
-    except Exception as error:  # a user's function may raise anything for a symbol
-      if batch is not None:
-        raise
-      raise InputError(
-        "the network does not run at a batch of unknown size "
-        f"({type(error).__name__}: {first_line(error)}): pass batch=8, say, for files that take 8 "
-        "examples, or write the network without numbers that depend on the batch, such as len(x)"
-      ) from error
+  known = "pass batch=8, say, for files that take 8 examples, or "
+  with without_locations(), any_batch(known) if batch is None else contextlib.nullcontext():
+    return export.export(jax.jit(apply), platforms=platforms)(*specs)
+
+
+@contextlib.contextmanager
+def any_batch(instead: str = "") -> Iterator[None]:
+  """A context in which a network is traced for any batch size; its errors say what to change.
+
+  Args:
+    instead: what else a user can do: the beginning of a sentence that ends with an "or".
+
+  Raises:
+    InputError: if the network does not run at a batch of unknown size.
+  """
+  try:
+    yield
+  except InputError:
+    raise
+  except Exception as error:  # a user's function may raise anything for a symbol
+    raise InputError(
+      "the network does not run at a batch of unknown size "
+      f"({type(error).__name__}: {first_line(error)}): {instead}write the network without "
+      "numbers that depend on the batch, such as len(x)"
+    ) from error

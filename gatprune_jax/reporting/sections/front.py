@@ -8,6 +8,7 @@ import numpy as np
 from gatprune_jax.reporting.parts import Figure, Part
 from gatprune_jax.reporting.record import COMPARE, Run
 from gatprune_jax.runs.drawing import INK, MUTED, SERIES, series_style, svg
+from gatprune_jax.runs.report import CompareRow
 
 _HEIGHT = 3.4  # inches
 _CLASSICAL = "classical pruners"
@@ -102,10 +103,22 @@ def _points(axis: Any, run: Run, field: str) -> None:
 
 def _lines(axis: Any, run: Run, field: str) -> None:
   named = [*run.config["compare"]["variants"], *run.config["compare"]["searches"]]
-  budgets = sorted({row.budget for row in run.compared})
+  draw_fronts(axis, run.compared, named, field)
+
+
+def draw_fronts(axis: Any, rows: Sequence[CompareRow], named: Sequence[str], field: str) -> None:
+  """Draws each method's score against its cost, with bars of one standard error over seeds.
+
+  Args:
+    axis: matplotlib's axes.
+    rows: the rows of a comparison.
+    named: methods that get a colour and a name each; the others are classical pruners.
+    field: the field of a row that is the score, a share in [0, 1], shown in percent.
+  """
+  budgets = sorted({row.budget for row in rows})
   label = _CLASSICAL
-  for method in dict.fromkeys([*named, *(row.method for row in run.compared)]):
-    x, y, error = _over_budgets(run, method, budgets, field)
+  for method in dict.fromkeys([*named, *(row.method for row in rows)]):
+    x, y, error = _over_budgets(rows, method, budgets, field)
     if method in named:
       axis.errorbar(x, y, error, label=method, capsize=3, **series_style(named.index(method)))
     else:
@@ -114,12 +127,12 @@ def _lines(axis: Any, run: Run, field: str) -> None:
 
 
 def _over_budgets(
-  run: Run, method: str, budgets: Sequence[float], field: str
+  compared: Sequence[CompareRow], method: str, budgets: Sequence[float], field: str
 ) -> tuple[list[float], list[float], list[float]]:
   """Returns mean costs, mean scores and standard errors of a method at the budgets it has."""
   x, y, error = [], [], []
   for budget in budgets:
-    rows = [row for row in run.compared if (row.method, row.budget) == (method, budget)]
+    rows = [row for row in compared if (row.method, row.budget) == (method, budget)]
     if rows:
       values = 100 * np.array([getattr(row, field) for row in rows])
       x.append(np.mean([row.macs_ratio for row in rows]))
