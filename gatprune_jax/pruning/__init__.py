@@ -13,6 +13,7 @@ from gatprune_jax.pruning.finetuning import (
   scores_before,
 )
 from gatprune_jax.pruning.judging import Choice, Judgement, judge
+from gatprune_jax.pruning.latency import keep_table, with_table
 from gatprune_jax.pruning.pipeline import (
   Plan,
   classical_proposals,
@@ -45,6 +46,7 @@ __all__ = [
   "finetune",
   "first_costs",
   "judge",
+  "keep_table",
   "lines_of_epochs",
   "load_proposals",
   "prune",
@@ -52,4 +54,5 @@ __all__ = [
   "prune_problem",
   "save_proposals",
   "scores_before",
+  "with_table",
 ]
