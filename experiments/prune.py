@@ -50,8 +50,7 @@ def main(settings: Settings, run: Run) -> None:
   check_finite(variables)
   steps_per_epoch(settings.finetune, prepared.data.train)
   with runs.claim(run.workdir, "prune", run.config):
-    if not settings.latency.table:
-      keep_table(run.workdir, prepared.constraints.deployment)
+    keep_table(run.workdir, prepared.constraints.deployment)
     pruned = prune_trained(settings, run, prepared, variables)
   print(pruned)
   if is_first():

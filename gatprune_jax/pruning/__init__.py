@@ -17,6 +17,7 @@ from gatprune_jax.pruning.latency import keep_table, with_table
 from gatprune_jax.pruning.pipeline import (
   Plan,
   classical_proposals,
+  find,
   prune_problem,
 )
 from gatprune_jax.pruning.proposals import Proposal, as_proposal, load_proposals, save_proposals
@@ -43,6 +44,7 @@ __all__ = [
   "default_config",
   "describe_space",
   "explain_mask",
+  "find",
   "finetune",
   "first_costs",
   "judge",

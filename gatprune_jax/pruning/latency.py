@@ -83,7 +83,7 @@ def with_table(
 
 
 def keep_table(folder: str, deployment: Deployment) -> None:
-  """Writes a measured table to a workdir, from which `with_table` takes it again."""
+  """Writes the table of a run to its workdir, from which `with_table` takes it again."""
   path = os.path.join(folder, _TABLE)
   if deployment.latency_table is not None and is_first() and not os.path.exists(path):
     write_latency_table(path, deployment.latency_table)
