@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from experiments.common.config_tree import as_config, as_tree, is_open
+from experiments.common.config_tree import as_config, as_tree, is_open, settable
 from experiments.common.describing import describe_config, meanings
 from experiments.common.settings import Settings, default_config, make_settings
 from experiments.configs import digits_resnet8
