@@ -147,13 +147,14 @@ def check_against_all_masks(problem):
     assert result.evaluations <= 640
 
 
-@pytest.mark.parametrize("share", [0.6, pytest.param(0.5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [0.45, pytest.param(0.6, marks=pytest.mark.slow)])
 def test_so_it_is_within_a_table_of_latencies(trained, share):
   variables, split = trained
   graph = gp.trace(apply, variables, split.x[:1])
-  # Hardware that computes pairs of channels, and for which two outputs are slower than three.
-  seconds_of = lambda _, widths: 2 + float(np.prod(widths)) + 3 * (widths[-1] == 2)
-  table = table_of(graph, seconds_of, lambda width: sorted({2, width}), constant=5.0, block=2)
+  # Two outputs may be slower than three.
+  factors = (3, 1, 1, 2)
+  seconds_of = lambda layer, widths: factors[layer] * float(np.prod(widths)) + 3 * (widths[-1] == 2)
+  table = table_of(graph, seconds_of, constant=1.0)
   check_against_all_masks(
     make_problem(trained, {"latency": share}, gp.Deployment(latency_table=table))
   )
