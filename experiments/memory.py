@@ -20,7 +20,7 @@ import numpy as np
 
 import gatprune_jax as gp
 from gatprune_jax import models
-from gatprune_jax.channels import ChannelGraph, written
+from gatprune_jax.channels import random_widths, written
 from gatprune_jax.runs.report import markdown_table
 from gatprune_jax.runtime import compilation
 
@@ -37,16 +37,6 @@ _SINGLE = {
 }
 _BATCH = flags.DEFINE_integer("batch", 8, "Number of images in a forward pass.", lower_bound=1)
 _MASKS = flags.DEFINE_integer("masks", 3, "Number of random masks.", lower_bound=0)
-
-
-def random_widths(graph: ChannelGraph, rng: np.random.Generator) -> np.ndarray:
-  """Returns a mask `[N]` that keeps a random share of each group, from a tenth to all of it."""
-  mask = np.zeros(graph.num_channels, bool)
-  for group in graph.groups:
-    width = len(group.channels)
-    kept = int(np.ceil(rng.uniform(0.1, 1.0) * width))
-    mask[rng.choice(group.channels, kept, replace=False)] = True
-  return mask
 
 
 def planned(small: gp.Compact, x: jax.ShapeDtypeStruct, options: dict[str, str]) -> int:

@@ -22,9 +22,16 @@ from experiments.common.preparing import Setup, constraints_of, problem_of, set_
 from experiments.common.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax import reporting
-from gatprune_jax.channels import check_finite
+from gatprune_jax.channels import Timing, check_finite
 from gatprune_jax.networks import check_saving
-from gatprune_jax.pruning import Plan, Pruned, describe_space, prune_in_rounds, prune_problem
+from gatprune_jax.pruning import (
+  Plan,
+  Pruned,
+  describe_space,
+  keep_table,
+  prune_in_rounds,
+  prune_problem,
+)
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.report import Row, comparison
@@ -40,13 +47,14 @@ def main(settings: Settings, run: Run) -> None:
     print(f"{run.workdir} is finished:\n{comparison([Row(**row) for row in methods])}")
     return
   # All checks of the settings and inputs come before anything is written.
-  prepared = set_up(settings, settings.limits)
+  prepared = set_up(settings, settings.limits, run.workdir)
   network = prepared.dense.network
   check_saving(network, jax.ShapeDtypeStruct((1, *prepared.data.train.x.shape[1:]), "float32"))
   variables = dense.restore_dense(settings, network) if settings.dense.checkpoint else None
   check_finite(variables)
   steps_per_epoch(settings.finetune, prepared.data.train)
   with runs.claim(run.workdir, "prune", run.config):
+    keep_table(run.workdir, prepared.constraints.deployment)
     pruned = prune_trained(settings, run, prepared, variables)
   print(pruned)
   if is_first():
@@ -75,7 +83,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
   plan = Plan(settings.search, settings.finetune, settings.finetune_side_by_side, settings.seed)
   if settings.rounds == 1:
     problem = problem_of(settings, prepared, variables)
-    pruned = prune_problem(problem, data, plan, logger, os.path.join(workdir, "proposals.npz"))
+    pruned = prune_problem(problem, data, plan, logger, workdir)
   else:
 
     def prune_once(number: int, network: gp.Network, limits: dict[str, float]) -> Pruned:
@@ -85,7 +93,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
       of_round = prepared._replace(dense=dense_network, constraints=constraints)
       problem = problem_of(settings, of_round, network.variables)
       loggers.append(RunLogger(run, settings.checkpoints, folder))
-      return prune_problem(problem, data, plan, loggers[-1], os.path.join(folder, "proposals.npz"))
+      return prune_problem(problem, data, plan, loggers[-1], folder)
 
     network = prepared.dense.network.with_variables(variables)
     pruned = prune_in_rounds(network, prepared.constraints, settings.rounds, prune_once)
@@ -107,7 +115,12 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
       "dataset": data.name,
       "seed": settings.seed,
       "budgets": settings.limits,
-      "dense": {"macs": whole.macs, "params": whole.params, "test_accuracy": whole.test_after},
+      "dense": {
+        "macs": whole.macs,
+        "params": whole.params,
+        "test_accuracy": whole.test_after,
+        "latency": _named(whole),
+      },
       "pruned": {
         "macs": agent.macs,
         "params": agent.params,
@@ -115,6 +128,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
         "params_ratio": agent.params_ratio,
         "test_accuracy": compact_accuracy,
         "test_accuracy_before_finetune": agent.test_before,
+        "latency": _named(agent),
         "widths": {g.name: int(pruned.mask[g.channels].sum()) for g in pruned.graph.groups},
       },
       "resources": prepared.constraints.statement(pruned.mask),
@@ -132,6 +146,11 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
     each.forget("finetune")
   reporting.write_report(workdir, as_json(Settings()))
   return pruned
+
+
+def _named(row: Row) -> dict[str, dict[str, float]]:
+  """Returns what a network takes on the device at hand, if that was measured, with names."""
+  return {batch: Timing(*timing)._asdict() for batch, timing in row.latency.items()}
 
 
 if __name__ == "__main__":

@@ -31,10 +31,15 @@ def is_open(field: dataclasses.Field) -> bool:
   return "open" in field.metadata
 
 
+def settable(section: Any) -> list[dataclasses.Field]:
+  """Returns the fields that a config has: all but those with the metadata {"setting": False}."""
+  return [field for field in dataclasses.fields(section) if field.metadata.get("setting", True)]
+
+
 def as_tree(section: Any) -> dict[str, Any]:
   """Returns the values of a dataclass's fields as a nested dict."""
   tree = {}
-  for field in dataclasses.fields(section):
+  for field in settable(section):
     value = getattr(section, field.name)
     if is_open(field):
       tree |= value
@@ -69,7 +74,7 @@ def as_config(section: Any) -> ConfigDict:
 def _with_mixed(tree: dict[str, Any], section: Any) -> dict[str, Any]:
   """Lets a ConfigDict accept numbers and text in the fields that have the metadata `MIXED`."""
   tree = dict(tree)
-  for field in dataclasses.fields(section):
+  for field in settable(section):
     value = getattr(section, field.name)
     if dataclasses.is_dataclass(value):
       tree[field.name] = _with_mixed(tree[field.name], value)
@@ -101,7 +106,7 @@ def made(cls: type, tree: Any, where: str) -> Any:
   """
   if not isinstance(tree, dict):
     raise InputError(f"{where} is {tree!r}: it must have fields of its own")
-  fields = dataclasses.fields(cls)
+  fields = settable(cls)
   kinds = {field.name: field.type for field in fields if not is_open(field)}
   others = {name: value for name, value in tree.items() if name not in kinds}
   taken = {field.name: others for field in fields if is_open(field)}

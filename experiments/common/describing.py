@@ -7,7 +7,7 @@ from typing import Any
 
 from docstring_parser import DocstringStyle, parse
 
-from experiments.common.config_tree import is_open
+from experiments.common.config_tree import is_open, settable
 
 _WIDTH = 100
 _COLUMN = 40  # column in which the meanings begin
@@ -32,7 +32,7 @@ def meanings(cls: type) -> dict[str, str]:
 def _blocks(section: Any, prefix: str, title: str) -> Iterator[str]:
   """Yields a block of lines for the section's own fields, then the blocks of inner sections."""
   told, lines, inner = meanings(type(section)), [], []
-  for field in dataclasses.fields(section):
+  for field in settable(section):
     name, value, meaning = prefix + field.name, getattr(section, field.name), told[field.name]
     if dataclasses.is_dataclass(value):
       inner += _blocks(value, f"{name}.", f"{name}: {meaning}")

@@ -1,6 +1,7 @@
 """Makes, from the settings, what all methods of an experiment start from."""
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from experiments.common.settings import Settings
 import gatprune_jax as gp
 from gatprune_jax.channels import Constraints, make_constraints
 from gatprune_jax.data import Dataset
-from gatprune_jax.pruning import first_costs
+from gatprune_jax.pruning import first_costs, with_table
 from gatprune_jax.search import PruningProblem, check_search, make_problem
 
 
@@ -22,25 +23,32 @@ class Setup(NamedTuple):
   constraints: Constraints  # the network's channel graph, budgets and floors
 
 
-def set_up(settings: Settings, limits: Mapping[str, float | str]) -> Setup:
+def set_up(
+  settings: Settings, limits: Mapping[str, float | str], workdir: str | None = None
+) -> Setup:
   """Loads the data, makes the network and traces its channels; writes nothing.
 
   Args:
     settings: settings of the experiment.
     limits: {resource: largest share of the dense network's cost, or a cost with its unit}.
+    workdir: where a run that goes on has its latency table; None: latency needs `latency.table`.
 
   Raises:
     InputError: if the settings do not fit the data, or the budgets cannot be reached.
   """
   data = dense.load_data(settings)
   made = dense.make_network(settings, data)
-  constraints = constraints_of(settings, made.network, data, limits)
+  constraints = constraints_of(settings, made.network, data, limits, workdir)
   check_search(settings.search, data, settings.seed)
   return Setup(data, made, constraints)
 
 
 def constraints_of(
-  settings: Settings, network: gp.Network, data: Dataset, limits: Mapping[str, float | str]
+  settings: Settings,
+  network: gp.Network,
+  data: Dataset,
+  limits: Mapping[str, float | str],
+  workdir: str | None = None,
 ) -> Constraints:
   """Traces a network's channels, and returns them with their budgets and floors.
 
@@ -50,16 +58,21 @@ def constraints_of(
     data: the data set, of which the first training example is used.
     limits: {resource: largest share of the cost of the first network that this one was cut from, or
       of its own cost; or a cost with its unit}.
+    workdir: as in `set_up`.
 
   Raises:
-    InputError: if the budgets cannot be reached.
+    InputError: if the budgets cannot be reached, or latency is constrained without a table.
   """
-  graph = gp.trace(network.eval_fn, network.variables, jnp.asarray(data.train.x[:1]))
+  example = jnp.asarray(data.train.x[:1])
+  graph = gp.trace(network.eval_fn, network.variables, example)
   first = first_costs(network, graph, settings.rounds)
   search = settings.search
-  return make_constraints(
-    graph, limits, search.keep_floor, search.allow_empty, settings.deployment, first
+  deployment = dataclasses.replace(
+    settings.deployment, latency_table=settings.latency.table or None
   )
+  if workdir is not None and first is None:  # a budget for latency is refused otherwise
+    deployment = with_table(deployment, limits, network, graph, example, workdir)
+  return make_constraints(graph, limits, search.keep_floor, search.allow_empty, deployment, first)
 
 
 def problem_of(settings: Settings, prepared: Setup, variables: Any) -> PruningProblem:

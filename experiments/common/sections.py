@@ -89,6 +89,19 @@ class DenseConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LatencyConfig:
+  """Where the times come from that a budget for latency needs.
+
+  Attributes:
+    table: file of a latency table, of this or of another device, as experiments.prune leaves one in
+      its workdir (`latency_table.json`). "": experiments.prune and experiments.latency measure one
+      on the device at hand; other experiments need a file.
+  """
+
+  table: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class CompareConfig:
   """What `experiments.compare` runs.
 

@@ -12,7 +12,13 @@ from experiments.common.config_tree import (
   made,
   refuse_infinite,
 )
-from experiments.common.sections import CompareConfig, DenseConfig, FidelityConfig, ModelConfig
+from experiments.common.sections import (
+  CompareConfig,
+  DenseConfig,
+  FidelityConfig,
+  LatencyConfig,
+  ModelConfig,
+)
 from gatprune_jax import InputError
 from gatprune_jax.channels import RESOURCES, Deployment
 from gatprune_jax.criteria import check_saliency
@@ -32,9 +38,10 @@ class Settings(DataConfig):
     model: which network is pruned.
     dense: the trained network that pruning starts from.
     budgets: largest cost in each resource: a share of the dense network's, above 0 and at most 1,
-      or a number with a unit, such as 300k, 500KB or 2MiB; 1 does not constrain the resource, None
+      or a number with a unit, such as 300k, 500KB or 5ms; 1 does not constrain the resource, None
       leaves it out.
     deployment: how the pruned network is going to be run.
+    latency: times of layers, for a budget for latency.
     criteria: saliency scores, which are baselines and also features of the agent; "random" is only
       a baseline.
     search: settings of the agent's search; the other searches use those that apply to them.
@@ -59,6 +66,7 @@ class Settings(DataConfig):
     metadata=MIXED,
   )
   deployment: Deployment = dataclasses.field(default_factory=Deployment)
+  latency: LatencyConfig = dataclasses.field(default_factory=LatencyConfig)
   criteria: tuple[str, ...] = DEFAULT_CRITERIA
   search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
   finetune: Recipe = dataclasses.field(default_factory=Recipe)

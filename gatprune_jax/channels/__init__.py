@@ -19,15 +19,18 @@ from gatprune_jax.channels.compensation import (
   measure_compensation,
 )
 from gatprune_jax.channels.costs import (
+  MEASURED,
   RESOURCES,
   Budgets,
   Constraints,
   Deployment,
+  LatencyTable,
   Resource,
   SumOfProducts,
   activation_bytes,
   group_starts,
   keep_floors,
+  latency,
   macs,
   make_budgets,
   make_constraints,
@@ -35,9 +38,12 @@ from gatprune_jax.channels.costs import (
   raise_to_floors,
   rank_in_group,
   ranks,
+  read_latency_table,
+  read_limit,
   smallest_mask,
   sum_of_products,
   weight_bytes,
+  write_latency_table,
   written,
 )
 from gatprune_jax.channels.files.litert import export_tflite
@@ -52,6 +58,14 @@ from gatprune_jax.channels.files.storage import (
 from gatprune_jax.channels.graph import FROZEN, ChannelGraph, Group, Layer, Leaf, leaf_paths
 from gatprune_jax.channels.interpreter import Convolution
 from gatprune_jax.channels.masking import masked
+from gatprune_jax.channels.measuring import (
+  Timing,
+  device_name,
+  measure_latency,
+  network_program,
+  random_widths,
+  time_networks,
+)
 from gatprune_jax.channels.origin import Origin, cut, whole
 from gatprune_jax.channels.tracing.function import check_finite
 from gatprune_jax.channels.tracing.parameters import parameter_flags
@@ -59,6 +73,7 @@ from gatprune_jax.channels.tracing.trace import trace
 
 __all__ = [
   "FROZEN",
+  "MEASURED",
   "RESOURCES",
   "RIDGE",
   "Aligned",
@@ -70,12 +85,14 @@ __all__ = [
   "Convolution",
   "Deployment",
   "Group",
+  "LatencyTable",
   "Layer",
   "Leaf",
   "Loaded",
   "Origin",
   "Resource",
   "SumOfProducts",
+  "Timing",
   "Training",
   "activation_bytes",
   "align",
@@ -86,12 +103,14 @@ __all__ = [
   "compact_variables",
   "compensate",
   "cut",
+  "device_name",
   "explained",
   "export_onnx",
   "export_stablehlo",
   "export_tflite",
   "group_starts",
   "keep_floors",
+  "latency",
   "leaf_paths",
   "load_network",
   "macs",
@@ -99,16 +118,23 @@ __all__ = [
   "make_constraints",
   "masked",
   "measure_compensation",
+  "measure_latency",
+  "network_program",
   "parameter_flags",
   "params",
   "raise_to_floors",
+  "random_widths",
   "rank_in_group",
   "ranks",
+  "read_latency_table",
+  "read_limit",
   "save_network",
   "smallest_mask",
   "sum_of_products",
+  "time_networks",
   "trace",
   "weight_bytes",
   "whole",
+  "write_latency_table",
   "written",
 ]

@@ -91,6 +91,15 @@ class Layer:
     """The channel ids of every axis whose kept elements are factors of the layer's cost."""
     return (self.inputs, self.outputs, *self.further_axes)
 
+  @property
+  def cut_axes(self) -> tuple[np.ndarray, ...]:
+    """Those of `axes` that can lose channels; axes with the same channels count once."""
+    found: dict[frozenset[int], np.ndarray] = {}
+    for ids in self.axes:
+      if channels := frozenset(ids[ids != FROZEN].tolist()):
+        found.setdefault(channels, ids)
+    return tuple(found.values())
+
 
 @dataclasses.dataclass(frozen=True)
 class Activation:

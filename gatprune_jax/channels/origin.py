@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gatprune_jax.channels.costs.deployment import Deployment
-from gatprune_jax.channels.costs.resources import RESOURCES
+from gatprune_jax.channels.costs.resources import MEASURED, RESOURCES
 from gatprune_jax.channels.graph import ChannelGraph
 from gatprune_jax.errors import InputError
 
@@ -29,7 +29,7 @@ class Origin:
 
   @functools.cached_property
   def costs(self) -> dict[str, float]:
-    """{resource: cost of the first network}, of every resource of `RESOURCES`.
+    """{resource: cost of the first network}, of every resource of `RESOURCES` that is counted.
 
     Costs that depend on the deployment are those of its defaults.
     """
@@ -37,7 +37,9 @@ class Origin:
       return self.first
     everything, deployment = np.ones(self.first.num_channels), Deployment()
     return {
-      name: float(make(self.first, deployment).cost(everything)) for name, make in RESOURCES.items()
+      name: float(make(self.first, deployment).cost(everything))
+      for name, make in RESOURCES.items()
+      if name not in MEASURED
     }
 
   def mask(self, graph: ChannelGraph) -> np.ndarray:

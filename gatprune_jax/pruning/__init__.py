@@ -13,9 +13,11 @@ from gatprune_jax.pruning.finetuning import (
   scores_before,
 )
 from gatprune_jax.pruning.judging import Choice, Judgement, judge
+from gatprune_jax.pruning.latency import keep_table, with_table
 from gatprune_jax.pruning.pipeline import (
   Plan,
   classical_proposals,
+  find,
   prune_problem,
 )
 from gatprune_jax.pruning.proposals import Proposal, as_proposal, load_proposals, save_proposals
@@ -42,9 +44,11 @@ __all__ = [
   "default_config",
   "describe_space",
   "explain_mask",
+  "find",
   "finetune",
   "first_costs",
   "judge",
+  "keep_table",
   "lines_of_epochs",
   "load_proposals",
   "prune",
@@ -52,4 +56,5 @@ __all__ = [
   "prune_problem",
   "save_proposals",
   "scores_before",
+  "with_table",
 ]

@@ -22,6 +22,7 @@ from gatprune_jax.criteria import check_saliency
 from gatprune_jax.data import Dataset, Split
 from gatprune_jax.errors import InputError
 from gatprune_jax.networks import CLASSIFICATION, Network, Task, check_network, check_task
+from gatprune_jax.pruning.latency import keep_table, with_table
 from gatprune_jax.pruning.pipeline import Plan, prune_problem
 from gatprune_jax.pruning.pruned import Pruned
 from gatprune_jax.pruning.rounds import check_rounds, first_costs, prune_in_rounds
@@ -73,11 +74,12 @@ def prune(
     network: the trained network; it is not changed.
     data: examples in four parts, see `gatprune_jax.data.arrays`.
     budgets: {resource: largest share of the dense network's cost, or a cost with its unit, such as
-      "20M" or "500KB"}; resources are the keys of `gatprune_jax.channels.RESOURCES`. Where the
-      network itself was cut from another one (`network.origin`), shares are of the first network's
-      cost.
-    deployment: how the pruned network is going to be run, which activation_bytes depend on; None
-      for the defaults.
+      "20M", "500KB" or "5ms"}; resources are the keys of `gatprune_jax.channels.RESOURCES`. Where
+      the network itself was cut from another one (`network.origin`), shares are of the first
+      network's cost.
+    deployment: how the pruned network is going to be run, which activation_bytes and latency depend
+      on; None for the defaults. A budget for latency needs a table of what layers cost; without one
+      the table is measured first, on this device, and kept in the workdir.
     task: the network's loss and score; classification unless given.
     search: settings of the agent's search; None for the defaults.
     finetune: recipe with which all masks are fine-tuned; None for the defaults.
@@ -113,8 +115,12 @@ def prune(
   check_rounds(rounds, plan.search.allow_empty)
   example = jnp.asarray(data.train.x[:1])
   graph = trace(network.eval_fn, network.variables, example, keep=keep, freeze=freeze, only=only)
-  deployment = deployment or Deployment()
+  path = None if workdir is None else os.path.abspath(os.fspath(workdir))
+  given = deployment or Deployment()
   first = first_costs(network, graph, rounds)
+  deployment = given
+  if first is None:  # a budget for latency is refused otherwise
+    deployment = with_table(given, budgets, network, graph, example, path, progress)
   constraints = make_constraints(
     graph, budgets, plan.search.keep_floor, plan.search.allow_empty, deployment, first
   )
@@ -134,24 +140,23 @@ def prune(
     print(describe_space(constraints), file=sys.stderr)
   keep_programs()
   with contextlib.ExitStack() as stack:
-    logger, proposals_path = ProgressLogger(progress), None
-    if workdir is not None:
-      path = os.path.abspath(os.fspath(workdir))
+    logger = ProgressLogger(progress)
+    if path is not None:
       patterns = {"keep": keep, "freeze": freeze, "only": only}
-      goal = {"budgets": _plain(budgets), "deployment": dataclasses.asdict(deployment)}
+      goal = {"budgets": _plain(budgets), "deployment": _told(given)}
       config = goal | _config(network, data, task, plan, criteria, patterns)
       status = runs.inspect(path, _NAME, config)
       stack.enter_context(runs.claim(path, _NAME, config))
       run = Run(path, config, should_stop=lambda step: False)
       logger = RunLogger(run, checkpoints or CheckpointConfig(), path, progress)
-      proposals_path = os.path.join(path, "proposals.npz")
+      keep_table(path, deployment)
     problem = make_problem(
       network, constraints, data, task=task, config=plan.search, criteria=criteria, seed=seed
     )
-    pruned = prune_problem(problem, data, plan, logger, proposals_path)
-    if workdir is not None and status is runs.Status.FINISHED:
+    pruned = prune_problem(problem, data, plan, logger, path)
+    if path is not None and status is runs.Status.FINISHED:
       reporting.complete_report(path, default_config())
-    elif workdir is not None:
+    elif path is not None:
       rows = [row._asdict() for row in pruned.rows]
       reporting.write_explanation(os.path.join(path, reporting.EXPLANATION), pruned.explanation)
       resources = constraints.statement(pruned.mask)
@@ -169,7 +174,7 @@ def default_config() -> dict[str, Any]:
   """
   defaults = {
     "budgets": {},
-    "deployment": dataclasses.asdict(Deployment()),
+    "deployment": _told(Deployment()),
     "task": CLASSIFICATION.metric,
     "plan": dataclasses.asdict(Plan()),
     "criteria": DEFAULT_CRITERIA,
@@ -211,6 +216,12 @@ def _plain(budgets: Mapping[str, float | str]) -> dict[str, float | str]:
   return {
     name: limit if isinstance(limit, str) else float(limit) for name, limit in budgets.items()
   }
+
+
+def _told(deployment: Deployment) -> dict[str, Any]:
+  """Returns the deployment as JSON types; a checksum stands for a table."""
+  table = deployment.latency_table
+  return {"batch": deployment.batch, "latency_table": None if table is None else table.digest()}
 
 
 def _config(

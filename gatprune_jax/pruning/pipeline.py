@@ -6,6 +6,7 @@ the best mask of each method, and the table.
 
 from collections.abc import Mapping
 import dataclasses
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from gatprune_jax.data import Dataset
 from gatprune_jax.evaluation import mean_score
 from gatprune_jax.pruning.explaining import explain_mask
 from gatprune_jax.pruning.judging import Judgement, judge
+from gatprune_jax.pruning.latency import Latencies, measured_latencies
 from gatprune_jax.pruning.proposals import Proposal, as_proposal, load_proposals, save_proposals
 from gatprune_jax.pruning.pruned import Pruned, in_own_form
 from gatprune_jax.runs.logger import ProgressLogger
@@ -25,6 +27,7 @@ from gatprune_jax.search import PruningProblem, SearchConfig, search
 from gatprune_jax.training import Recipe
 
 AGENT, DENSE = "agent", "dense"
+_PROPOSALS = "proposals.npz"  # file of the agent's shortlist
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ def prune_problem(
   data: Dataset,
   plan: Plan,
   logger: ProgressLogger,
-  proposals_path: str | None = None,
+  folder: str | None = None,
 ) -> Pruned:
   """Searches, fine-tunes the agent's and the classical masks, and returns the agent's best network.
 
@@ -60,9 +63,11 @@ def prune_problem(
     data: the data set from which the problem was made.
     plan: settings of the search and of the fine-tuning.
     logger: logs the loops and saves their state.
-    proposals_path: file of the agent's shortlist. It is written after the search; if it is there
-      already and can be read, the search is skipped. None keeps no file.
+    folder: where the agent's shortlist is kept after the search, and where measured latencies are
+      kept at the end; what is there already and can be read is not found again. None keeps no
+      files.
   """
+  proposals_path = None if folder is None else os.path.join(folder, _PROPOSALS)
   saved = None if proposals_path is None else from_first(lambda: load_proposals(proposals_path))
   agent = find(problem, plan, logger) if saved is None else saved[0]
   if proposals_path is not None and saved is None:
@@ -76,14 +81,19 @@ def prune_problem(
   small = judgement.finetuned.network(chosen)
   example = jnp.asarray(data.train.x[:1])
   mask = judgement.masks[chosen]
+  masks = {choice.proposal.method: judgement.masks[choice.chosen] for choice in judgement.choices}
+  everything = np.ones(problem.constraints.graph.num_channels, bool)
+  latencies = measured_latencies(
+    problem.constraints, network, {DENSE: everything, **masks}, example, folder
+  )
   return Pruned(
     network=Compact(small.eval_fn, small.variables, small.origin),
     module=in_own_form(network, small, example),
     trainable=small,
     mask=mask,
     costs=problem.constraints.costs(mask),
-    masks={c.proposal.method: judgement.masks[c.chosen] for c in judgement.choices},
-    rows=make_rows(problem, data, judgement),
+    masks=masks,
+    rows=make_rows(problem, data, judgement, latencies),
     metric=problem.task.metric,
     graph=problem.constraints.graph,
     search=agent,
@@ -139,13 +149,16 @@ def shown(
   }
 
 
-def make_rows(problem: PruningProblem, data: Dataset, judgement: Judgement) -> list[Row]:
+def make_rows(
+  problem: PruningProblem, data: Dataset, judgement: Judgement, latencies: Latencies
+) -> list[Row]:
   """Returns the rows of the table: the dense network, and the chosen mask of every method.
 
   Args:
     problem: the dense network, its task and its budgets.
     data: the data set, of which the select and test parts are used.
     judgement: scores of the masks of all methods, and the chosen masks.
+    latencies: what the networks take on the device at hand; empty if that was not measured.
   """
   graph, constraints = problem.constraints.graph, problem.constraints
   everything = np.ones(graph.num_channels)
@@ -156,7 +169,7 @@ def make_rows(problem: PruningProblem, data: Dataset, judgement: Judgement) -> l
     others = {k: v for k, v in constraints.costs(mask).items() if k not in ("macs", "params")}
     return Row(
       method, round(macs), round(params), macs / full["macs"], params / full["params"],
-      *map(float, scores), others,
+      *map(float, scores), others, latencies.get(method, {}),
     )  # fmt: skip
 
   network, task = problem.network, problem.task

@@ -25,6 +25,8 @@ class Row(NamedTuple):
   test_after: float  # test split, after fine-tuning
   # {other resource that is constrained: share of the dense network's cost}
   others: Mapping[str, float] = {}
+  # {number of examples in a forward pass: the fields of `gatprune_jax.channels.Timing`}
+  latency: Mapping[str, Sequence[float]] = {}
 
 
 # {resource in the description of a network: head of its column}
@@ -50,7 +52,7 @@ def shown_score(score: float, metric: str) -> str:
 
 def comparison_cells(rows: Sequence[Row], metric: str) -> tuple[list[str], list[list[str]]]:
   """Returns the headers and the cells of the table that `comparison` shows."""
-  others = list(rows[0].others)
+  others, batches = list(rows[0].others), list(rows[0].latency)
   body = [
     [
       row.method,
@@ -59,11 +61,19 @@ def comparison_cells(rows: Sequence[Row], metric: str) -> tuple[list[str], list[
       f"{row.macs_ratio:.4f}",
       f"{row.params_ratio:.4f}",
       *(f"{row.others[name]:.4f}" for name in others),
+      *(cell for batch in batches for cell in _timing_cells(row.latency[batch])),
       *(shown_score(getattr(row, name), metric) for name in _SCORES),
     ]
     for row in rows
   ]
-  return [*_HEADERS[:5], *(f"{name} ratio" for name in others), *_HEADERS[5:]], body
+  timed = [head for n in batches for head in (f"ms, batch {n}", f"of dense, batch {n}")]
+  return [*_HEADERS[:5], *(f"{name} ratio" for name in others), *timed, *_HEADERS[5:]], body
+
+
+def _timing_cells(timing: Sequence[float]) -> tuple[str, str]:
+  """Returns a time in milliseconds, and its ratio to the dense one, each with its spread."""
+  seconds, spread, ratio, ratio_spread = timing
+  return f"{1e3 * seconds:.3g} ± {1e3 * spread:.1g}", f"{ratio:.3f} ± {ratio_spread:.3f}"
 
 
 def summary(runs: Sequence[Sequence[Row]]) -> str:

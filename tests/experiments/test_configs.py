@@ -9,6 +9,7 @@ import pytest
 from experiments.common.settings import make_settings
 from experiments.configs import (
   cifar10_16_resnet8,
+  cifar10_latency,
   cifar10_resnet20,
   cifar10_resnet56,
   cifar100_resnet56,
@@ -22,6 +23,7 @@ from tests.experiments.mains import run
 CONFIGS = {
   "digits_resnet8": digits_resnet8,
   "cifar10_16_resnet8": cifar10_16_resnet8,
+  "cifar10_latency": cifar10_latency,
   "cifar10_resnet20": cifar10_resnet20,
   "cifar10_resnet56": cifar10_resnet56,
   "cifar100_resnet56": cifar100_resnet56,
@@ -33,7 +35,7 @@ CONFIGS = {
 SLOW = dict.fromkeys(
   (
     "digits_resnet8", "cifar10_16_resnet8", "cifar10_resnet20", "cifar10_resnet56",
-    "cifar100_resnet56", "cifar100_vgg19",
+    "cifar100_resnet56", "cifar100_vgg19", "cifar10_latency",
   ),
   pytest.mark.slow,
 )  # fmt: skip
@@ -63,7 +65,11 @@ def directory(tmp_path_factory):
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in CONFIGS])
 def test_runlocal(name, directory, tmp_path):
-  own = {"digits_resnet8": "", "cifar10_16_resnet8": directory / "images.npz"}
+  own = {
+    "digits_resnet8": "",
+    "cifar10_16_resnet8": directory / "images.npz",
+    "cifar10_latency": directory / "images.npz",
+  }
   data_dir = own.get(name, directory)
   settings = make_settings(CONFIGS[name].get_config("runlocal"))
   smaller = {} if os.environ.get("GATPRUNE_SLOW") == "1" else SMALLER.get(name, {})
@@ -78,7 +84,9 @@ def test_runlocal(name, directory, tmp_path):
   assert result["dataset"] == settings.dataset
   assert result["network"].startswith(smaller.get("model.name", settings.model.name))
   assert result["feasible"] is True
-  assert result["pruned"]["macs_ratio"] <= settings.budgets["macs"]
+  assert set(result["resources"]) == set(settings.limits)
+  for resource in result["resources"].values():
+    assert resource["pruned"] <= resource["limit"] * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

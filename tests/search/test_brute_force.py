@@ -18,6 +18,7 @@ from gatprune_jax.criteria import Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
 from gatprune_jax.networks import CLASSIFICATION, Network
 from gatprune_jax.search import PruningProblem, Scorer, search
+from tests.channels.costs.latency_tables import table_of
 from tests.search import test_search
 
 CONFIG = dataclasses.replace(
@@ -96,11 +97,11 @@ def lookup(graph, deployment):
   return Lookup(5.0 + 3 * a + a * b + b * c + 2 * c)
 
 
-def make_problem(trained, limits):
+def make_problem(trained, limits, deployment=None):
   variables, split = trained
   graph = gp.trace(apply, variables, split.x[:1])
   assert graph.num_channels == 12
-  constraints = make_constraints(graph, limits, 0.0)
+  constraints = make_constraints(graph, limits, 0.0, deployment=deployment)
   network = Network(apply, lambda v, x: (apply(v, x), {}), variables)
   evidence = Evidence(graph, network, CLASSIFICATION, split.x, split.y, jax.random.key(0))
   saliency = {"l1": score_channels("l1", evidence)}
@@ -124,7 +125,11 @@ def make_problem(trained, limits):
 )
 def test_the_returned_mask_is_within_one_percent_of_the_optimum(trained, limits, monkeypatch):
   monkeypatch.setitem(RESOURCES, "latency", lookup)
-  problem = make_problem(trained, limits)
+  check_against_all_masks(make_problem(trained, limits))
+
+
+def check_against_all_masks(problem):
+  """Checks that searches return masks within one percent of the best feasible one."""
   everything = np.array(list(itertools.product([False, True], repeat=12)))
   scores, _ = Scorer(problem, CONFIG)(everything)
   wide = np.stack([everything[:, g.channels].any(1) for g in problem.constraints.graph.groups]).all(
@@ -140,3 +145,16 @@ def test_the_returned_mask_is_within_one_percent_of_the_optimum(trained, limits,
     assert problem.constraints.feasible(result.masks[0])
     assert result.scores[0] >= 0.99 * optimum, (seed, result.scores[0] / optimum)
     assert result.evaluations <= 640
+
+
+@pytest.mark.parametrize("share", [0.45, pytest.param(0.6, marks=pytest.mark.slow)])
+def test_so_it_is_within_a_table_of_latencies(trained, share):
+  variables, split = trained
+  graph = gp.trace(apply, variables, split.x[:1])
+  # Two outputs may be slower than three.
+  factors = (3, 1, 1, 2)
+  seconds_of = lambda layer, widths: factors[layer] * float(np.prod(widths)) + 3 * (widths[-1] == 2)
+  table = table_of(graph, seconds_of, constant=1.0)
+  check_against_all_masks(
+    make_problem(trained, {"latency": share}, gp.Deployment(latency_table=table))
+  )

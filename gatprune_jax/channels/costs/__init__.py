@@ -4,15 +4,23 @@ from gatprune_jax.channels.costs.budgets import Budgets, make_budgets
 from gatprune_jax.channels.costs.constraints import Constraints, make_constraints
 from gatprune_jax.channels.costs.deployment import Deployment
 from gatprune_jax.channels.costs.floors import keep_floors, raise_to_floors, smallest_mask
+from gatprune_jax.channels.costs.latency_table import (
+  LatencyTable,
+  read_latency_table,
+  write_latency_table,
+)
 from gatprune_jax.channels.costs.limits import read_limit, written
 from gatprune_jax.channels.costs.ranking import group_starts, rank_in_group, ranks
 from gatprune_jax.channels.costs.resources import (
+  MEASURED,
   RESOURCES,
+  Interpolated,
   Peak,
   Products,
   Resource,
   SumOfProducts,
   activation_bytes,
+  latency,
   macs,
   params,
   products,
@@ -21,10 +29,13 @@ from gatprune_jax.channels.costs.resources import (
 )
 
 __all__ = [
+  "MEASURED",
   "RESOURCES",
   "Budgets",
   "Constraints",
   "Deployment",
+  "Interpolated",
+  "LatencyTable",
   "Peak",
   "Products",
   "Resource",
@@ -32,6 +43,7 @@ __all__ = [
   "activation_bytes",
   "group_starts",
   "keep_floors",
+  "latency",
   "macs",
   "make_budgets",
   "make_constraints",
@@ -40,9 +52,11 @@ __all__ = [
   "raise_to_floors",
   "rank_in_group",
   "ranks",
+  "read_latency_table",
   "read_limit",
   "smallest_mask",
   "sum_of_products",
   "weight_bytes",
+  "write_latency_table",
   "written",
 ]

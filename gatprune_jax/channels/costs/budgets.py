@@ -77,8 +77,9 @@ def make_budgets(
 
   Raises:
     InputError: a resource is unknown, the dense network has a cost of 0 in a resource, a limit is
-      one that `read_limit` refuses, no budget is given at all, or the network was cut and a cost
-      depends on the deployment.
+      one that `read_limit` refuses, no budget is given at all, the network was cut and a cost
+      depends on the deployment, or a budget is for latency and the deployment has no table of this
+      network.
   """
   if not limits:
     raise InputError(f"no budget given: constrain one or more of {', '.join(sorted(RESOURCES))}")
@@ -88,6 +89,12 @@ def make_budgets(
         f"budget for {name!r}: unknown resource, choose from {', '.join(sorted(RESOURCES))}"
       )
   names = tuple(sorted(limits))
+  for name in limits:
+    if first is not None and name not in first:
+      raise InputError(
+        f"budget for {name}: its cost is known of a network that nothing was cut from, and of no "
+        "later one, so prune the first network, in one round, or leave this budget out"
+      )
   resources = tuple(RESOURCES[name](graph, deployment or Deployment()) for name in names)
   everything = np.ones(graph.num_channels)
   dense = np.array([resource.cost(everything) for resource in resources])

@@ -25,11 +25,13 @@ class Constraints:
     budgets: the limits of the network's K resources; the budgets alone can be used under jit.
     floors: fewest channels that each group keeps, int64 `[groups]`; the mask with every group at
       its floor is within the budgets.
+    deployment: how the pruned network is going to be run.
   """
 
   graph: ChannelGraph
   budgets: Budgets
   floors: np.ndarray
+  deployment: Deployment
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -140,8 +142,9 @@ def make_constraints(
       the smallest network exceeds a budget (the message then gives the smallest reachable cost).
   """
   floors = keep_floors(graph, keep_floor, allow_empty)
+  deployment = deployment or Deployment()
   budgets = make_budgets(graph, limits, deployment, first)
-  constraints = Constraints(graph, budgets, floors)
+  constraints = Constraints(graph, budgets, floors, deployment)
   for name, share, dense, resource in zip(
     budgets.names, budgets.limits, budgets.dense, budgets.resources, strict=True
   ):

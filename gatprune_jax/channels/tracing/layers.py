@@ -87,6 +87,17 @@ def read_layers(
   )
 
 
+def layer_steps(program: Program) -> list[tuple[Step | None, int]]:
+  """Returns the step of every layer, in the order of `read_layers`, and how often it is evaluated.
+
+  The step is None for a layer inside an operation without a rule, which has no channels.
+
+  Args:
+    program: the labelled program.
+  """
+  return [(None if isinstance(item, _Hidden) else item, times) for item, times in _walk(program, 1)]
+
+
 def _examples(
   items: list[tuple[Step | _Hidden, int]], batch: int, larger: Callable[[], jex_core.Jaxpr | None]
 ) -> list[int]:

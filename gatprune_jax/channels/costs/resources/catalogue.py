@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from gatprune_jax.channels.costs.deployment import Deployment
 from gatprune_jax.channels.costs.resources.activation_bytes import make_activation_bytes
+from gatprune_jax.channels.costs.resources.latency import make_latency
 from gatprune_jax.channels.costs.resources.macs import make_macs
 from gatprune_jax.channels.costs.resources.params import make_params
 from gatprune_jax.channels.costs.resources.resource import Resource
@@ -17,4 +18,7 @@ RESOURCES: dict[str, Callable[[ChannelGraph, Deployment], Resource]] = {
   "params": make_params,
   "weight_bytes": make_weight_bytes,
   "activation_bytes": make_activation_bytes,
+  "latency": make_latency,
 }
+# Those that are not counted but measured, so that they need a table in the `Deployment`.
+MEASURED = ("latency",)

@@ -1,0 +1,34 @@
+"""ResNet-20 on CIFAR-10, pruned to half of its measured latency on the CPU at hand.
+
+Reference: He et al. 2016, arXiv 1512.03385, section 4.2, option A; for the variant `:mobilenet_v2`,
+  Sandler et al. 2018, arXiv 1801.04381.
+Command: python -m experiments.latency --workdir=/tmp/latency --config.data_dir=FILE.npz \\
+  --config=experiments/configs/cifar10_latency.py
+  with a file of the arrays x, y, x_test and y_test: uint8 images and labels
+Hardware: one CPU core; few images, masks and epochs, for all methods alike. Time and numbers: see
+  experiments/RESULTS.md.
+
+The variant `:runlocal` takes some minutes on a CPU and learns nothing.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.common.config_tree import as_config
+from experiments.common.sections import ModelConfig
+from experiments.configs import cifar10_resnet20, variants
+
+
+def get_config(variant: str = "") -> ConfigDict:
+  config = cifar10_resnet20.get_config("cpu")
+  config.dataset = "npz"
+  config.images.update({"train": 6000, "reward": 384, "select": 1000, "test": 2000})
+  config.budgets.update({"macs": None, "params": None, "latency": 0.5})
+  config.deployment.batch = 8
+  config.search.update({"updates": 10, "samples": 16, "refinement": 32})
+  return variants.apply("cifar10_latency", config, variant, {"mobilenet_v2": _mobilenet_v2})
+
+
+def _mobilenet_v2(config: ConfigDict) -> None:
+  config.model = as_config(ModelConfig("mobilenet_v2"))
+  config.deployment.batch = 1
+  config.dense.recipe.update({"epochs": 8, "learning_rate": 0.05})

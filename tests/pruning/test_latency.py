@@ -1,0 +1,95 @@
+"""Tests of pruning within a budget for latency: the table, the limits, and the measured times."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import gatprune_jax as gp
+from tests.channels.costs.latency_tables import table_of
+from tests.experiments.mains import metrics
+from tests.pruning.examples import FINETUNE, SEARCH, linen
+
+
+def prune(budgets, **arguments):
+  network, data, _ = linen()
+  return gp.prune(
+    network, data, budgets, search=SEARCH, finetune=FINETUNE, criteria=("l1",),
+    progress=False, **arguments,
+  )  # fmt: skip
+
+
+@pytest.fixture
+def abacus():
+  """Returns a table of another device, on which a layer takes the product of its widths."""
+  network, data, _ = linen()
+  graph = gp.trace(network.eval_fn, network.variables, data.train.x[:1])
+  return table_of(graph, lambda _, widths: float(np.prod(widths)), constant=1.0, batch=3)
+
+
+def test_a_run_measures_a_table_and_keeps_it(tmp_path):
+  run = lambda: prune({"latency": 1.0, "macs": 0.7}, workdir=tmp_path / "run")
+  first = run()
+  table = (tmp_path / "run" / "latency_table.json").read_bytes()
+  result = json.loads((tmp_path / "run" / "result.json").read_text())
+  assert set(result["resources"]) == {"latency", "macs"}
+  for row in result["methods"]:
+    (timing,) = row["latency"].values()  # at a batch of one
+    assert row["latency"].keys() == {"1"}
+    assert len(timing) == 4
+    assert timing[0] > 0
+  assert result["methods"][0]["latency"]["1"][2:] == [1.0, 0.0]  # the dense network, to itself
+  for head in ("latency ratio", "ms, batch 1", "of dense, batch 1"):
+    assert head in str(first)
+  # A run that goes on has the same limits, and a finished one the same result.
+  again = run()
+  assert [row._asdict() for row in again.rows] == [row._asdict() for row in first.rows]
+  assert (tmp_path / "run" / "latency_table.json").read_bytes() == table
+  # What was measured on another device has no meaning for this run.
+  content = json.loads(table)
+  content["device"] = "phone"
+  (tmp_path / "run" / "latency_table.json").write_text(json.dumps(content))
+  with pytest.raises(gp.InputError, match="is of phone, but this device is"):
+    run()
+
+
+def test_three_limits_hold_and_what_does_not_bind_costs_nothing(abacus, tmp_path):
+  deployment = gp.Deployment(3, abacus)
+  limits = {"latency": 0.5, "activation_bytes": 1.0, "params": 0.6}
+  pruned = prune(limits, deployment=deployment, workdir=tmp_path / "run")
+  graph = pruned.graph
+  dense = np.ones(graph.num_channels)
+  for mask in pruned.masks.values():
+    costs = gp.latency(graph, mask, abacus) / gp.latency(graph, dense, abacus)
+    assert costs <= 0.5
+    assert gp.params(graph, mask) <= 0.6 * gp.params(graph, dense)
+  assert pruned.costs["latency"] <= 0.5
+  assert pruned.rows[-1].latency.keys() == {"1", "3"}
+  updates = [line for line in metrics(tmp_path / "run") if line["phase"] == "search"]
+  names = sorted(limits)
+  assert updates[-1]["multiplier"][names.index("activation_bytes")] == 0
+  # Another table, or none, is another run.
+  other = gp.Deployment(3, dataclasses.replace(abacus, constant=2.0))
+  with pytest.raises(gp.InputError, match=r"deployment\.latency_table is \w+, here it is \w+"):
+    prune(limits, deployment=other, workdir=tmp_path / "run")
+
+
+def test_what_cannot_be_met_or_measured_is_refused(abacus, tmp_path):
+  deployment = gp.Deployment(3, abacus)
+  workdir = tmp_path / "run"
+  for arguments, words in (
+    (({"latency": 0.001},), "budget 0.001 for latency cannot be reached"),
+    (
+      ({"latency": "5k"},),
+      "budget 5k for latency has the unknown unit 'k': choose from ns, us, ms",
+    ),
+    (({"latency": "0ms"},), "budget 0ms for latency is not positive"),
+  ):
+    with pytest.raises(gp.InputError, match=words):
+      prune(*arguments, deployment=deployment, workdir=workdir)
+  with pytest.raises(gp.InputError, match="budget 5k for latency has the unknown unit 'k'"):
+    prune({"latency": "5k"}, workdir=workdir)  # before the layers are measured
+  with pytest.raises(gp.InputError, match="latency: its cost is known of a network that nothing"):
+    prune({"latency": 0.9}, rounds=2, workdir=workdir)
+  assert not workdir.exists()
