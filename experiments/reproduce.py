@@ -3,8 +3,11 @@
 Without names all tables are run, each in a directory of its own in the workdir. The same command
 continues where it was stopped, and runs no table again that is finished. The rows of a finished
 table are written to `results/TABLE`. The table is made from them and written to RESULTS.md, with
-its commands and a stamp that says of which code it is. A table whose run another program began in
-the workdir is stamped as `of earlier code`, because nobody noted which code it is of.
+its commands and a stamp that says of which code it is.
+
+`--adopt=DIR` makes one table from a finished run that was begun by hand, and runs nothing. It is
+stamped as `of earlier code`, because nobody noted which code it is of, and so is a table whose run
+another program began in the workdir.
 
 `--list` shows the tables, their expected time, and of which code they are. A test fails where a
 table is of other code than its stamp says; `--mark_outdated` changes those stamps to `of earlier
@@ -19,8 +22,16 @@ from absl import app, flags, logging
 
 from experiments.tables.catalogue import TABLES
 from experiments.tables.code import Project
-from experiments.tables.page import read_blocks, with_block
-from experiments.tables.running import ROOT, Places, arguments_of, make, outdated
+from experiments.tables.page import Stamp, read_blocks, with_block
+from experiments.tables.running import (
+  ROOT,
+  Places,
+  arguments_of,
+  keep_rows,
+  make,
+  outdated,
+  write_table,
+)
 from gatprune_jax.errors import InputError
 from gatprune_jax.runs.report import markdown_table
 from gatprune_jax.runtime.preemption import EXIT_CODE, Preempted, listening
@@ -29,6 +40,9 @@ from gatprune_jax.runtime.whole_files import whole_file
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs of all tables.")
 _DATA = flags.DEFINE_string("data", None, "Directory of the data that some tables need.")
 _LIST = flags.DEFINE_bool("list", False, "Lists the tables, and ends.")
+_ADOPT = flags.DEFINE_string(
+  "adopt", None, "Directory of a finished run, from which the one table that is named is made."
+)
 _MARK = flags.DEFINE_bool(
   "mark_outdated", False, "Stamps tables of other code as `of earlier code`, and ends."
 )
@@ -46,6 +60,10 @@ def main(argv: list[str]) -> None:
       print(listing(names, places))
     elif _MARK.value:
       mark_outdated(places)
+    elif _ADOPT.value:
+      if len(argv) != 2:
+        raise InputError(f"--adopt is for one table, got {len(argv) - 1}: name the one")
+      adopt(names[0], _ADOPT.value, places)
     else:
       reproduce(names, places)
   except Preempted as stopped:
@@ -80,6 +98,25 @@ def reproduce(names: Sequence[str], places: Places) -> None:
       print(f"{name} begins or goes on; an earlier run {took}", file=sys.stderr)
       make(name, TABLES[name], places, Project(ROOT), asked)
       print(f"{name} is in {places.page}: see whether the words beside it still hold")
+
+
+def adopt(name: str, run: str, places: Places) -> None:
+  """Makes a table from a finished run that was begun by hand, as one of earlier code.
+
+  Args:
+    name: name of the table.
+    run: directory of the run.
+    places: where rows and table go.
+
+  Raises:
+    InputError: where the run lacks a file of rows.
+  """
+  table = TABLES[name]
+  if missing := [row for row in table.rows if not os.path.exists(os.path.join(run, row))]:
+    raise InputError(f"{run} has no {missing[0]}: give the directory of a finished run of {name}")
+  keep_rows(table.rows, run, os.path.join(places.results, name))
+  write_table(name, table, Stamp(None, None, True), places)
+  print(f"{name} is in {places.page}: see whether the words beside it still hold")
 
 
 def listing(names: Sequence[str], places: Places) -> str:

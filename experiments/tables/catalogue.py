@@ -71,7 +71,7 @@ def of_files(place: str) -> str:
   return markdown_table(headers, body)
 
 
-def _comparison(heading: str, name: str, flags: str, minutes: int) -> Table:
+def _comparison(heading: str, name: str, flags: str, minutes: int | None) -> Table:
   command = f"python -m experiments.compare --workdir=$WORKDIR/{name} {flags}"
   return Table(heading, (command,), minutes, ("compare.json",), of_comparison)
 

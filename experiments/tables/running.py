@@ -26,7 +26,7 @@ _DIGITS = 6  # of numbers in the rows that are kept
 class Places(NamedTuple):
   """Where tables are made, and where they go."""
 
-  workdir: str  # directory of the runs
+  workdir: str | None  # directory of the runs; None where none are needed
   data: str | None = None  # directory of the data that some tables need
   page: str = os.path.join(ROOT, "experiments", "RESULTS.md")
   results: str = os.path.join(ROOT, "experiments", "results")  # directory of the rows

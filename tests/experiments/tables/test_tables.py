@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments.reproduce import listing, reproduce
+from experiments.reproduce import adopt, listing, mark_outdated, reproduce
 from experiments.tables.catalogue import TABLES, Table, as_printed
 from experiments.tables.code import Project
 from experiments.tables.page import Block, Stamp, read_blocks, with_block
@@ -155,6 +155,27 @@ def test_a_run_of_unknown_code_is_stamped_as_of_earlier_code(places, project, tm
   assert "<!-- table tiny of earlier code -->" in (tmp_path / "page.md").read_text()
 
 
+def test_a_run_that_was_begun_by_hand_is_adopted(page, places, tmp_path):
+  (tmp_path / "page.md").write_text(page)
+  with pytest.raises(
+    InputError, match=r"has no compare.json: give the directory of a finished run"
+  ):
+    adopt("cifar16_before", str(tmp_path), places)
+  adopt("cifar16_before", os.path.join(PLACES.results, "cifar16_before"), places)
+  changed = (tmp_path / "page.md").read_text()
+  block = read_blocks(changed)["cifar16_before"]
+  assert str(block.stamp) == "earlier code"
+  # The agent's line at 0.25 is that of the page, whose other lines stay as they were.
+  (line,) = [
+    line for line in block.table.splitlines() if line.startswith("| agent") and "52.1" in line
+  ]
+  assert line in page
+  others = lambda text: [
+    each for name, each in read_blocks(text).items() if name != "cifar16_before"
+  ]
+  assert others(changed) == others(page)
+
+
 def test_stamps_of_other_code_are_found(project, page):
   stamped = with_block(page, "memory", "", read_blocks(page)["memory"]._replace(
     stamp=Stamp("0a", "1b", False)))  # fmt: skip
@@ -162,6 +183,24 @@ def test_stamps_of_other_code_are_found(project, page):
   assert outdated(TABLES, stamped, project)["memory"] == now
   right = stamped.replace("memory of code 0a", f"memory of code {now}")
   assert "memory" not in outdated(TABLES, right, project)
+
+
+def test_outdated_stamps_are_marked_and_others_stay(project, page, tmp_path, capsys):
+  blocks = read_blocks(page)
+  now = Stamp(project.code_hash(modules_of(TABLES["exported"], project)), "1b", False)
+  stamps = {"memory": Stamp("0a", "1b with changes", False), "exported": now}
+  for name, stamp in stamps.items():
+    page = with_block(page, name, "", blocks[name]._replace(stamp=stamp))
+  (tmp_path / "page.md").write_text(page)
+  mark_outdated(Places("", page=str(tmp_path / "page.md")))
+  assert capsys.readouterr().out == "memory is of earlier code\n"
+  marked = page.replace("memory of code 0a", "memory of earlier code 0a")
+  assert (tmp_path / "page.md").read_text() == marked
+
+
+def test_without_a_workdir_nothing_runs():
+  with pytest.raises(InputError, match="no workdir given: add --workdir=DIR"):
+    reproduce(["memory"], Places(None))
 
 
 @pytest.mark.parametrize(
