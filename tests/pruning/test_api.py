@@ -272,7 +272,7 @@ def test_weights_that_are_not_finite_are_refused():
     ),
     (
       {"energy": 0.5},
-      "budget for 'energy': unknown resource, choose from activation_bytes, macs, p",
+      "budget for 'energy': unknown resource, choose from activation_bytes, latency, macs",
     ),
     ({"macs": "5ms"}, "budget 5ms for macs has the unknown unit 'ms': choose from k, M, G, MACs"),
     ({"weight_bytes": "8B"}, "budget 8B for weight_bytes cannot be reached: .* has 156 of the"),

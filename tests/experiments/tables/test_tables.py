@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments.reproduce import adopt, listing, mark_outdated, reproduce
+from experiments.tables.actions import adopt, listing, mark_outdated, reproduce
 from experiments.tables.catalogue import TABLES, Table, as_printed
 from experiments.tables.code import Project
 from experiments.tables.page import Block, Stamp, read_blocks, with_block
