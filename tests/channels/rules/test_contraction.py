@@ -103,9 +103,14 @@ def test_queries_and_keys_of_one_dense_layer_are_cut_apart_from_its_values(befor
 
 def test_heads_have_no_bypass_of_their_own():
   net = SelfAttention(3)
-  graph = gp.trace(net.apply, net.init(jax.random.key(0), TOKENS), TOKENS)
+  variables = perturbed(net.init(jax.random.key(0), TOKENS))
+  graph = gp.trace(net.apply, variables, TOKENS)
   # The block is removed with all elements of the values, and not with all heads.
   assert [group.has_bypass for group in graph.groups] == [False, True, False, True]
+  for removed in ([1], [3], [1, 3]):
+    gone = np.concatenate([graph.groups[index].channels for index in removed])
+    mask = ~np.isin(np.arange(graph.num_channels), gone)
+    assert_law(graph, net.apply, variables, mask, TOKENS, allow_empty=True)
 
 
 @pytest.mark.parametrize("kept", [[0, 2], [1]])
