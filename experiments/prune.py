@@ -119,7 +119,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
         "macs": whole.macs,
         "params": whole.params,
         "test_accuracy": whole.test_after,
-        "latency": _named(whole),
+        **_latency(whole),
       },
       "pruned": {
         "macs": agent.macs,
@@ -128,7 +128,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
         "params_ratio": agent.params_ratio,
         "test_accuracy": compact_accuracy,
         "test_accuracy_before_finetune": agent.test_before,
-        "latency": _named(agent),
+        **_latency(agent),
         "widths": {g.name: int(pruned.mask[g.channels].sum()) for g in pruned.graph.groups},
       },
       "resources": prepared.constraints.statement(pruned.mask),
@@ -148,9 +148,10 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
   return pruned
 
 
-def _named(row: Row) -> dict[str, dict[str, float]]:
-  """Returns what a network takes on the device at hand, if that was measured, with names."""
-  return {batch: Timing(*timing)._asdict() for batch, timing in row.latency.items()}
+def _latency(row: Row) -> dict[str, dict[str, dict[str, float]]]:
+  """Returns the entry of what a network takes on the device at hand, if that was measured."""
+  named = {batch: Timing(*timing)._asdict() for batch, timing in row.latency.items()}
+  return {"latency": named} if named else {}
 
 
 if __name__ == "__main__":
