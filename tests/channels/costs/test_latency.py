@@ -50,9 +50,27 @@ def between(knots, times, width):
   return np.apply_along_axis(lambda line: np.interp(width, knots, line), 0, times)
 
 
+def landed(graph, table, mask):
+  """Returns a mask in which every group keeps as many channels as its number counts for."""
+  mask = mask.copy()
+  for group in graph.groups:
+    size = len(group.channels)
+    allowed = {0, size, *range(table.block, size, table.block)}
+    for layer, timed in zip([ly for ly in graph.layers if ly.cut_axes], table.layers, strict=True):
+      for ids, knots in zip(layer.cut_axes, table.shapes[timed.shape].widths, strict=True):
+        each, fixed = (ids == group.channels[0]).sum(), (ids < 0).sum()
+        for knot in knots if each else ():
+          if (knot - fixed) % each == 0 and 0 < (knot - fixed) // each < min(table.block, size):
+            allowed.add(int(knot - fixed) // int(each))
+    goal = min(n for n in allowed if n >= mask[group.channels].sum())
+    while mask[group.channels].sum() < goal:
+      mask[group.channels[~mask[group.channels]][0]] = True
+  return mask
+
+
 def by_hand(graph, table, mask):
   """Returns the cost, from the definition of a table and without the code of the resource."""
-  keep, total = np.append(mask, True), table.constant
+  keep, total = np.append(landed(graph, table, mask), True), table.constant
   layers = [layer for layer in graph.layers if layer.cut_axes]
   for layer, timed in zip(layers, table.layers, strict=True):
     shape = table.shapes[timed.shape]
@@ -61,9 +79,7 @@ def by_hand(graph, table, mask):
     for place in itertools.product(*map(range, shape.seconds.shape)):
       times[tuple(np.add(place, 1))] = shape.seconds[tuple(slice(k, None) for k in place)].min()
     for ids, knots in zip(layer.cut_axes, shape.widths, strict=True):
-      width = int(keep[ids].sum())
-      allowed = {0, *knots, *range(table.block, len(ids) + 1, table.block)}
-      times = between([0, *knots], times, min(each for each in allowed if each >= width))
+      times = between([0, *knots], times, keep[ids].sum())
     total += table.factor * timed.times * times
   return total
 

@@ -41,23 +41,13 @@ class Products:
     Raises:
       InputError: the mask has another shape.
     """
-    factors = self.factors(mask)
-    xp = jnp if isinstance(factors, jax.Array) else np
-    return xp.asarray(self.coefficient, factors.dtype) * factors.prod(-1)
-
-  def factors(self, mask: Any) -> Any:
-    """Returns the number of elements kept on every axis under a mask `[N]`, `[L, K]`.
-
-    The result is float32 if JAX is tracing the mask, and exact float64 otherwise.
-
-    Raises:
-      InputError: the mask has another shape.
-    """
     check_mask_shape(mask, self.counts.shape[-1])
     if isinstance(mask, jax.core.Tracer):
       kept = jnp.asarray(self.counts) @ mask.astype(jnp.float32)
-      return kept + jnp.asarray(self.constant, jnp.float32)
-    return self.counts.astype(np.float64) @ np.asarray(mask, np.float64) + self.constant
+      factors = kept + jnp.asarray(self.constant, jnp.float32)
+      return jnp.asarray(self.coefficient, jnp.float32) * factors.prod(-1)
+    kept = self.counts.astype(np.float64) @ np.asarray(mask, np.float64)
+    return self.coefficient * (kept + self.constant).prod(-1)
 
   def with_one_more(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the counts of a concrete mask `[N]` and of the masks with one channel more.
@@ -73,24 +63,12 @@ class Products:
     Raises:
       InputError: the mask has another shape.
     """
-    kept, more, kind_of = self.factors_with_one_more(mask)
-    return self.coefficient * kept.prod(-1), self.coefficient[:, None] * more.prod(1), kind_of
-
-  def factors_with_one_more(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the factors of a concrete mask `[N]` and of the masks with one channel more.
-
-    Returns:
-      The factors of the mask itself, float64 `[L, K]`; those with one more channel of each of G
-      kinds, float64 `[L, K, G]`; and the kind of every channel, int64 `[N]`.
-
-    Raises:
-      InputError: the mask has another shape.
-    """
     check_mask_shape(mask, self.counts.shape[-1])
     counts, kind_of = self._kinds
     mask = np.asarray(mask, bool)
     kept = counts @ np.bincount(kind_of, mask, counts.shape[-1]) + self.constant
-    return kept, kept[..., None] + counts, kind_of
+    more = self.coefficient[:, None] * (kept[..., None] + counts).prod(1)
+    return self.coefficient * kept.prod(-1), more, kind_of
 
   @functools.cached_property
   def _kinds(self) -> tuple[np.ndarray, np.ndarray]:
