@@ -13,7 +13,7 @@ import gatprune_jax as gp
 from gatprune_jax.channels import RESOURCES, Deployment
 from gatprune_jax.channels.costs.resources.latency import make_latency
 from tests.channels.costs.latency_tables import random_table, table_of
-from tests.conftest import Example
+from tests.conftest import Example, small_resnet
 
 
 class Varied(nn.Module):
@@ -30,8 +30,9 @@ class Varied(nn.Module):
 
 @pytest.fixture(scope="module")
 def graphs(example_b):
-  varied = Example(Varied())
-  return [gp.trace(each.eval_fn, each.variables, each.x[:1]) for each in (example_b, varied)]
+  # In the third network, padded shortcuts put channels of several groups on one axis.
+  examples = (example_b, Example(Varied()), Example(small_resnet("A")))
+  return [gp.trace(each.eval_fn, each.variables, each.x[:1]) for each in examples]
 
 
 def tables(graph):
@@ -147,8 +148,9 @@ def test_a_table_of_multiply_adds_counts_multiply_adds(graphs):
     np.testing.assert_allclose(resource.gradient(mask), counted.gradient(mask), rtol=1e-4)
 
 
-def test_topping_up_fills_blocks(graphs):
-  graph = graphs[0]  # of 4 to 8 channels in a group
+@pytest.mark.parametrize("index", [0, 2])
+def test_topping_up_fills_blocks(graphs, index):
+  graph = graphs[index]  # of 2 to 8 channels in a group
   table = table_of(graph, lambda _, widths: float(np.prod(widths)), block=2,
                    knots_of=lambda width: (2, width))  # fmt: skip
   constraints = gp.make_constraints(graph, {"latency": 0.6}, 0.0, deployment=Deployment(1, table))
