@@ -78,7 +78,7 @@ def test_the_workdir_tells_the_whole_config(pruned):
     settings = make_settings(ConfigDict(json.load(file)["config"]))
   default = make_settings(digits_resnet8.get_config())
   assert settings.budgets == {
-    "macs": 0.25, "params": 0.5, "activation_bytes": None, "weight_bytes": None
+    "macs": 0.25, "params": 0.5, "activation_bytes": None, "weight_bytes": None, "latency": None
   }  # fmt: skip
   assert settings.search.policy == dataclasses.replace(default.search.policy, layers=1)
   assert settings.finetune == dataclasses.replace(default.finetune, epochs=2)

@@ -15,8 +15,9 @@ elements:
 
 * `device`, `threads`, `date` and `versions` say where the times are from. `batch` is the number of
   examples in a forward pass.
-* The device computes elements in blocks of `block`. A width that is neither measured nor a multiple
-  of it counts as the next one that is; `block` 1 lets every width count as itself.
+* The device computes channels in blocks of `block`. A group that keeps a number of channels that is
+  neither a multiple of it nor the whole group counts with the next such number, or within the first
+  block with the next measured one; `block` 1 lets every number count as itself.
 * A shape is what one or more equal layers cost. It has an axis of widths for each axis of the layer
   from which channels can be removed, in the order of `Layer.cut_axes`: first that of the inputs,
   then that of the outputs, if both can lose channels. Widths grow, and the last is the dense one.
@@ -87,7 +88,7 @@ class LatencyTable:
     device: on which device the times were measured.
     threads: number of threads of the processor; 1 on an accelerator too.
     batch: number of examples in a forward pass.
-    block: number of elements that the device computes together.
+    block: number of channels that the device computes together.
     date: when they were measured, in the form of ISO 8601.
     versions: {name: version} of the software.
     constant: seconds of a forward pass that no mask changes.

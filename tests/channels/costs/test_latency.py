@@ -13,7 +13,7 @@ import gatprune_jax as gp
 from gatprune_jax.channels import RESOURCES, Deployment
 from gatprune_jax.channels.costs.resources.latency import make_latency
 from tests.channels.costs.latency_tables import random_table, table_of
-from tests.conftest import Example
+from tests.conftest import Example, small_resnet
 
 
 class Varied(nn.Module):
@@ -30,8 +30,9 @@ class Varied(nn.Module):
 
 @pytest.fixture(scope="module")
 def graphs(example_b):
-  varied = Example(Varied())
-  return [gp.trace(each.eval_fn, each.variables, each.x[:1]) for each in (example_b, varied)]
+  # In the third network, padded shortcuts put channels of several groups on one axis.
+  examples = (example_b, Example(Varied()), Example(small_resnet("A")))
+  return [gp.trace(each.eval_fn, each.variables, each.x[:1]) for each in examples]
 
 
 def tables(graph):
@@ -50,9 +51,27 @@ def between(knots, times, width):
   return np.apply_along_axis(lambda line: np.interp(width, knots, line), 0, times)
 
 
+def landed(graph, table, mask):
+  """Returns a mask in which every group keeps as many channels as its number counts for."""
+  mask = mask.copy()
+  for group in graph.groups:
+    size = len(group.channels)
+    allowed = {0, size, *range(table.block, size, table.block)}
+    for layer, timed in zip([ly for ly in graph.layers if ly.cut_axes], table.layers, strict=True):
+      for ids, knots in zip(layer.cut_axes, table.shapes[timed.shape].widths, strict=True):
+        each, fixed = (ids == group.channels[0]).sum(), (ids < 0).sum()
+        for knot in knots if each else ():
+          if (knot - fixed) % each == 0 and 0 < (knot - fixed) // each < min(table.block, size):
+            allowed.add(int(knot - fixed) // int(each))
+    goal = min(n for n in allowed if n >= mask[group.channels].sum())
+    while mask[group.channels].sum() < goal:
+      mask[group.channels[~mask[group.channels]][0]] = True
+  return mask
+
+
 def by_hand(graph, table, mask):
   """Returns the cost, from the definition of a table and without the code of the resource."""
-  keep, total = np.append(mask, True), table.constant
+  keep, total = np.append(landed(graph, table, mask), True), table.constant
   layers = [layer for layer in graph.layers if layer.cut_axes]
   for layer, timed in zip(layers, table.layers, strict=True):
     shape = table.shapes[timed.shape]
@@ -61,9 +80,7 @@ def by_hand(graph, table, mask):
     for place in itertools.product(*map(range, shape.seconds.shape)):
       times[tuple(np.add(place, 1))] = shape.seconds[tuple(slice(k, None) for k in place)].min()
     for ids, knots in zip(layer.cut_axes, shape.widths, strict=True):
-      width = int(keep[ids].sum())
-      allowed = {0, *knots, *range(table.block, len(ids) + 1, table.block)}
-      times = between([0, *knots], times, min(each for each in allowed if each >= width))
+      times = between([0, *knots], times, keep[ids].sum())
     total += table.factor * timed.times * times
   return total
 
@@ -131,8 +148,9 @@ def test_a_table_of_multiply_adds_counts_multiply_adds(graphs):
     np.testing.assert_allclose(resource.gradient(mask), counted.gradient(mask), rtol=1e-4)
 
 
-def test_topping_up_fills_blocks(graphs):
-  graph = graphs[0]  # of 4 to 8 channels in a group
+@pytest.mark.parametrize("index", [0, 2])
+def test_topping_up_fills_blocks(graphs, index):
+  graph = graphs[index]  # of 2 to 8 channels in a group
   table = table_of(graph, lambda _, widths: float(np.prod(widths)), block=2,
                    knots_of=lambda width: (2, width))  # fmt: skip
   constraints = gp.make_constraints(graph, {"latency": 0.6}, 0.0, deployment=Deployment(1, table))

@@ -12,50 +12,59 @@ import numpy as np
 
 from gatprune_jax.channels.costs.deployment import Deployment
 from gatprune_jax.channels.costs.latency_table import LatencyTable, TimedShape
-from gatprune_jax.channels.costs.resources.products import Products, products
-from gatprune_jax.channels.graph import ChannelGraph
+from gatprune_jax.channels.costs.resources.products import products
+from gatprune_jax.channels.graph import ChannelGraph, check_mask_shape
 from gatprune_jax.errors import InputError
 
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=("axes", "knots", "seconds", "constant"),
-  meta_fields=("block", "unit"),
+  data_fields=("members", "landings", "elements", "fixed", "knots", "seconds", "constant"),
+  meta_fields=("unit",),
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Interpolated:
-  """The `Resource` constant + sum_l T_l(r(w_l1), ..., r(w_lD)), of w_lk kept elements of axis k.
+  """The `Resource` constant + sum_l T_l(w_l1, ..., w_lD), w_lk = fixed_lk + sum_g e_lkg r_g(n_g).
 
-  r rounds a width up to the next knot or multiple of the block size, and T_l is multilinear between
-  knots. So a channel that fills a block costs nothing, `Constraints.top_up` adds it, and the masks
-  of a search land on widths that the hardware computes without waste. T_l is 0 where an axis keeps
-  nothing, since such a layer is not evaluated. The gradient is that of the line below r(w), as if r
-  were the identity.
+  n_g channels of group g are kept, and r_g rounds them up to the next landing, a number of channels
+  that the hardware computes without waste. So a channel before a landing costs nothing,
+  `Constraints.top_up` adds it, and the masks of a search end at landings. T_l is multilinear
+  between knots. It is 0 where an axis keeps nothing, since such a layer is not evaluated. The
+  gradient is that of the lines below the widths, as if r were the identity.
 
   Attributes:
-    axes: counts the kept elements of D axes of each of L layers.
-    knots: widths of which times are known, rising, from 0 on, `[L, D, G]`; entries behind the last
+    members: 1 for the channels of each of G groups, float32 `[G, N]`.
+    landings: numbers of channels, rising, from 0 to the whole group, `[G, A]`; entries behind the
+      last one are infinite.
+    elements: e, how many elements of D axes of each of L layers a channel has, `[L, D, G]`.
+    fixed: number of elements of each axis that are never removed, `[L, D]`.
+    knots: widths of which times are known, rising, from 0 on, `[L, D, K]`; entries behind the last
       knot of an axis are infinite.
-    seconds: T at the knots, which falls along no axis, `[L, G^D]`, the last axis fastest.
+    seconds: T at the knots, which falls along no axis, `[L, K^D]`, the last axis fastest.
     constant: seconds that no mask changes.
-    block: number of elements that the hardware computes together.
     unit: name of the unit.
   """
 
-  axes: Products
+  members: np.ndarray
+  landings: np.ndarray
+  elements: np.ndarray
+  fixed: np.ndarray
   knots: np.ndarray
   seconds: np.ndarray
   constant: np.ndarray
-  block: int
   unit: str = "seconds"
 
   def cost(self, mask: Any) -> Any:
     """Implements `Resource.cost`."""
-    widths = self.axes.factors(mask)
-    times = self._times(widths, np.arange(len(widths)))
-    if isinstance(times, jax.Array):
-      return jnp.asarray(self.constant, times.dtype) + times.sum()
-    return self._total(times)
+    check_mask_shape(mask, self.members.shape[1])
+    if isinstance(mask, jax.core.Tracer):
+      kept = jnp.asarray(self.members) @ mask.astype(jnp.float32)
+      landed = kept + jax.lax.stop_gradient(self._landed(jnp, kept) - kept)
+      widths = jnp.asarray(self.fixed, kept.dtype) + jnp.asarray(self.elements, kept.dtype) @ landed
+    else:
+      kept = self.members.astype(np.float64) @ np.asarray(mask, np.float64)
+      widths = self.fixed + self.elements @ self._landed(np, kept)
+    return self._total(widths[..., None])[0]
 
   def gradient(self, mask: Any) -> Any:
     """Implements `Resource.gradient`."""
@@ -63,60 +72,43 @@ class Interpolated:
 
   def with_one_more(self, mask: np.ndarray) -> np.ndarray:
     """Implements `Resource.with_one_more`."""
-    mask, axes = np.asarray(mask, bool), self.axes
-    widths = axes.factors(mask)
-    own = self._times(widths, np.arange(len(widths)))
-    # A kind of which all channels are kept has none more. The result leaves it out, but its widths
-    # must be on the grid.
-    dense = np.where(np.isfinite(self.knots), self.knots, 0).max(2)
-    more = np.minimum(widths[axes.term] + axes.times, dense[axes.term])
-    times = np.repeat(own[:, None], axes.num_kinds, axis=1)
-    times[axes.term, axes.kind] = self._times(more, axes.term)
-    return np.where(mask, self._total(own), self._total(times)[axes.kind_of])
+    check_mask_shape(mask, self.members.shape[1])
+    kept = self.members.astype(np.float64) @ np.asarray(mask, np.float64)
+    landed = self._landed(np, kept)
+    # A whole group has no channel that could be added; the result leaves it out.
+    more = self._landed(np, np.minimum(kept + 1, self.members.sum(1))) - landed
+    widths = (self.fixed + self.elements @ landed)[..., None]
+    with_more = self._total(widths + self.elements * more)  # [G]
+    return np.where(mask, self._total(widths), with_more[self.members.argmax(0)])
 
-  def _total(self, times: np.ndarray) -> Any:
-    """Returns the seconds of networks from those of their layers, `[L, ...]`.
+  def _landed(self, xp: Any, kept: Any) -> Any:
+    """Returns numbers of kept channels `[G]`, rounded up to the next landings."""
+    landings = xp.asarray(self.landings, kept.dtype)
+    index = (landings < kept[:, None]).sum(1, keepdims=True)
+    return xp.take_along_axis(landings, index, axis=1)[:, 0]
 
-    The order of the sum does not depend on the number of networks, so that a mask costs the same,
-    to the last bit, alone and among others. NumPy's own sum does not promise that.
-    """
-    return self.constant + functools.reduce(operator.add, times)
-
-  def _times(self, widths: Any, layer: np.ndarray) -> Any:
-    """Returns the seconds of R layers, `[R]`.
-
-    Args:
-      widths: the widths of each, `[R, D]`.
-      layer: which layer each of them is, int `[R]`.
-    """
+  def _total(self, widths: Any) -> Any:
+    """Returns the seconds of M networks from their widths `[L, D, M]`, `[M]`."""
     xp = jnp if isinstance(widths, jax.Array) else np
-    knots, seconds = (xp.asarray(of, widths.dtype)[layer] for of in (self.knots, self.seconds))
+    knots, seconds = (xp.asarray(of, widths.dtype) for of in (self.knots, self.seconds))
     num_knots = knots.shape[-1]
-    if xp is jnp:
-      widths = widths + jax.lax.stop_gradient(self._rounded(xp, knots, widths) - widths)
-    else:
-      widths = self._rounded(xp, knots, widths)
-    cell = xp.maximum((knots < widths[..., None]).sum(2) - 1, 0)  # [R, D]
-    low, high = (_at(xp, knots, place) for place in (cell, cell + 1))
+    cell = xp.maximum((knots[..., None] < widths[:, :, None]).sum(2) - 1, 0)  # [L, D, M]
+    low = xp.take_along_axis(knots, cell, axis=2)
+    high = xp.take_along_axis(knots, cell + 1, axis=2)
     share = (widths - low) / (high - low)
-    num_axes, terms = widths.shape[1], []
-    for corner in itertools.product((0, 1), repeat=num_axes):
+    terms = []
+    for corner in itertools.product((0, 1), repeat=widths.shape[1]):
       index, weight = 0, 1.0
       for k, upper in enumerate(corner):
         index = index * num_knots + cell[:, k] + upper
         weight = weight * (share[:, k] if upper else 1 - share[:, k])
-      terms.append(weight * _at(xp, seconds, index))
-    return sum(terms)
-
-  def _rounded(self, xp: Any, knots: Any, widths: Any) -> Any:
-    """Returns the widths `[R, D]`, rounded up to the next knot or multiple of the block size."""
-    next_knot = _at(xp, knots, (knots < widths[..., None]).sum(2))
-    return xp.minimum(next_knot, self.block * xp.ceil(widths / self.block))
-
-
-def _at(xp: Any, rows: Any, place: Any) -> Any:
-  """Returns the entry of each row `[..., n]` at its place `[...]`."""
-  return xp.take_along_axis(rows, place[..., None], axis=-1)[..., 0]
+      terms.append(weight * xp.take_along_axis(seconds, index, axis=1))
+    layers = sum(terms)  # [L, M]
+    if xp is jnp:
+      return jnp.asarray(self.constant, layers.dtype) + layers.sum(0)
+    # The order of this sum does not depend on M, so that a mask costs the same, to the last bit,
+    # alone and among others. NumPy's own sum does not promise that.
+    return self.constant + functools.reduce(operator.add, layers)
 
 
 def make_latency(graph: ChannelGraph, deployment: Deployment) -> Interpolated:
@@ -144,6 +136,10 @@ def interpolated(graph: ChannelGraph, table: LatencyTable) -> Interpolated:
   layers = [layer for layer in graph.layers if layer.cut_axes]
   axes = products(graph.num_channels, [(1.0, layer.cut_axes) for layer in layers])
   num_axes = axes.constant.shape[1]
+  # All channels of a group occur equally often on every axis.
+  of_kind = np.zeros((axes.num_kinds, *axes.constant.shape))
+  of_kind[axes.kind, axes.term] = axes.times
+  elements = np.stack([of_kind[axes.kind_of[g.channels[0]]] for g in graph.groups], axis=-1)
   shapes = [_rising(shape, num_axes) for shape in table.shapes]
   num_knots = max(len(knots) for shape, _ in shapes for knots in shape)
   knots = np.full((len(layers), num_axes, num_knots), np.inf)
@@ -154,9 +150,45 @@ def interpolated(graph: ChannelGraph, table: LatencyTable) -> Interpolated:
       knots[index, k, : len(axis)] = axis
     filled = tuple(slice(size) for size in times.shape)
     seconds[(index, *filled)] = table.factor * timed.times * times
+  found = [
+    _landings(len(group.channels), table.block, elements[..., index], axes.constant, knots)
+    for index, group in enumerate(graph.groups)
+  ]
+  landings = np.full((len(found), max(map(len, found))), np.inf)
+  for index, each in enumerate(found):
+    landings[index, : len(each)] = each
+  members = np.zeros((len(graph.groups), graph.num_channels), np.float32)
+  members[graph.group_of, np.arange(graph.num_channels)] = 1
   return Interpolated(
-    axes, knots, seconds.reshape(len(layers), -1), np.float64(table.constant), table.block
+    members,
+    landings,
+    elements,
+    axes.constant,
+    knots,
+    seconds.reshape(len(layers), -1),
+    np.float64(table.constant),
   )
+
+
+def _landings(
+  size: int, block: int, elements: np.ndarray, fixed: np.ndarray, knots: np.ndarray
+) -> list[int]:
+  """Returns at how many channels of a group the hardware wastes nothing, rising, from 0 on.
+
+  These are the multiples of the block size, the whole group, and within the first block the numbers
+  that were measured.
+
+  Args:
+    size: number of channels.
+    block: number of channels that the hardware computes together.
+    elements: how many elements of each axis a channel has, `[L, D]`.
+    fixed: number of elements of each axis that are never removed, `[L, D]`.
+    knots: measured widths, `[L, D, K]`.
+  """
+  on = elements > 0
+  measured = (knots[on] - fixed[on][:, None]) / elements[on][:, None]
+  within = {int(n) for n in measured.ravel() if 0 < n < min(block, size) and n == int(n)}
+  return sorted({0, size, *within, *range(block, size, block)})
 
 
 def latency(graph: ChannelGraph, mask: Any, table: LatencyTable) -> Any:

@@ -56,25 +56,10 @@ class Products:
     Raises:
       InputError: the mask has another shape.
     """
-    factors = self.factors(mask)
-    xp = jnp if isinstance(factors, jax.Array) else np
-    return xp.asarray(self.coefficient, factors.dtype) * factors.prod(-1)
-
-  def factors(self, mask: Any) -> Any:
-    """Returns the number of elements kept on every axis under a mask `[N]`, `[L, K]`.
-
-    The result is float32 if JAX is tracing the mask, and exact float64 otherwise.
-
-    Raises:
-      InputError: the mask has another shape.
-    """
     check_mask_shape(mask, len(self.kind_of))
     if isinstance(mask, jax.core.Tracer):
       return self._traced(mask)
-    kept = np.bincount(self.kind_of, np.asarray(mask, np.float64), self.num_kinds)
-    factors = self.constant.copy()
-    np.add.at(factors, self.term, self.times * kept[self.kind, None])
-    return factors
+    return self.coefficient * self._factors(self._kept(np.asarray(mask, np.float64))).prod(-1)
 
   def with_one_more(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the counts of a concrete mask `[N]`, and what changes with one channel more.
@@ -89,7 +74,8 @@ class Products:
     Raises:
       InputError: the mask has another shape.
     """
-    factors = self.factors(np.asarray(mask, bool))
+    check_mask_shape(mask, len(self.kind_of))
+    factors = self._factors(self._kept(np.asarray(mask, bool)))
     counts = self.coefficient * factors.prod(-1)
     more = self.coefficient[self.term] * (factors[self.term] + self.times).prod(-1)
     return counts, more - counts[self.term]
@@ -106,7 +92,7 @@ class Products:
       The counts of the dense network, float64 `[L]`; and for each set the terms that it occurs in,
       and by how much their counts grow without it, which is a negative number.
     """
-    factors = self.factors(np.ones(len(self.kind_of)))
+    factors = self._factors(self._kept(np.ones(len(self.kind_of))))
     counts = self.coefficient * factors.prod(-1)
     starts = np.searchsorted(self.kind, np.arange(self.num_kinds + 1))
     changes = []
@@ -121,8 +107,18 @@ class Products:
       changes.append((terms, self.coefficient[terms] * fewer.prod(-1) - counts[terms]))
     return counts, changes
 
+  def _kept(self, mask: np.ndarray) -> np.ndarray:
+    """Returns the number of kept channels of each kind, float64 `[G]`."""
+    return np.bincount(self.kind_of, mask, self.num_kinds)
+
+  def _factors(self, kept: np.ndarray) -> np.ndarray:
+    """Returns the number of kept elements on each axis of each term, float64 `[L, K]`."""
+    factors = self.constant.copy()
+    np.add.at(factors, self.term, self.times * kept[self.kind, None])
+    return factors
+
   def _traced(self, mask: jax.Array) -> jax.Array:
-    """Returns the float32 factors as two small matrix products, which all devices do fast.
+    """Returns the float32 counts as two small matrix products, which all devices do fast.
 
     Both matrices are made where they are used. They do not depend on the mask, so `vmap` over many
     masks makes them once.
@@ -135,7 +131,8 @@ class Products:
     with jax.default_matmul_precision("highest"):
       kept = mask.astype(jnp.float32) @ is_kind
       factors = (kept @ table.reshape(self.num_kinds, -1)).reshape(self.constant.shape)
-    return factors + jnp.asarray(self.constant, jnp.float32)
+    factors += jnp.asarray(self.constant, jnp.float32)
+    return jnp.asarray(self.coefficient, jnp.float32) * factors.prod(-1)
 
 
 @functools.partial(
