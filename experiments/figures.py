@@ -27,7 +27,7 @@ _RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
 _TABLE = flags.DEFINE_string(
   "table", "cifar16_before", "Name of the table whose rows are drawn, a directory of results."
 )
-_OUT = flags.DEFINE_string("out", _RESULTS, "Directory of the files.")
+_DIRECTORY = flags.DEFINE_string("directory", _RESULTS, "Directory of the files.")
 
 _AGENT = "agent"
 _SEARCHES = {"agent": "agent", "evolve_bits": "evolution of the bits"}  # with their names to show
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
   try:
     if len(argv) > 1:
       raise InputError(f"argument {argv[1]!r} is not a flag: use --table=NAME or --out=DIR")
-    for path in draw(_TABLE.value, _OUT.value):
+    for path in draw(_TABLE.value, _DIRECTORY.value):
       print(path)
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
