@@ -20,9 +20,9 @@ from tests.channels.random_networks import draw_case, draw_container_case, draw_
 # Each kind of network: how it is drawn, how many seeds are tested, and how many of them by default.
 # The others are slow tests.
 KINDS = {
-  "convolutions": (draw_case, 204, 28),
-  "tokens": (draw_token_case, 64, 14),
-  "containers": (draw_container_case, 32, 6),
+  "convolutions": (draw_case, 204, 14),
+  "tokens": (draw_token_case, 64, 6),
+  "containers": (draw_container_case, 32, 4),
 }
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 
