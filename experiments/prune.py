@@ -13,7 +13,7 @@ import shutil
 import sys
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 
 from experiments.common import dense
 from experiments.common.app import start
@@ -49,7 +49,7 @@ def main(settings: Settings, run: Run) -> None:
   # All checks of the settings and inputs come before anything is written.
   prepared = set_up(settings, settings.limits, run.workdir)
   network = prepared.dense.network
-  check_saving(network, jax.ShapeDtypeStruct((1, *prepared.data.train.x.shape[1:]), "float32"))
+  check_saving(network, jnp.asarray(prepared.data.train.x[:1]))
   variables = dense.restore_dense(settings, network) if settings.dense.checkpoint else None
   check_finite(variables)
   steps_per_epoch(settings.finetune, prepared.data.train)

@@ -1,7 +1,7 @@
 """ResNet-20 on CIFAR-10, pruned to 0.8 of its measured latency on the CPU at hand.
 
-XLA's convolutions of 16 channels and fewer hardly get faster with fewer channels, so that half of
-the latency of this network would leave a fiftieth of its MACs. The variant `:mobilenet_v2` goes to
+XLA's convolutions of 16 channels and fewer get little faster with fewer channels, so that half of
+the latency of this network would leave hardly anything of it. The variant `:mobilenet_v2` goes to
 half of its latency.
 
 Reference: He et al. 2016, arXiv 1512.03385, section 4.2, option A; for the variant `:mobilenet_v2`,

@@ -121,7 +121,8 @@ class Evaluator:
   def place(self, split: Split) -> Examples:
     """Puts the examples of a split on every device; see `Examples`."""
     rows = np.arange(max(split.num, self._num_images)) % split.num
-    put = lambda leaf: mesh.replicate(jnp.asarray(leaf[rows]))
+    # Photographs are decoded when they are read, so they are read before rows are repeated.
+    put = lambda leaf: mesh.replicate(jnp.asarray(leaf[:][rows]))
     return Examples(put(split.x), jax.tree.map(put, split.y), split.num)
 
   def scores(self, masks: np.ndarray, examples: Examples) -> Score:
