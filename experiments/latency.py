@@ -32,8 +32,8 @@ from gatprune_jax.channels import (
   ChannelGraph,
   Timing,
   network_program,
-  random_widths,
   time_networks,
+  uneven_mask,
 )
 from gatprune_jax.pruning import Plan, classical_proposals, find, keep_table, scores_before
 from gatprune_jax.runs import workdir as runs
@@ -126,7 +126,7 @@ def random_masks(graph: ChannelGraph, block: int) -> list[np.ndarray]:
   """
   rng = np.random.default_rng(1)
   shares = rng.uniform(0.05, 0.95, _MASKS)
-  return [random_widths(graph, rng, 0.4 * s, min(1.0, 1.6 * s), block) for s in shares]
+  return [uneven_mask(graph, rng, share, block) for share in shares]
 
 
 def search(

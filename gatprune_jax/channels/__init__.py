@@ -65,6 +65,7 @@ from gatprune_jax.channels.measuring import (
   network_program,
   random_widths,
   time_networks,
+  uneven_mask,
 )
 from gatprune_jax.channels.origin import Origin, cut, whole
 from gatprune_jax.channels.tracing.function import check_finite
@@ -133,6 +134,7 @@ __all__ = [
   "sum_of_products",
   "time_networks",
   "trace",
+  "uneven_mask",
   "weight_bytes",
   "whole",
   "write_latency_table",

@@ -7,7 +7,7 @@ from gatprune_jax.channels.measuring.networks import (
   random_widths,
   time_networks,
 )
-from gatprune_jax.channels.measuring.tables import device_name, measure_latency
+from gatprune_jax.channels.measuring.tables import device_name, measure_latency, uneven_mask
 
 __all__ = [
   "LayerProgram",
@@ -18,4 +18,5 @@ __all__ = [
   "network_program",
   "random_widths",
   "time_networks",
+  "uneven_mask",
 ]

@@ -34,7 +34,7 @@ _INTERVALS = 4  # number of equal intervals of an axis of the grid
 # An axis of fewer blocks has knots within the first one as well.
 _NARROW = 8
 _NETWORKS = 8  # compact networks by which the sum over layers is calibrated
-# The share of each group that they keep is drawn between these parts of a share of the network's.
+# An uneven mask keeps a share of each group that is drawn between these parts of the network's.
 _SPREAD = (0.4, 1.6)
 
 
@@ -172,12 +172,26 @@ def _empty_program() -> Program:
   return as_program(lambda *args: sum(args), one, one, one, one, with_values=False)
 
 
+def uneven_mask(
+  graph: ChannelGraph, rng: np.random.Generator, share: float, multiple: int
+) -> np.ndarray:
+  """Returns a mask `[N]` that keeps about a share of the channels, unevenly over the groups.
+
+  Args:
+    graph: the network's channels.
+    rng: draws the share of each group, and the channels.
+    share: about what share of the channels is kept.
+    multiple: as in `random_widths`.
+  """
+  low, high = (share * part for part in _SPREAD)
+  return random_widths(graph, rng, low, min(high, 1.0), multiple)
+
+
 def _calibration_masks(graph: ChannelGraph) -> list[np.ndarray]:
   """Returns the dense mask, and masks of random widths that keep from a little to most of it."""
   rng, masks = np.random.default_rng(0), [np.ones(graph.num_channels, bool)]
   for share in np.linspace(0.1, 0.9, _NETWORKS - 1):
-    low, high = (share * part for part in _SPREAD)
-    masks.append(random_widths(graph, rng, low, min(high, 1.0), _block()))
+    masks.append(uneven_mask(graph, rng, share, _block()))
   return masks
 
 
