@@ -8,11 +8,17 @@ from gatprune_jax.evaluation.adaptation import (
 )
 from gatprune_jax.evaluation.batching import images_at_once, largest_activation, masks_at_once
 from gatprune_jax.evaluation.evaluator import Evaluator, Examples, check_calibration
-from gatprune_jax.evaluation.recalibration import recalibrate, running_momentum
+from gatprune_jax.evaluation.recalibration import (
+  Momentum,
+  recalibrate,
+  running_momentum,
+  with_statistics,
+)
 from gatprune_jax.evaluation.scoring import (
   Score,
   Weights,
   candidate_scores,
+  candidate_statistics,
   compensated_weights,
   masked_outputs,
   mean_score,
@@ -25,11 +31,13 @@ __all__ = [
   "AdaptationConfig",
   "Evaluator",
   "Examples",
+  "Momentum",
   "Score",
   "Weights",
   "adapt",
   "adaptation_batches",
   "candidate_scores",
+  "candidate_statistics",
   "check_calibration",
   "compensated_weights",
   "images_at_once",
@@ -41,4 +49,5 @@ __all__ = [
   "running_momentum",
   "score_mask",
   "score_outputs",
+  "with_statistics",
 ]

@@ -201,6 +201,35 @@ def candidate_scores(
   return jax.lax.map(one, (variables, masks))
 
 
+def candidate_statistics(
+  graph: ChannelGraph,
+  network: Network,
+  momentum: Momentum,
+  variables: Any,
+  masks: jax.Array,
+  x: jax.Array,
+) -> tuple[jax.Array, ...]:
+  """Computes the running statistics of masked networks with their own weights, one after another.
+
+  Args:
+    graph: the channels of the networks.
+    network: the functions of the networks.
+    momentum: from `running_momentum`.
+    variables: dense variables, stacked `[C, ...]`.
+    masks: `[C, N]`, 1 = keep.
+    x: batches of inputs `[k, b, ...]` from the training split.
+
+  Returns:
+    Values `[C, ...]`, in the order of `batch_statistics`.
+  """
+
+  def one(own: tuple[Any, jax.Array]) -> tuple[jax.Array, ...]:
+    variables, mask = own
+    return batch_statistics(masked_network(graph, network, mask), momentum, variables, x)
+
+  return jax.lax.map(one, (variables, masks))
+
+
 def mean_score(network: Network, task: Task, variables: Any, split: Split) -> float:
   """Computes the task's mean score of a network in eval mode on a split.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,13 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.data import Split
-from gatprune_jax.evaluation import candidate_scores, mean_score
+from gatprune_jax.evaluation import (
+  Momentum,
+  candidate_scores,
+  candidate_statistics,
+  mean_score,
+  recalibrate,
+  with_statistics,
+)
 from gatprune_jax.networks import Network, compact_network
 from gatprune_jax.runs.logger import ProgressLogger
 from gatprune_jax.runtime import compilation, mesh
-from gatprune_jax.runtime.maps import over_shares
+from gatprune_jax.runtime.maps import equal_blocks, over_shares
 from gatprune_jax.search import PruningProblem, SearchConfig
 from gatprune_jax.training import Recipe, steps_per_epoch, train, train_candidates
+
+_STATISTICS_IMAGES = 1024  # for the running statistics of fine-tuned networks
 
 Scores = Callable[[Split], np.ndarray]  # split -> the task's mean score under every mask, [C]
 
@@ -65,6 +75,11 @@ def finetune(
 ) -> Finetuned:
   """Trains the network under every mask on the same batches; the dense network is the teacher.
 
+  After the last step the running statistics of batch norm are measured again, on training images
+  without augmentation. Those that were collected on the way belong to earlier weights: where the
+  momentum is 0.99 they lag by hundreds of steps, and where `recipe.average` is set the weights are
+  averages, which no batch has seen (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
+
   Args:
     problem: the network, task and training examples.
     masks: bool `[C, N]`.
@@ -109,6 +124,15 @@ class _Job(NamedTuple):
     evaluator = self.problem.evaluator(self.config)
     return map(evaluator.compensated, self.masks)
 
+  def momentum(self) -> Momentum:
+    """Returns the momentum of each running statistic, which is the same under every mask."""
+    return self.problem.evaluator(self.config).weights.momentum
+
+  def statistics_batches(self) -> jax.Array:
+    """Returns batches of training inputs `[k, b, ...]`, on every device."""
+    inputs = jnp.asarray(self.problem.train.x[:_STATISTICS_IMAGES])
+    return mesh.replicate(equal_blocks(inputs, self.recipe.batch_size))
+
 
 def _side_by_side(job: _Job) -> Finetuned:
   problem, masks = job.problem, job.masks
@@ -121,6 +145,11 @@ def _side_by_side(job: _Job) -> Finetuned:
       lambda epoch, values, _: loop.record(epoch, values), job.teacher,
       loop.checkpointer(job.logger.every.steps, line_of), job.starts(),
     )  # fmt: skip
+  momentum = job.momentum()
+  statistics_of = lambda own, x: ((), candidate_statistics(graph, network, momentum, *own, x))
+  measure = compilation.jit(over_shares(statistics_of, len(masks)), shared=True)
+  _, statistics = measure(mesh.share_out((stacked, masks)), job.statistics_batches())
+  stacked = with_statistics(network, momentum, stacked, mesh.to_host(statistics))
   one_share = lambda own, x, y: ((), candidate_scores(graph, network, task, *own, x, y))
   after = compilation.jit(over_shares(one_share, len(masks)), shared=True)
   shared = mesh.share_out((stacked, masks))
@@ -140,7 +169,7 @@ def _side_by_side(job: _Job) -> Finetuned:
 def _in_turn(job: _Job) -> Finetuned:
   problem, masks = job.problem, job.masks
   network, graph, task = problem.network, problem.constraints.graph, problem.task
-  networks = []
+  momentum, batches, networks = job.momentum(), job.statistics_batches(), []
   title = f"fine-tune {len(masks)} networks, network"
   with job.logger.loop(job.phase, title, len(masks)) as loop:
     for index, (mask, start) in enumerate(zip(masks, job.starts(), strict=True), start=1):
@@ -153,7 +182,8 @@ def _in_turn(job: _Job) -> Finetuned:
         small, task, problem.train, job.recipe, job.key,
         lambda epoch, values, _, log=history: log.append(values), job.teacher, checkpointer,
       )  # fmt: skip
-      networks.append(dataclasses.replace(small, variables=trained))
+      measure = compilation.jit(functools.partial(recalibrate, small, momentum), shared=True)
+      networks.append(dataclasses.replace(small, variables=mesh.to_host(measure(trained, batches))))
       loop.record(index, history[-1])
   scores = lambda split: np.array([mean_score(n, task, n.variables, split) for n in networks])
   return Finetuned(scores, lambda index: networks[index])

@@ -1,7 +1,8 @@
-"""Tests that fine-tuning networks side by side equals fine-tuning compact networks in turn."""
+"""Tests of fine-tuning: side by side equals in turn, and batch norm has statistics of its own."""
 
 import dataclasses
 
+from flax import linen as nn
 import jax
 import numpy as np
 
@@ -54,3 +55,52 @@ def test_both_ways_of_fine_tuning_train_the_same_networks(tmp_path):
       np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
   select = data.select
   assert np.abs(together.scores(select) - in_turn.scores(select)).max() <= 1 / select.num
+
+
+class Lagging(nn.Module):
+  """A network whose running statistics follow the batches at a given pace."""
+
+  momentum: float
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    for width in (6, 8):
+      x = nn.Conv(width, (3, 3), strides=2, use_bias=False)(x)
+      norm = nn.BatchNorm(use_running_average=not train, momentum=self.momentum)
+      x = nn.relu(norm(x))
+    return nn.Dense(10)(x.mean((1, 2)))
+
+
+def test_fine_tuned_networks_do_not_depend_on_the_momentum_of_their_batch_norm():
+  # In training a batch is normalised by its own statistics, so that the momentum changes nothing
+  # but the running statistics, which are measured again at the end.
+  data = load_dataset()
+  recipe = Recipe(epochs=1, warmup_epochs=0.0, learning_rate=0.01, batch_size=32)
+  trained = {}
+  for momentum in (0.5, 0.99):
+    module = Lagging(momentum)
+    variables = jax.jit(module.init)(jax.random.key(0), data.train.x[:1])
+    network = from_linen(module, variables)
+    graph = gp.trace(network.eval_fn, variables, data.train.x[:1])
+    problem = make_problem(network, make_constraints(graph, {"macs": 0.5}), data, criteria=("l1",))
+    mask = np.arange(graph.num_channels) % 3 > 0
+    for side_by_side in (True, False):
+      tuned = finetune(problem, mask[None], recipe, side_by_side=side_by_side)
+      trained[momentum, side_by_side] = tuned.network(0)
+  first = trained[0.5, True]
+  for network in trained.values():
+    for a, b in zip(*(jax.tree.leaves(n.variables) for n in (first, network)), strict=True):
+      assert_same(a, b, 1e-3)
+  # The oracle: means over batches of the first layer's outputs. The first images fill up the last
+  # batch: there are 697 of them, and 22 batches.
+  images = data.train.x[np.arange(22 * 32) % data.train.num]
+  inputs = images.reshape(22, 32, *images.shape[1:])
+  kernel = first.variables["params"]["Conv_0"]["kernel"]
+  dimensions = ("NHWC", "HWIO", "NHWC")
+  convolved = np.array([
+    jax.lax.conv_general_dilated(block, kernel, (2, 2), "SAME", dimension_numbers=dimensions)
+    for block in inputs
+  ])  # fmt: skip
+  statistics = first.variables["batch_stats"]["BatchNorm_0"]
+  assert_same(statistics["mean"], convolved.mean((1, 2, 3)).mean(0), 1e-5)
+  assert_same(statistics["var"], convolved.var((1, 2, 3)).mean(0), 1e-5)
