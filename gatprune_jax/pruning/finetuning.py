@@ -126,12 +126,12 @@ class _Job(NamedTuple):
 
   def momentum(self) -> Momentum:
     """Returns the momentum of each running statistic, which is the same under every mask."""
-    return self.problem.evaluator(self.config).weights.momentum
+    return mesh.to_host(self.problem.evaluator(self.config).weights.momentum)
 
   def statistics_batches(self) -> jax.Array:
-    """Returns batches of training inputs `[k, b, ...]`, on every device."""
+    """Returns batches of training inputs `[k, b, ...]`, on one device of this process."""
     inputs = jnp.asarray(self.problem.train.x[:_STATISTICS_IMAGES])
-    return mesh.replicate(equal_blocks(inputs, self.recipe.batch_size))
+    return equal_blocks(inputs, self.recipe.batch_size)
 
 
 def _side_by_side(job: _Job) -> Finetuned:
@@ -148,7 +148,9 @@ def _side_by_side(job: _Job) -> Finetuned:
   momentum = job.momentum()
   statistics_of = lambda own, x: ((), candidate_statistics(graph, network, momentum, *own, x))
   measure = compilation.jit(over_shares(statistics_of, len(masks)), shared=True)
-  _, statistics = measure(mesh.share_out((stacked, masks)), job.statistics_batches())
+  _, statistics = measure(
+    mesh.share_out((stacked, masks)), mesh.replicate(job.statistics_batches())
+  )
   stacked = with_statistics(network, momentum, stacked, mesh.to_host(statistics))
   one_share = lambda own, x, y: ((), candidate_scores(graph, network, task, *own, x, y))
   after = compilation.jit(over_shares(one_share, len(masks)), shared=True)
@@ -182,8 +184,8 @@ def _in_turn(job: _Job) -> Finetuned:
         small, task, problem.train, job.recipe, job.key,
         lambda epoch, values, _, log=history: log.append(values), job.teacher, checkpointer,
       )  # fmt: skip
-      measure = compilation.jit(functools.partial(recalibrate, small, momentum), shared=True)
-      networks.append(dataclasses.replace(small, variables=mesh.to_host(measure(trained, batches))))
+      measure = compilation.jit(functools.partial(recalibrate, small, momentum))
+      networks.append(dataclasses.replace(small, variables=measure(trained, batches)))
       loop.record(index, history[-1])
   scores = lambda split: np.array([mean_score(n, task, n.variables, split) for n in networks])
   return Finetuned(scores, lambda index: networks[index])
