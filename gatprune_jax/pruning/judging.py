@@ -76,7 +76,7 @@ def judge(
   finalists, epochs = list(proposals), [0 for _ in proposals]
   if recipe is not None:
     short = shortened(recipe)
-    heat = lambda masks: train(masks, short, phase=f"{phase} heat").scores(data.select)
+    heat = lambda masks: train(masks, short, phase=f"{phase}/heat").scores(data.select)
     if short.epochs < recipe.epochs:
       finalists = hold_heat(proposals, config.finalists, heat)
     for index, (method, left) in enumerate(zip(proposals, finalists, strict=True)):

@@ -124,7 +124,7 @@ class RunLogger(ProgressLogger):
     )  # fmt: skip
 
   def forget(self, phase: str) -> None:
-    """Removes the checkpoints of a loop whose outcome is saved elsewhere."""
+    """Removes the checkpoints of a loop whose outcome is saved elsewhere, and of `{phase}/...`."""
     if is_first():
       shutil.rmtree(self.place(phase), ignore_errors=True)
 

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
+import gatprune_jax as gp
+from gatprune_jax.channels import make_constraints
+from gatprune_jax.data import load_dataset
 from gatprune_jax.pruning import Proposal
-from gatprune_jax.pruning.judging import hold_heat, shortened
+from gatprune_jax.pruning.judging import hold_heat, judge, shortened
+from gatprune_jax.runs.checkpointer import CheckpointConfig
+from gatprune_jax.runs.logger import Run, RunLogger
+from gatprune_jax.search import SearchConfig, make_problem
 from gatprune_jax.training import Recipe
+from tests.experiments import tiny
 
 
 def proposal(name, *numbers):
@@ -45,3 +52,24 @@ def test_a_heat_lasts_a_quarter_of_the_epochs(epochs, short):
   recipe = shortened(Recipe(epochs=epochs, warmup_epochs=0.5))
   assert recipe.epochs == short
   assert recipe.warmup_epochs == pytest.approx(0.5 * short / epochs)
+
+
+def test_the_checkpoints_of_a_heat_go_with_those_of_the_fine_tuning(tmp_path):
+  data = load_dataset()
+  network = tiny.make(data.num_classes, data.train.x.shape[1:])
+  graph = gp.trace(network.eval_fn, network.variables, data.train.x[:1])
+  problem = make_problem(network, make_constraints(graph, {"macs": 0.9}), data, criteria=("l1",))
+  masks = np.ones((3, graph.num_channels), bool)
+  masks[np.arange(3), np.arange(3)] = False
+  logger = RunLogger(Run("", {}, lambda step: False), CheckpointConfig(), str(tmp_path))
+  recipe = Recipe(epochs=2, batch_size=256, warmup_epochs=0.0, distillation=0.0)
+  proposals = [Proposal("agent", masks, 0, 0.0)]
+  judgement = judge(
+    problem, data, proposals, SearchConfig(finalists=1), recipe, seed=0, logger=logger
+  )
+  assert len(judgement.masks) == 1
+  assert judgement.choices[0].epochs == 3 * 1 + 1 * 2
+  (saved,) = (tmp_path / "checkpoints").iterdir()
+  assert (saved / "heat").exists()
+  logger.forget("finetune")
+  assert not saved.exists()
