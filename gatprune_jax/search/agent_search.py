@@ -42,7 +42,7 @@ def search(
 
   The agent starts from the best classical pruner: the first logits follow its order of channels,
   and are shifted so that the expected costs are at the budgets. At the end, exchanges of two
-  channels are tried around the best candidate.
+  channels are tried around the best masks.
 
   Args:
     problem: the network to prune, with its constraints and data.
@@ -129,7 +129,7 @@ def score_candidates(
   incumbents: Sequence[np.ndarray],
   unspent: int,
 ) -> None:
-  """Scores the trained policy's candidates, then the neighbours of the best mask scored so far.
+  """Scores the trained policy's candidates, then the neighbours of the best masks scored so far.
 
   Args:
     problem: the network to prune, with its constraints and data.
@@ -141,12 +141,11 @@ def score_candidates(
   """
   elites = scorer.best(config.elites)
   scorer(candidate_masks(problem.constraints, logits, [*incumbents, *elites]))
-  best = scorer.best(1)
   refine(
     lambda mask: neighbours(problem.constraints, mask, logits),
     lambda masks: scorer(masks)[0],
-    best[0],
-    scorer(best)[0][0],
+    scorer.ranked,
+    scorer(scorer.best(1))[0][0],
     scorer.known,
     config.refinement + unspent,
     config.samples,

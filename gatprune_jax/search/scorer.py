@@ -1,6 +1,6 @@
 """The scorer of a problem's masks, which scores each mask only once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import itertools
 from typing import Any, NamedTuple
 
@@ -117,11 +117,15 @@ class Scorer:
     score = self.evaluator.scores(masks, self.confirmation)
     return np.asarray(image_scores(self.config, score))
 
-  def best(self, num: int) -> np.ndarray:
-    """Returns at most `num` known masks `[C, N]`, feasible by exact count, best score first."""
+  def ranked(self) -> Iterator[np.ndarray]:
+    """Yields the known masks, bool `[N]`, that are feasible by exact count, best score first."""
     order = sorted(self.known, key=lambda mask: -self.known[mask][0])
     masks = (np.frombuffer(mask, bool) for mask in order)
-    return np.stack(list(itertools.islice(filter(self._constraints.feasible, masks), num)))
+    return filter(self._constraints.feasible, masks)
+
+  def best(self, num: int) -> np.ndarray:
+    """Returns the first masks of `ranked`, at most `num` of them, `[C, N]`."""
+    return np.stack(list(itertools.islice(self.ranked(), num)))
 
   def shortlist(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the best of the masks, as many as configured, and their scores on both splits."""
