@@ -63,9 +63,8 @@ from gatprune_jax.channels.measuring import (
   Timing,
   device_name,
   measure_latency,
-  network_program,
   random_widths,
-  time_networks,
+  time_masks,
   uneven_mask,
 )
 from gatprune_jax.channels.origin import Origin, cut, whole
@@ -122,7 +121,6 @@ __all__ = [
   "masked",
   "measure_compensation",
   "measure_latency",
-  "network_program",
   "parameter_flags",
   "params",
   "raise_to_floors",
@@ -134,7 +132,7 @@ __all__ = [
   "save_network",
   "smallest_mask",
   "sum_of_products",
-  "time_networks",
+  "time_masks",
   "trace",
   "uneven_mask",
   "weight_bytes",

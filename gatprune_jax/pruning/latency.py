@@ -17,10 +17,9 @@ from gatprune_jax.channels import (
   device_name,
   is_share,
   measure_latency,
-  network_program,
   read_latency_table,
   read_limit,
-  time_networks,
+  time_masks,
   write_latency_table,
 )
 from gatprune_jax.errors import InputError
@@ -105,7 +104,7 @@ def measured_latencies(
 ) -> Latencies:
   """Times the compact networks of all masks in turn, if latency is constrained.
 
-  Every network has to be compiled, so the networks of other runs are not timed.
+  Nothing is timed without a budget for latency, because every network has to be compiled for it.
 
   Args:
     constraints: the budgets, and the batch of the deployment; networks are timed at it and at 1.
@@ -119,6 +118,7 @@ def measured_latencies(
   """
   if LATENCY not in constraints.names:
     return {}
+  graph = constraints.graph
 
   def make():
     path = None if folder is None else os.path.join(folder, _MEASURED)
@@ -126,11 +126,8 @@ def measured_latencies(
       return read_json(path)
     found: dict[str, dict[str, list[float]]] = {method: {} for method in masks}
     for batch in sorted({1, constraints.deployment.batch}):
-      programs = [
-        network_program(constraints.graph, network.eval_fn, network.variables, mask, x, batch)
-        for mask in masks.values()
-      ]
-      for method, timing in zip(masks, time_networks(programs), strict=True):
+      timings = time_masks(graph, network.eval_fn, network.variables, masks, x, batch)
+      for method, timing in timings.items():
         found[method][str(batch)] = list(timing)
     if path is not None:
       write_json(path, found)
