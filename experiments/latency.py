@@ -28,13 +28,7 @@ from experiments.common.app import start
 from experiments.common.preparing import Setup, constraints_of, problem_of, set_up
 from experiments.common.settings import Settings
 import gatprune_jax as gp
-from gatprune_jax.channels import (
-  ChannelGraph,
-  Timing,
-  network_program,
-  time_networks,
-  uneven_mask,
-)
+from gatprune_jax.channels import ChannelGraph, Timing, time_masks, uneven_mask
 from gatprune_jax.pruning import Plan, classical_proposals, find, keep_table, scores_before
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
@@ -72,7 +66,7 @@ def measure(settings: Settings, prepared: Setup, run: Run) -> dict[str, Any]:
     with whole_file(os.path.join(run.workdir, "masks.npz")) as file:
       np.savez(file, **masks)
   graph, table = prepared.constraints.graph, prepared.constraints.deployment.latency_table
-  timed = [time_masks(prepared, network, masks) for _ in range(_RUNS)]
+  timed = [latencies_of(prepared, network, masks) for _ in range(_RUNS)]
   predicted = {name: gp.latency(graph, mask, table) for name, mask in masks.items()}
   rows = [
     {
@@ -107,7 +101,7 @@ def rank_correlation(prepared: Setup, network: gp.Network) -> dict[str, float]:
   """Returns Kendall's tau of measured latencies with predicted ones and with MACs."""
   graph, table = prepared.constraints.graph, prepared.constraints.deployment.latency_table
   masks = random_masks(graph, table.block)
-  measured = time_masks(prepared, network, dict(enumerate(masks)))
+  measured = latencies_of(prepared, network, dict(enumerate(masks)))
   seconds = [timing.ratio for timing in measured.values()]
   tau = lambda cost: float(kendalltau([cost(mask) for mask in masks], seconds).statistic)
   return {
@@ -154,17 +148,13 @@ def search(
   return masks, dict(zip(masks, accuracies, strict=True))
 
 
-def time_masks(
+def latencies_of(
   prepared: Setup, network: gp.Network, masks: Mapping[Any, np.ndarray]
 ) -> dict[Any, Timing]:
   """Times the compact networks of all masks in turn; ratios are those to the first one."""
   graph, batch = prepared.constraints.graph, prepared.constraints.deployment.batch
   x = prepared.data.train.x[:1]
-  programs = [
-    network_program(graph, network.eval_fn, network.variables, mask, x, batch)
-    for mask in masks.values()
-  ]
-  return dict(zip(masks, time_networks(programs), strict=True))
+  return time_masks(graph, network.eval_fn, network.variables, masks, x, batch)
 
 
 def told(result: Mapping[str, Any]) -> str:

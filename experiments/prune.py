@@ -88,7 +88,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
 
     def prune_once(number: int, network: gp.Network, limits: dict[str, float]) -> Pruned:
       folder = os.path.join(workdir, f"round_{number}")
-      constraints = constraints_of(settings, network, data, limits)
+      constraints = constraints_of(settings, network, data, limits, workdir)
       dense_network = prepared.dense._replace(network=network)
       of_round = prepared._replace(dense=dense_network, constraints=constraints)
       problem = problem_of(settings, of_round, network.variables)
@@ -96,7 +96,7 @@ def prune_trained(settings: Settings, run: Run, prepared: Setup, variables: Any)
       return prune_problem(problem, data, plan, loggers[-1], folder)
 
     network = prepared.dense.network.with_variables(variables)
-    pruned = prune_in_rounds(network, prepared.constraints, settings.rounds, prune_once)
+    pruned = prune_in_rounds(network, prepared.constraints, settings.rounds, prune_once, workdir)
 
   small = pruned.trainable
   compact_accuracy = dense.accuracy(small, small.variables, data.test)

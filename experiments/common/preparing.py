@@ -65,13 +65,13 @@ def constraints_of(
   """
   example = jnp.asarray(data.train.x[:1])
   graph = gp.trace(network.eval_fn, network.variables, example)
-  first = first_costs(network, graph, settings.rounds)
   search = settings.search
   deployment = dataclasses.replace(
     settings.deployment, latency_table=settings.latency.table or None
   )
-  if workdir is not None and first is None:  # a budget for latency is refused otherwise
+  if workdir is not None:
     deployment = with_table(deployment, limits, network, graph, example, workdir)
+  first = first_costs(network, graph, settings.rounds, deployment)
   return make_constraints(graph, limits, search.keep_floor, search.allow_empty, deployment, first)
 
 

@@ -117,15 +117,16 @@ def prune(
   graph = trace(network.eval_fn, network.variables, example, keep=keep, freeze=freeze, only=only)
   path = None if workdir is None else os.path.abspath(os.fspath(workdir))
   given = deployment or Deployment()
-  first = first_costs(network, graph, rounds)
-  deployment = given
-  if first is None:  # a budget for latency is refused otherwise
-    deployment = with_table(given, budgets, network, graph, example, path, progress)
+  deployment = with_table(given, budgets, network, graph, example, path, progress)
+  first = first_costs(network, graph, rounds, deployment)
   constraints = make_constraints(
     graph, budgets, plan.search.keep_floor, plan.search.allow_empty, deployment, first
   )
   _check_fit(network, data, task, plan, criteria)
   if rounds > 1:
+    if path is not None:
+      os.makedirs(path, exist_ok=True)
+      keep_table(path, deployment)  # for all rounds
 
     def prune_once(number: int, network: Network, limits: dict[str, float]) -> Pruned:
       folder = None if workdir is None else os.path.join(os.fspath(workdir), f"round_{number}")
@@ -135,7 +136,7 @@ def prune(
         checkpoints=checkpoints, progress=progress, deployment=deployment,
       )  # fmt: skip
 
-    return prune_in_rounds(network, constraints, rounds, prune_once, progress)
+    return prune_in_rounds(network, constraints, rounds, prune_once, path, progress)
   if progress and is_first():
     print(describe_space(constraints), file=sys.stderr)
   keep_programs()

@@ -15,11 +15,11 @@ from gatprune_jax.channels import (
   Deployment,
   Timing,
   device_name,
+  is_share,
   measure_latency,
-  network_program,
   read_latency_table,
   read_limit,
-  time_networks,
+  time_masks,
   write_latency_table,
 )
 from gatprune_jax.errors import InputError
@@ -45,21 +45,21 @@ def with_table(
 ) -> Deployment:
   """Returns the deployment with a latency table, where a budget for latency lacks one.
 
-  A run that goes on takes the table that `keep_table` wrote, so that its limits stay the same. Any
-  other run measures one, which takes a minute or some.
+  A run that goes on takes the table that `keep_table` wrote, so that its limits stay the same, and
+  so do its later rounds. Any other run measures one, which takes a minute or some.
 
   Args:
     deployment: how the pruned network is going to be run.
     budgets: {resource: limit}.
-    network: the dense network; its variables may be shapes.
+    network: the network to prune; its variables may be shapes.
     graph: its channels.
     x: an example `[1, ...]`.
     folder: the run's workdir; None if there is none.
     progress: whether a line on standard error says that layers are measured.
 
   Raises:
-    InputError: if the limit is one that `read_limit` refuses, or the workdir's table is damaged or
-      of another device.
+    InputError: if the limit is one that `read_limit` refuses, the workdir's table is damaged or of
+      another device, or the limit is a share and the network was cut from one without a table.
   """
   if LATENCY not in budgets or deployment.latency_table is not None:
     return deployment
@@ -75,6 +75,12 @@ def with_table(
           "there, or start another run and name the table, which then counts for any device"
         )
       return table
+    if network.origin is not None and is_share(budgets[LATENCY]):
+      raise InputError(
+        f"budget {budgets[LATENCY]} for latency is a share, but this network was cut from another "
+        "one, whose latency is not known: give a time such as 5ms, or give the first network's "
+        "table to the deployment, which is latency_table.json in the workdir of its run"
+      )
     if progress:
       print("measuring what the layers cost at reduced widths", file=sys.stderr)
     return measure_latency(graph, network.eval_fn, network.variables, x, deployment.batch)
@@ -98,7 +104,7 @@ def measured_latencies(
 ) -> Latencies:
   """Times the compact networks of all masks in turn, if latency is constrained.
 
-  Every network has to be compiled, so the networks of other runs are not timed.
+  Nothing is timed without a budget for latency, because every network has to be compiled for it.
 
   Args:
     constraints: the budgets, and the batch of the deployment; networks are timed at it and at 1.
@@ -112,6 +118,7 @@ def measured_latencies(
   """
   if LATENCY not in constraints.names:
     return {}
+  graph = constraints.graph
 
   def make():
     path = None if folder is None else os.path.join(folder, _MEASURED)
@@ -119,11 +126,8 @@ def measured_latencies(
       return read_json(path)
     found: dict[str, dict[str, list[float]]] = {method: {} for method in masks}
     for batch in sorted({1, constraints.deployment.batch}):
-      programs = [
-        network_program(constraints.graph, network.eval_fn, network.variables, mask, x, batch)
-        for mask in masks.values()
-      ]
-      for method, timing in zip(masks, time_networks(programs), strict=True):
+      timings = time_masks(graph, network.eval_fn, network.variables, masks, x, batch)
+      for method, timing in timings.items():
         found[method][str(batch)] = list(timing)
     if path is not None:
       write_json(path, found)

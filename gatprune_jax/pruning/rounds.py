@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from gatprune_jax.channels import ChannelGraph, Constraints, Origin, cut, whole
+from gatprune_jax.channels import ChannelGraph, Constraints, Deployment, Origin, cut, whole
 from gatprune_jax.errors import InputError
 from gatprune_jax.networks import Network
+from gatprune_jax.pruning.latency import LATENCY, measured_latencies
 from gatprune_jax.pruning.pruned import Pruned, in_own_form
 from gatprune_jax.runtime.processes import is_first
 
@@ -37,7 +38,9 @@ def check_rounds(rounds: Any, allow_empty: bool) -> None:
     )
 
 
-def first_costs(network: Network, graph: ChannelGraph, rounds: int) -> dict[str, float] | None:
+def first_costs(
+  network: Network, graph: ChannelGraph, rounds: int, deployment: Deployment
+) -> dict[str, float] | None:
   """Returns {resource: cost} of the first network, of whose costs budgets are shares, or None.
 
   None means that they are shares of the network's own costs. For several rounds the network's own
@@ -47,9 +50,13 @@ def first_costs(network: Network, graph: ChannelGraph, rounds: int) -> dict[str,
     network: the network to prune, which may have been cut from another one.
     graph: its channels.
     rounds: number of rounds.
+    deployment: has the latency table of the first network, if latency is constrained.
   """
   origin = network.origin or (whole(graph) if rounds > 1 else None)
-  return None if origin is None else origin.costs
+  if origin is None:
+    return None
+  table = deployment.latency_table
+  return origin.costs | ({} if table is None else {LATENCY: table.dense_seconds})
 
 
 def budgets_of_rounds(
@@ -75,6 +82,7 @@ def prune_in_rounds(
   constraints: Constraints,
   rounds: int,
   prune_once: Round,
+  folder: str | None = None,
   progress: bool = True,
 ) -> Pruned:
   """Prunes a network in rounds, each of which starts from the fine-tuned network of the one before.
@@ -84,12 +92,14 @@ def prune_in_rounds(
     constraints: its channels and budgets, as shares of the first network's costs.
     rounds: number of rounds.
     prune_once: runs one round.
+    folder: where measured latencies are kept at the end, beside the rounds; None keeps no file.
     progress: whether the number and budgets of a round are printed to standard error before it.
 
   Returns:
     The outcome of the last round, as one of the whole way: masks are of the given graph, and
     evaluations and seconds are those of all rounds. Its table has the given network in its first
-    row, and the methods of the last round in the others. Its explanation is of the last round.
+    row, and the methods of the last round in the others, with latencies that are measured in turn
+  with the given network's. Its explanation is of the last round.
   """
   graph = constraints.graph
   costs = constraints.costs(np.ones(graph.num_channels))
@@ -106,12 +116,18 @@ def prune_in_rounds(
     origins.append(cut(origins[-1], outcomes[-1].graph, outcomes[-1].mask))
   first, last = outcomes[0], outcomes[-1]
   of_first = lambda mask: cut(origins[-2], last.graph, mask).mask(graph)
+  masks = {name: of_first(mask) for name, mask in last.masks.items()}
+  rows = [first.rows[0], *last.rows[1:]]
+  everything = np.ones(graph.num_channels, bool)
+  latencies = measured_latencies(
+    constraints, network, {rows[0].method: everything, **masks}, last.example, folder
+  )
   return dataclasses.replace(
     last,
     module=in_own_form(network, current, last.example),
     mask=origins[-1].mask(graph),
-    masks={name: of_first(mask) for name, mask in last.masks.items()},
-    rows=[first.rows[0], *last.rows[1:]],
+    masks=masks,
+    rows=[row._replace(latency=latencies.get(row.method, {})) for row in rows],
     graph=graph,
     search=last.search._replace(
       masks=np.stack([of_first(mask) for mask in last.search.masks]),

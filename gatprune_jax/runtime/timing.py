@@ -24,7 +24,7 @@ from jax import export
 import jax.numpy as jnp
 import numpy as np
 
-ROUNDS = 15  # rounds unless told otherwise; every program is timed once in each
+_ROUNDS = 15
 _SAMPLE = 5e-4  # a sample repeats its program for at least about this many seconds
 _FEW = 3  # calls from which the number of calls in a sample is found
 
@@ -55,7 +55,7 @@ def as_program(fn: Callable, *args: Any, with_values: bool = True) -> Program:
   return Program(exported.serialize(), list(map(np.asarray, leaves)) if with_values else None)
 
 
-def time_in_turn(programs: Sequence[Program], rounds: int = ROUNDS) -> np.ndarray:
+def time_in_turn(programs: Sequence[Program], rounds: int = _ROUNDS) -> np.ndarray:
   """Returns the seconds that one call of each program takes, in every round, float64 `[rounds, P]`.
 
   Every round runs the programs one after the other, each often enough for the clock. The call, the
@@ -63,7 +63,7 @@ def time_in_turn(programs: Sequence[Program], rounds: int = ROUNDS) -> np.ndarra
 
   Args:
     programs: P programs.
-    rounds: number of rounds.
+    rounds: number of rounds; fewer make the medians less certain.
 
   Raises:
     RuntimeError: if the process that runs the programs fails.

@@ -12,7 +12,7 @@ from gatprune_jax.runs.checkpointer import Checkpointer, NullCheckpointer
 from gatprune_jax.runs.loop import Steps, run
 from gatprune_jax.runtime import mesh
 from gatprune_jax.search.acting import policy_logits
-from gatprune_jax.search.final_masks import candidate_masks
+from gatprune_jax.search.final_masks import candidate_masks, distinct
 from gatprune_jax.search.mdp import greedy_logits
 from gatprune_jax.search.preparation import prepare
 from gatprune_jax.search.problem import PruningProblem
@@ -42,7 +42,7 @@ def search(
 
   The agent starts from the best classical pruner: the first logits follow its order of channels,
   and are shifted so that the expected costs are at the budgets. At the end, exchanges of two
-  channels are tried around the best candidate.
+  channels are tried around the best masks.
 
   Args:
     problem: the network to prune, with its constraints and data.
@@ -52,7 +52,7 @@ def search(
     checkpointer: saves the state after updates and restores a saved state; None saves nothing.
 
   Returns:
-    The shortlist; every mask satisfies every budget.
+    The shortlist; every mask satisfies every budget, and no channel could be added at no cost.
 
   Raises:
     Diverged: if updates keep giving NaN or infinity after roll-backs, or no update is finite.
@@ -76,8 +76,11 @@ def search(
   incumbents = list(filter(problem.constraints.feasible, [np.asarray(state.incumbent.mask)]))
   logits = final_logits(policy, state, inputs)
   score_candidates(problem, config, scorer, logits, incumbents, unspent)
+  # A sample may leave channels out that cost nothing beside those that it keeps. The classical
+  # pruners and the searches without an agent have no such masks, because they top all of them up.
+  fill = lambda mask: problem.constraints.add_free(mask, logits)
+  elites = distinct(list(map(fill, scorer.best(config.elites))))
   # The searches without an agent may score equally many masks on the confirmation split.
-  elites = scorer.best(config.elites)
   masks, scores = scorer.shortlist(elites)
   # Every update scores one mask on the confirmation images.
   passes = scorer.passes(len(scorer.known), config.updates + len(elites))
@@ -129,7 +132,7 @@ def score_candidates(
   incumbents: Sequence[np.ndarray],
   unspent: int,
 ) -> None:
-  """Scores the trained policy's candidates, then the neighbours of the best mask scored so far.
+  """Scores the trained policy's candidates, then the neighbours of the best masks scored so far.
 
   Args:
     problem: the network to prune, with its constraints and data.
@@ -141,12 +144,11 @@ def score_candidates(
   """
   elites = scorer.best(config.elites)
   scorer(candidate_masks(problem.constraints, logits, [*incumbents, *elites]))
-  best = scorer.best(1)
   refine(
     lambda mask: neighbours(problem.constraints, mask, logits),
     lambda masks: scorer(masks)[0],
-    best[0],
-    scorer(best)[0][0],
+    scorer.ranked,
+    scorer(scorer.best(1))[0][0],
     scorer.known,
     config.refinement + unspent,
     config.samples,

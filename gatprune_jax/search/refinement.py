@@ -1,6 +1,6 @@
-"""Refinement, the last step of a search: exchanges of two channels around the best mask."""
+"""Refinement, the last step of a search: exchanges of two channels around the best masks."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
 
@@ -37,30 +37,34 @@ def neighbours(
 def refine(
   neighbours_of: Callable[[np.ndarray], Iterator[np.ndarray]],
   score: Callable[[np.ndarray], np.ndarray],
-  mask: np.ndarray,
+  ranked: Callable[[], Iterable[np.ndarray]],
   best: float,
   known: Collection[bytes],
   num_masks: int,
   batch: int,
 ) -> np.ndarray:
-  """Improves a mask by local search over its neighbours, which are scored batch by batch.
+  """Improves the best mask by best-first search over neighbours, scored batch by batch.
 
   Whenever the best mask of a batch improves the score, the search continues from that mask;
-  otherwise it continues with the next batch of neighbours of the current mask.
+  otherwise it continues with the next batch of neighbours of the current mask. A mask without new
+  neighbours is a local optimum: a better mask, of other widths perhaps, is several exchanges away,
+  and those between are worse. So the search continues around the best mask that it has not yet
+  exhausted.
 
   Args:
     neighbours_of: returns an iterator over a mask's neighbours, most promising first.
-    score: masks `[C, N]` -> scores `[C]`.
-    mask: the mask to start from, bool `[N]`.
-    best: score of this mask.
-    known: bytes of all masks scored so far, none of which scores higher than the current mask; they
-      are not scored again.
+    score: masks `[C, N]` -> scores `[C]`, which `ranked` knows from then on.
+    ranked: returns the feasible masks scored so far, bool `[N]` each, best first, at least one.
+    best: score of the first of these.
+    known: bytes of all masks scored so far; they are not scored again.
     num_masks: largest number of masks to score.
     batch: number of masks to score at once.
 
   Returns:
-    A mask that no neighbour improves, or the best mask once `num_masks` were scored.
+    The best mask. If fewer than `num_masks` were scored, no neighbour of any mask is better.
   """
+  mask = top = next(iter(ranked()))
+  exhausted = set()
   waiting = neighbours_of(mask)
   while num_masks > 0:
     fresh = {}
@@ -70,11 +74,17 @@ def refine(
       if len(fresh) == min(batch, num_masks):
         break
     if not fresh:
-      break
+      exhausted.add(mask.tobytes())
+      mask = next((other for other in ranked() if other.tobytes() not in exhausted), None)
+      if mask is None:
+        break
+      waiting = neighbours_of(mask)
+      continue
     children = np.stack(list(fresh.values()))
     scores = score(children)
     num_masks -= len(children)
     if scores.max() > best:
-      mask, best = children[scores.argmax()], scores.max()
+      mask = top = children[scores.argmax()]
+      best = scores.max()
       waiting = neighbours_of(mask)
-  return mask
+  return top

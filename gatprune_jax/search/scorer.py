@@ -1,6 +1,7 @@
 """The scorer of a problem's masks, which scores each mask only once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import functools
 import itertools
 from typing import Any, NamedTuple
 
@@ -76,7 +77,9 @@ class Scorer:
     self.reward: Examples = self.evaluator.place(problem.reward)
     self.confirmation: Examples = self.evaluator.place(problem.confirmation)
     self.known: dict[bytes, tuple[float, float]] = {}
-    self._constraints = problem.constraints
+    # Each mask is counted once, although `ranked` asks again and again.
+    feasible = problem.constraints.feasible
+    self._feasible = functools.cache(lambda mask: feasible(np.frombuffer(mask, bool)))
 
   def __call__(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns scores `[C]` and the task's mean scores `[C]` of masks `[C, N]` on reward images."""
@@ -117,11 +120,14 @@ class Scorer:
     score = self.evaluator.scores(masks, self.confirmation)
     return np.asarray(image_scores(self.config, score))
 
-  def best(self, num: int) -> np.ndarray:
-    """Returns at most `num` known masks `[C, N]`, feasible by exact count, best score first."""
+  def ranked(self) -> Iterator[np.ndarray]:
+    """Yields the known masks, bool `[N]`, that are feasible by exact count, best score first."""
     order = sorted(self.known, key=lambda mask: -self.known[mask][0])
-    masks = (np.frombuffer(mask, bool) for mask in order)
-    return np.stack(list(itertools.islice(filter(self._constraints.feasible, masks), num)))
+    return (np.frombuffer(mask, bool) for mask in filter(self._feasible, order))
+
+  def best(self, num: int) -> np.ndarray:
+    """Returns the first masks of `ranked`, at most `num` of them, `[C, N]`."""
+    return np.stack(list(itertools.islice(self.ranked(), num)))
 
   def shortlist(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the best of the masks, as many as configured, and their scores on both splits."""

@@ -39,7 +39,7 @@ class SearchConfig:
       `recalibrate`.
     confirmation_share: share of the reward split that is held out as the confirmation split.
     refinement: number of masks scored at the end, which are exchanges of two channels around the
-      best mask. Each sampled mask that was scored before adds one more.
+      best masks. Each sampled mask that was scored before adds one more.
     elites: number of feasible masks, the best on the reward images, from which the shortlist is
       chosen.
     shortlist: number of masks returned for fine-tuning, the best on reward and confirmation images

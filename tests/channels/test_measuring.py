@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.channels.measuring import layers, networks, tables
+from gatprune_jax.channels.measuring import layers, networks, random_widths, tables
 from gatprune_jax.channels.tracing.relabelling import bind
 from gatprune_jax.runtime import timing
 from tests.channels.costs.test_latency import Varied
@@ -57,7 +57,7 @@ def test_the_timed_layers_are_those_of_the_compact_network(module):
   graph = gp.trace(example.eval_fn, example.variables, example.x[:1])
   rng = np.random.default_rng(0)
   for _ in range(3):
-    mask = networks.random_widths(graph, rng)
+    mask = random_widths(graph, rng)
     small = gp.compact(graph, example.eval_fn, example.variables, mask)
     expected = contractions(small.apply, small.variables, example.x[:3])
     found = []
@@ -88,7 +88,7 @@ def test_knots_are_multiples_of_blocks():
 
 def test_random_widths_are_multiples(pair):
   _, graph = pair
-  masks = [networks.random_widths(graph, np.random.default_rng(n), 0.0, 1.0, 3) for n in range(20)]
+  masks = [random_widths(graph, np.random.default_rng(n), 0.0, 1.0, 3) for n in range(20)]
   widths = {int(mask[group.channels].sum()) for mask in masks for group in graph.groups}
   assert widths == {3, 6, 8}
 

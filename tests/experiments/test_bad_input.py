@@ -80,10 +80,6 @@ BAD = {
     ["budgets.latency=5MB"],
     "budget 5MB for latency has the unknown unit 'MB': choose from ns, us, ms, s",
   ),
-  "latency in rounds": (
-    ["budgets.latency=0.5", "rounds=2"],
-    "budget for latency: its cost is known of a network that nothing was cut from",
-  ),
   "text for a table": (["latency.table={}/text"], "text is no JSON file: "),
   "no examples": (["deployment.batch=0"], "deployment batch is 0: it must be at least 1"),
   "high floors": (["search.keep_floor=0.9"], "budget 0.25 for macs cannot be reached"),

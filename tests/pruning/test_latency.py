@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
+from gatprune_jax.pruning import latency
 from tests.channels.costs.latency_tables import table_of
 from tests.experiments.mains import metrics
 from tests.pruning.examples import FINETUNE, SEARCH, linen
@@ -90,6 +91,48 @@ def test_what_cannot_be_met_or_measured_is_refused(abacus, tmp_path):
       prune(*arguments, deployment=deployment, workdir=workdir)
   with pytest.raises(gp.InputError, match="budget 5k for latency has the unknown unit 'k'"):
     prune({"latency": "5k"}, workdir=workdir)  # before the layers are measured
-  with pytest.raises(gp.InputError, match="latency: its cost is known of a network that nothing"):
-    prune({"latency": 0.9}, rounds=2, workdir=workdir)
   assert not workdir.exists()
+
+
+def test_rounds_keep_to_the_latency_of_the_first_network(abacus, tmp_path):
+  _, data, _ = linen()
+  run = lambda budgets, **more: prune(budgets, rounds=2, workdir=tmp_path / "run", **more)
+  deployment = gp.Deployment(3, abacus)
+  outcome = run({"latency": 0.4}, deployment=deployment)
+  share = lambda mask: gp.latency(outcome.graph, mask, abacus) / abacus.dense_seconds
+  assert share(outcome.mask) == pytest.approx(outcome.costs["latency"])
+  for row in outcome.rows[1:]:
+    assert row.others["latency"] == pytest.approx(share(outcome.masks[row.method]))
+    assert row.others["latency"] <= 0.4
+  # The first round goes half of the way in the logarithm.
+  first = json.loads((tmp_path / "run" / "round_1" / "result.json").read_text())
+  assert first["resources"]["latency"]["limit"] == pytest.approx(0.4**0.5 * abacus.dense_seconds)
+  # All networks are timed in turn with the first one, at both batches.
+  assert outcome.rows[0].latency["3"][2:] == (1.0, 0.0)
+  assert all(row.latency.keys() == {"1", "3"} for row in outcome.rows)
+  assert str(run({"latency": 0.4}, deployment=deployment)) == str(outcome)
+  # A network that was loaded has the shares of the network of the given table.
+  outcome.save(tmp_path / "out")
+  loaded = gp.load(tmp_path / "out" / "network", trainable=True)
+  arguments = {"search": SEARCH, "finetune": FINETUNE, "criteria": ("l1",), "progress": False}
+  further = gp.prune(loaded, data, {"latency": 0.3}, deployment=deployment, **arguments)
+  assert 0 < further.costs["latency"] <= 0.3
+  assert further.rows[0].others["latency"] == pytest.approx(outcome.costs["latency"])
+  with pytest.raises(gp.InputError, match="for latency is a share, but this network was cut"):
+    gp.prune(loaded, data, {"latency": 0.3}, **arguments)
+
+
+def test_rounds_share_the_table_that_is_measured(abacus, tmp_path, monkeypatch):
+  measured = []
+
+  def measure(graph, fn, variables, x, batch):
+    measured.append(graph.num_channels)
+    return dataclasses.replace(abacus, batch=batch, device=latency.device_name())
+
+  monkeypatch.setattr(latency, "measure_latency", measure)
+  run = lambda: prune({"latency": 0.5}, rounds=2, workdir=tmp_path / "run")
+  outcome = run()
+  assert len(measured) == 1
+  assert outcome.costs["latency"] <= 0.5
+  assert str(run()) == str(outcome)
+  assert len(measured) == 1

@@ -22,14 +22,44 @@ def test_neighbours_are_feasible_and_begin_with_the_likeliest_exchange():
   assert children[0][into]
 
 
-def test_it_stops_where_no_neighbour_improves():
+class Scored:
+  """Scores masks by a function, and holds those that were scored."""
+
+  def __init__(self, score, start):
+    self.score, self.known = score, {}
+    self(start[None])
+
+  def __call__(self, masks):
+    scores = self.score(masks)
+    self.known.update(zip((mask.tobytes() for mask in masks), scores, strict=True))
+    return scores
+
+  def ranked(self):
+    order = sorted(self.known, key=lambda mask: -self.known[mask])
+    return [np.frombuffer(mask, bool) for mask in order]
+
+
+def test_it_stops_where_no_neighbour_of_any_mask_improves():
   terms, score = make_terms(), Score()
-  logits = np.zeros(12)
-  around = lambda mask: neighbours(terms.constraints, mask, logits)
-  value = lambda mask: score(mask[None])[0]
-  for start in feasible_masks(terms)[::200]:
-    mask = refine(around, score, start, value(start), set(), 10_000, 8)
-    assert value(mask) >= max(value(child) for child in around(mask))
+  around = lambda mask: neighbours(terms.constraints, mask, np.zeros(12))
+  for start in feasible_masks(terms)[::400]:
+    scored = Scored(score, start)
+    mask = refine(around, scored, scored.ranked, score(start[None])[0], scored.known, 10_000, 8)
+    assert len(scored.known) < 10_000
+    assert score(mask[None])[0] == max(scored.known.values())
+    assert scored.known.keys() >= {child.tobytes() for child in around(mask)}
+
+
+def test_it_passes_over_worse_masks_to_a_better_one():
+  # Each bit alone lowers the score, and all four together raise it: 0, -1, -2, -3, 4.
+  score = lambda masks: np.where(masks.all(1), 4.0, -masks.sum(1))
+  change_a_bit = lambda mask: iter(mask ^ np.eye(4, dtype=bool))
+  scored = Scored(score, np.zeros(4, bool))
+  found = refine(change_a_bit, scored, scored.ranked, 0.0, scored.known, 15, 3)
+  assert found.all()
+  # The best mask comes first where the evaluations do not suffice for the way to another.
+  scored = Scored(score, np.zeros(4, bool))
+  assert not refine(change_a_bit, scored, scored.ranked, 0.0, scored.known, 5, 3).any()
 
 
 def test_it_scores_no_more_than_asked_and_nothing_known():
@@ -43,6 +73,6 @@ def test_it_scores_no_more_than_asked_and_nothing_known():
     known.update(mask.tobytes() for mask in masks)
     return score(masks)
 
-  refine(around, score_and_remember, terms.best.mask, np.inf, known, 7, 4)
+  refine(around, score_and_remember, lambda: [terms.best.mask], np.inf, known, 7, 4)
   assert [len(masks) for masks in score.asked] == [4, 3]
   assert len(known) == 3 + 7

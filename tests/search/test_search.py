@@ -30,6 +30,7 @@ from gatprune_jax.search.incumbent import Incumbent, challenge
 from gatprune_jax.search.preparation import prepare
 from gatprune_jax.search.scorer import image_scores
 from gatprune_jax.search.update import compile_update
+from tests.channels.costs.latency_tables import table_of
 from tests.search.baselines.test_equal_budget import make_terms
 
 CONFIG = SearchConfig(
@@ -48,7 +49,7 @@ COSTS = {
 }  # fmt: skip
 
 
-def make_problem(e, limits, config=CONFIG, seed=0):
+def make_problem(e, limits, config=CONFIG, seed=0, deployment=None):
   """Returns the problem of pruning an example's network, with four classical masks.
 
   Args:
@@ -56,9 +57,10 @@ def make_problem(e, limits, config=CONFIG, seed=0):
     limits: {resource: budget}.
     config: settings of the search.
     seed: seed by which the confirmation split is drawn.
+    deployment: how the pruned network is going to be run.
   """
   graph = gp.trace(e.eval_fn, e.variables, e.x)
-  constraints = make_constraints(graph, limits, config.keep_floor)
+  constraints = make_constraints(graph, limits, config.keep_floor, deployment=deployment)
   evidence = Evidence(
     graph, e.network, CLASSIFICATION, jnp.asarray(e.x), jnp.asarray(e.y), jax.random.key(0)
   )
@@ -99,6 +101,24 @@ def test_every_returned_mask_is_within_every_budget(two_layers, limits, change):
     widths = [mask[group.channels].sum() for group in graph.groups]
     assert (widths >= constraints.floors).all()
   assert (np.diff(result.scores) <= 0).all()
+
+
+def test_returned_masks_fill_the_blocks_that_they_pay_for(two_layers):
+  graph = gp.trace(two_layers.eval_fn, two_layers.variables, two_layers.x)
+  table = table_of(graph, lambda _, widths: float(np.prod(widths)), block=4,
+                   knots_of=lambda width: (2, 4, width))  # fmt: skip
+  # The shortlist holds all feasible samples, and nothing else is scored.
+  config = dataclasses.replace(CONFIG, samples=16, refinement=0, elites=99, shortlist=99)
+  problem = make_problem(two_layers, {"latency": 0.6}, config, deployment=gp.Deployment(1, table))
+  result = search(problem, config)
+  assert len(result.masks) > 8
+  for mask in result.masks:
+    first, second = (mask[group.channels].sum() for group in graph.groups)
+    assert first in (2, 4, 6)
+    assert second in (2, 4, 8)
+  # A score is that of the filled mask.
+  scorer = Scorer(problem, config)
+  np.testing.assert_allclose(scorer.shortlist(result.masks)[1], result.scores, rtol=1e-5)
 
 
 THREE = {"macs": 0.6, "activation_bytes": 0.8, "weight_bytes": 0.35}

@@ -9,7 +9,7 @@ from gatprune_jax.channels.costs.latency_table import (
   read_latency_table,
   write_latency_table,
 )
-from gatprune_jax.channels.costs.limits import read_limit, written
+from gatprune_jax.channels.costs.limits import is_share, read_limit, written
 from gatprune_jax.channels.costs.ranking import group_starts, rank_in_group, ranks
 from gatprune_jax.channels.costs.resources import (
   MEASURED,
@@ -42,6 +42,7 @@ __all__ = [
   "SumOfProducts",
   "activation_bytes",
   "group_starts",
+  "is_share",
   "keep_floors",
   "latency",
   "macs",

@@ -11,7 +11,7 @@ import numpy as np
 
 from gatprune_jax.channels.costs.deployment import Deployment
 from gatprune_jax.channels.costs.limits import read_limit
-from gatprune_jax.channels.costs.resources import RESOURCES, Resource
+from gatprune_jax.channels.costs.resources import MEASURED, RESOURCES, Resource
 from gatprune_jax.channels.graph import ChannelGraph
 from gatprune_jax.errors import InputError
 
@@ -73,13 +73,13 @@ def make_budgets(
       `read_limit`.
     deployment: how the pruned network is going to be run; None for the defaults.
     first: {resource: cost} of the first network, where this one was cut from it; shares are then
-      those of the first network's costs, and costs must not depend on the deployment.
+      those of the first network's costs, and counted costs must not depend on the deployment.
 
   Raises:
     InputError: a resource is unknown, the dense network has a cost of 0 in a resource, a limit is
-      one that `read_limit` refuses, no budget is given at all, the network was cut and a cost
-      depends on the deployment, or a budget is for latency and the deployment has no table of this
-      network.
+      one that `read_limit` refuses, no budget is given at all, the network was cut and a counted
+      cost depends on the deployment or is not known of the first network, or a budget is for
+      latency and the deployment has no table of this network.
   """
   if not limits:
     raise InputError(f"no budget given: constrain one or more of {', '.join(sorted(RESOURCES))}")
@@ -92,8 +92,8 @@ def make_budgets(
   for name in limits:
     if first is not None and name not in first:
       raise InputError(
-        f"budget for {name}: its cost is known of a network that nothing was cut from, and of no "
-        "later one, so prune the first network, in one round, or leave this budget out"
+        f"budget for {name}: this network was cut from another one, whose cost is not known, so "
+        "prune that one, or leave this budget out"
       )
   resources = tuple(RESOURCES[name](graph, deployment or Deployment()) for name in names)
   everything = np.ones(graph.num_channels)
@@ -103,7 +103,7 @@ def make_budgets(
     if (cost := dense[index]) == 0:
       raise InputError(f"budget for {name}: the dense network has 0 {name}, so leave it out")
     if first is not None:
-      if cost != RESOURCES[name](graph, Deployment()).cost(everything):
+      if name not in MEASURED and cost != RESOURCES[name](graph, Deployment()).cost(everything):
         raise InputError(
           f"budget for {name} at {deployment}: of the network that this one was cut from the cost "
           "is known for one example only, so leave the deployment as it is by default"

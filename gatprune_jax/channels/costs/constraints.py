@@ -97,18 +97,38 @@ class Constraints:
     Returns:
       The larger mask, bool `[N]`.
     """
+    return self._add(mask, priority, self.limits)
+
+  def add_free(self, mask: np.ndarray, priority: np.ndarray) -> np.ndarray:
+    """Adds removed channels that cost nothing, in order of priority, until every other one costs.
+
+    Hardware computes channels in blocks, so that the last ones of a block are free in latency, and
+    channels that are in memory at another moment than the fullest one are free in activation_bytes.
+    Several budgets have to be free at once. No channel is free in MACs where all groups keep some.
+
+    Args:
+      mask: bool `[N]`.
+      priority: `[N]`, as in `top_up`.
+
+    Returns:
+      The larger mask, bool `[N]`, which costs what the given one costs.
+    """
+    return self._add(mask, priority, self.ratios(mask))
+
+  def _add(self, mask: np.ndarray, priority: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Adds removed channels in order of priority, wherever no ratio `[K]` exceeds its limit."""
     mask = np.array(mask, bool)
     order = np.argsort(-np.asarray(priority), kind="stable")
     # A channel that does not fit now cannot fit later, because costs never fall. So each round
     # drops the channels that do not fit and adds the first of the remaining ones.
-    while len(order := order[self._fits_beside(mask)[order]]):
+    while len(order := order[self._fits_beside(mask, limits)[order]]):
       mask[order[0]] = True
     return mask
 
-  def _fits_beside(self, mask: np.ndarray) -> np.ndarray:
-    """Returns whether each channel is removed and could be added within budget, bool `[N]`."""
+  def _fits_beside(self, mask: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Returns whether each channel is removed and could be added within the limits, bool `[N]`."""
     costs = np.stack([resource.with_one_more(mask) for resource in self.budgets.resources])
-    return ~mask & (costs / self.budgets.dense[:, None] <= self.limits[:, None]).all(0)
+    return ~mask & (costs / self.budgets.dense[:, None] <= limits[:, None]).all(0)
 
 
 def make_constraints(

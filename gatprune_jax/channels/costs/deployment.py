@@ -16,7 +16,8 @@ class Deployment:
       activation_bytes and latency.
     latency_table: what the network's layers cost, for budgets of latency: a table, or the path of
       its file. None: `prune` measures one on the device at hand. A table that is given may be of
-      another device.
+      another device. It may be of the network that this one was first cut from (`Network.origin`);
+      shares are then of that network's latency.
   """
 
   batch: int = 1

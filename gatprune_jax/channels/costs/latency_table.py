@@ -28,6 +28,9 @@ elements:
   pass, each with its shape and with the number of times that a forward pass evaluates it.
 * A forward pass takes constant + factor * sum over layers of times * seconds. The constant stands
   for what no mask changes, and the factor for what layers cost beside each other and not alone.
+
+A network that was cut from the table's one has the same layers with smaller widths, so the table
+holds for it as well. Pruning in rounds uses one table for all rounds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -108,8 +111,15 @@ class LatencyTable:
   shapes: Sequence[TimedShape]
   layers: Sequence[TimedLayer]
 
+  @property
+  def dense_seconds(self) -> float:
+    """The seconds of a forward pass of the network that the table was measured of."""
+    layers = (self.factor * of.times * self.shapes[of.shape].seconds.flat[-1] for of in self.layers)
+    # In this order of the sum, it is to the last bit what `Interpolated` says of that network.
+    return float(self.constant + sum(layers))
+
   def check_network(self, graph: ChannelGraph) -> None:
-    """Raises InputError unless the table is of the network with this graph."""
+    """Raises InputError unless the graph is of the table's network, or of one cut from it."""
     own = [(layer, layer.cut_axes) for layer in graph.layers if layer.cut_axes]
     if len(own) != len(self.layers):
       raise InputError(
@@ -119,7 +129,8 @@ class LatencyTable:
     for (layer, axes), timed in zip(own, self.layers, strict=True):
       there = (timed.name, timed.kind, *(axis[-1] for axis in self.shapes[timed.shape].widths))
       here = (layer.name, layer.kind, *map(len, axes))
-      if there != here:
+      same = there[:2] == here[:2] and len(there) == len(here)
+      if not same or any(wide < own for wide, own in zip(there[2:], here[2:], strict=True)):
         raise InputError(
           f"the latency table is of another network: it has the layer {_shown(there)} where this "
           f"network has {_shown(here)}: give a table of this network"

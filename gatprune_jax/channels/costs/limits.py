@@ -54,6 +54,11 @@ def read_limit(name: str, limit: Any, unit: str, dense: float) -> float:
   return number
 
 
+def is_share(limit: Any) -> bool:
+  """Returns whether a limit that `read_limit` accepts is a share, and not a cost with its unit."""
+  return not _parsed(limit)[1]
+
+
 def written(cost: float) -> str:
   """Formats a cost with three digits and a letter for thousands to billions."""
   for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

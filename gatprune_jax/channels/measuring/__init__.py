@@ -1,13 +1,9 @@
 """Measures how long networks and their layers take on the device at hand."""
 
 from gatprune_jax.channels.measuring.layers import LayerProgram, layer_programs
-from gatprune_jax.channels.measuring.networks import (
-  Timing,
-  network_program,
-  random_widths,
-  time_networks,
-)
-from gatprune_jax.channels.measuring.tables import device_name, measure_latency, uneven_mask
+from gatprune_jax.channels.measuring.networks import Timing, time_masks
+from gatprune_jax.channels.measuring.random_masks import random_widths, uneven_mask
+from gatprune_jax.channels.measuring.tables import device_name, measure_latency
 
 __all__ = [
   "LayerProgram",
@@ -15,8 +11,7 @@ __all__ = [
   "device_name",
   "layer_programs",
   "measure_latency",
-  "network_program",
   "random_widths",
-  "time_networks",
+  "time_masks",
   "uneven_mask",
 ]

@@ -1,6 +1,6 @@
 """Whole networks as programs that are timed in turn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 from gatprune_jax.channels.batch import check_examples, find_batch
 from gatprune_jax.channels.compaction import compact
 from gatprune_jax.channels.graph import ChannelGraph
-from gatprune_jax.runtime.timing import ROUNDS, Program, as_program, time_in_turn
+from gatprune_jax.runtime.timing import Program, as_program, time_in_turn
 
 
 class Timing(NamedTuple):
@@ -24,20 +24,35 @@ class Timing(NamedTuple):
   ratio_spread: float
 
 
-def time_networks(programs: Sequence[Program], rounds: int = ROUNDS) -> list[Timing]:
-  """Times networks in turn; see `time_in_turn` for what counts.
+def time_masks(
+  graph: ChannelGraph,
+  fn: Callable,
+  variables: Any,
+  masks: Mapping[Any, np.ndarray],
+  x: Any,
+  batch: int,
+) -> dict[Any, Timing]:
+  """Times the compact networks of masks in turn; see `time_in_turn` for what counts.
 
   Args:
-    programs: the networks, from `network_program`; the ratios are those to the first one.
-    rounds: number of rounds.
+    graph: the network's channels.
+    fn: the network in eval mode.
+    variables: the dense variables, or their shapes; see `network_program`.
+    masks: {name: bool `[num_channels]`}; ratios are those to the first one.
+    x: one example `[1, ...]` or more, whose values are repeated.
+    batch: number of examples in a forward pass.
+
+  Returns:
+    {name: how long the forward pass of its network takes}.
   """
-  seconds = time_in_turn(programs, rounds)
-  found = []
-  for of_one in seconds.T:
+  programs = [network_program(graph, fn, variables, mask, x, batch) for mask in masks.values()]
+  seconds = time_in_turn(programs)
+  found = {}
+  for name, of_one in zip(masks, seconds.T, strict=True):
     values = (of_one, of_one / seconds[:, 0])
     quartiles = np.quantile(values, [0.25, 0.5, 0.75], axis=1)  # [3, 2]
     spread = (quartiles[2] - quartiles[0]) / 2
-    found.append(Timing(*map(float, (quartiles[1][0], spread[0], quartiles[1][1], spread[1]))))
+    found[name] = Timing(*map(float, (quartiles[1][0], spread[0], quartiles[1][1], spread[1])))
   return found
 
 
@@ -92,27 +107,3 @@ def with_values(variables: Any) -> Any:
     return (scale * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
 
   return jax.tree.map(filled, variables)
-
-
-def random_widths(
-  graph: ChannelGraph,
-  rng: np.random.Generator,
-  low: float = 0.1,
-  high: float = 1.0,
-  multiple: int = 1,
-) -> np.ndarray:
-  """Returns a mask `[N]` that keeps a random share of each group, and one channel at least.
-
-  Args:
-    graph: the network's channels.
-    rng: draws the shares, and the channels.
-    low: smallest share.
-    high: largest share.
-    multiple: the number of channels that are kept is rounded up to a multiple of it, or to all.
-  """
-  mask = np.zeros(graph.num_channels, bool)
-  for group in graph.groups:
-    width = len(group.channels)
-    kept = min(width, multiple * int(np.ceil(rng.uniform(low, high) * width / multiple)))
-    mask[rng.choice(group.channels, kept, replace=False)] = True
-  return mask

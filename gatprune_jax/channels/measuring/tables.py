@@ -20,9 +20,9 @@ from gatprune_jax.channels.measuring.layers import LayerProgram, layer_programs
 from gatprune_jax.channels.measuring.networks import (
   examples,
   network_program,
-  random_widths,
   with_values,
 )
+from gatprune_jax.channels.measuring.random_masks import uneven_mask
 from gatprune_jax.channels.tracing.relabelling import bind
 from gatprune_jax.errors import InputError
 from gatprune_jax.runtime.timing import Program, as_program, time_in_turn, typical
@@ -34,8 +34,6 @@ _INTERVALS = 4  # number of equal intervals of an axis of the grid
 # An axis of fewer blocks has knots within the first one as well.
 _NARROW = 8
 _NETWORKS = 8  # compact networks by which the sum over layers is calibrated
-# An uneven mask keeps a share of each group that is drawn between these parts of the network's.
-_SPREAD = (0.4, 1.6)
 
 
 def measure_latency(
@@ -170,21 +168,6 @@ def _empty_program() -> Program:
   """Returns a program that does nothing but be called, with as many arguments as a layer has."""
   one = jax.ShapeDtypeStruct((1,), jnp.float32)
   return as_program(lambda *args: sum(args), one, one, one, one, with_values=False)
-
-
-def uneven_mask(
-  graph: ChannelGraph, rng: np.random.Generator, share: float, multiple: int
-) -> np.ndarray:
-  """Returns a mask `[N]` that keeps about a share of the channels, unevenly over the groups.
-
-  Args:
-    graph: the network's channels.
-    rng: draws the share of each group, and the channels.
-    share: about what share of the channels is kept.
-    multiple: as in `random_widths`.
-  """
-  low, high = (share * part for part in _SPREAD)
-  return random_widths(graph, rng, low, min(high, 1.0), multiple)
 
 
 def _calibration_masks(graph: ChannelGraph) -> list[np.ndarray]:

@@ -161,6 +161,33 @@ def test_topping_up_fills_blocks(graphs, index):
     assert [mask[group.channels].sum() % 2 for group in graph.groups] == [0] * len(graph.groups)
 
 
+@pytest.mark.parametrize("index", [0, 2])
+def test_free_channels_are_those_up_to_the_next_block(graphs, index):
+  graph = graphs[index]
+  table = table_of(graph, lambda _, widths: float(np.prod(widths)), block=4,
+                   knots_of=lambda width: sorted({min(4, width), width}))  # fmt: skip
+  limits = lambda *names: dict.fromkeys(names, 1.0)
+  make = lambda *names: gp.make_constraints(
+    graph, limits(*names), 0.0, deployment=Deployment(1, table)
+  )
+  latency, both = make("latency"), make("latency", "macs")
+  priority, num_free = np.random.default_rng(1).random(graph.num_channels), 0
+  for mask in masks(graph):
+    mask |= latency.smallest_mask()
+    full = latency.add_free(mask, priority)
+    assert latency.ratios(full) == latency.ratios(mask)
+    counts = landed(graph, table, mask)
+    for group in graph.groups:
+      removed = [n for n in group.channels if not mask[n]]
+      added = counts[group.channels].sum() - mask[group.channels].sum()
+      expected = sorted(removed, key=lambda n: -priority[n])[:added]
+      assert set(np.flatnonzero(full & ~mask)) & set(group.channels) == set(expected)
+      num_free += added
+    # Where MACs are limited as well, no channel is free.
+    np.testing.assert_array_equal(both.add_free(mask, priority), mask)
+  assert num_free > 10
+
+
 def test_a_limit_in_milliseconds(graphs):
   graph = graphs[0]
   table = table_of(graph, lambda _, widths: 1e-6 * float(np.prod(widths)))

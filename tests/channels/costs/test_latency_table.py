@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gatprune_jax as gp
+from gatprune_jax import channels
 from tests.channels.costs.latency_tables import random_table
 
 
@@ -112,13 +113,29 @@ def test_a_table_of_another_batch_or_network_is_refused(graph, example, two_laye
     gp.latency(graph, np.ones(graph.num_channels), narrow)
 
 
+def test_a_table_holds_for_a_network_that_was_cut_from_its_own(graph, example_b, path):
+  # In blocks of two, every cut ends on widths that cost what they are; see `Interpolated`.
+  table = gp.read_latency_table(path)
+  everything = np.ones(graph.num_channels, bool)
+  assert table.dense_seconds == gp.latency(graph, everything, table)
+  rng, mask = np.random.default_rng(0), everything.copy()
+  for group in graph.groups:
+    mask[rng.choice(group.channels, 2 * ((len(group.channels) - 1) // 4), replace=False)] = False
+  assert 0.2 < mask.mean() < 0.9
+  small = gp.compact(graph, example_b.eval_fn, example_b.variables, mask)
+  cut = gp.trace(small.apply, small.variables, example_b.x[:1])
+  left = rng.random(cut.num_channels) < 0.7
+  both = channels.cut(small.origin, cut, left).mask(graph)
+  assert gp.latency(cut, left, table) == pytest.approx(gp.latency(graph, both, table), rel=1e-12)
+
+
 def test_a_budget_for_latency_needs_a_table(graph):
   with pytest.raises(gp.InputError, match="a budget for latency needs a table of what layers cost"):
     gp.make_constraints(graph, {"latency": 0.5})
 
 
-def test_a_network_that_was_cut_has_no_first_latency(graph, path):
-  with pytest.raises(gp.InputError, match="latency: its cost is known of a network that"):
+def test_a_network_that_was_cut_needs_the_first_latency_for_shares(graph, path):
+  with pytest.raises(gp.InputError, match="latency: this network was cut from another one"):
     gp.make_constraints(
       graph, {"latency": 0.5}, deployment=gp.Deployment(4, path), first={"macs": 1e6}
     )

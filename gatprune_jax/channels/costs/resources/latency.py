@@ -28,9 +28,9 @@ class Interpolated:
 
   n_g channels of group g are kept, and r_g rounds them up to the next landing, a number of channels
   that the hardware computes without waste. So a channel before a landing costs nothing,
-  `Constraints.top_up` adds it, and the masks of a search end at landings. T_l is multilinear
-  between knots. It is 0 where an axis keeps nothing, since such a layer is not evaluated. The
-  gradient is that of the lines below the widths, as if r were the identity.
+  `Constraints.top_up` and `add_free` add it, and the masks of a search end at landings. T_l is
+  multilinear between knots. It is 0 where an axis keeps nothing, since such a layer is not
+  evaluated. The gradient is that of the lines below the widths, as if r were the identity.
 
   Attributes:
     members: 1 for the channels of each of G groups, float32 `[G, N]`.
@@ -112,11 +112,11 @@ class Interpolated:
 
 
 def make_latency(graph: ChannelGraph, deployment: Deployment) -> Interpolated:
-  """Returns the time of a forward pass by the deployment's table.
+  """Returns the `Resource` that reads the time of a forward pass off the deployment's table.
 
   A width counts with the least time of any larger one, so that adding a channel never lowers the
   cost. Kernels are often faster at a larger width than at one that does not suit them; the channels
-  up to that width then cost nothing, so that `Constraints.top_up` adds them.
+  up to that width then cost nothing, so that `Constraints.top_up` and `add_free` add them.
 
   Raises:
     InputError: the deployment has no table, or one of another network.

@@ -8,7 +8,7 @@ from gatprune_jax.channels.graph import ChannelGraph
 
 
 def make_macs(graph: ChannelGraph, deployment: Deployment) -> SumOfProducts:
-  """Sum over layers of macs_per_pair * product over axes of the number of kept elements."""
+  """Returns sum over layers of macs_per_pair * product over axes of the kept elements."""
   terms = [(layer.macs_per_pair, layer.axes) for layer in graph.layers]
   return sum_of_products(graph.num_channels, terms, "MACs")
 
