@@ -99,7 +99,7 @@ def prune_in_rounds(
     The outcome of the last round, as one of the whole way: masks are of the given graph, and
     evaluations and seconds are those of all rounds. Its table has the given network in its first
     row, and the methods of the last round in the others, with latencies that are measured in turn
-  with the given network's. Its explanation is of the last round.
+    with the given network's. Its explanation is of the last round.
   """
   graph = constraints.graph
   costs = constraints.costs(np.ones(graph.num_channels))
