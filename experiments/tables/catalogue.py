@@ -88,25 +88,6 @@ TABLES: dict[str, Table] = {
   "digits_20": _comparison(
     "Digits, a fifth of the MACs, before fine-tuning", "digits_20", _DIGITS_20, 12
   ),
-  "digits_20_500": _comparison(
-    "Digits, a fifth of the MACs, with a quarter of the masks",
-    "digits_20_500",
-    f"{_DIGITS_20} \\\n  --config.search.updates=12 --config.search.refinement=64",
-    5,
-  ),
-  "digits_20_8000": _comparison(
-    "Digits, a fifth of the MACs, with four times as many masks",
-    "digits_20_8000",
-    f"{_DIGITS_20} \\\n  --config.search.updates=218 --config.search.refinement=960 "
-    "\"--config.compare.searches=('evolve_ratios','evolve_bits')\"",
-    27,
-  ),
-  "digits_three_budgets": _comparison(
-    "Digits at three budgets, before fine-tuning",
-    "digits_three_budgets",
-    f"--config.compare.finetune=False {_THREE_BUDGETS}",
-    25,
-  ),
   "digits_three_budgets_finetuned": _comparison(
     "Digits at three budgets, after fine-tuning",
     "digits_three_budgets_finetuned",
