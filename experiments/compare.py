@@ -9,6 +9,8 @@ Every seed and budget has two files in `rows/`: the rows, which are written when
 done, and the masks that the methods found, which are saved after each method. The same command
 therefore continues after an interruption. With `--config.compare.start=DIR` the dense networks and
 the masks are those of a finished comparison, and are judged by other settings of the fine-tuning.
+With `--config.compare.parts=(DIR,DIR)` whatever seeds and budgets are done in other workdirs, of
+the same settings, are taken from there, so that several machines can share the work.
 A third file says what became of every channel in the network of the first variant. At the end the
 command writes `compare.json` (all rows), `compare.md` (mean and standard deviation), `compare.png`
 and `report.html`, which shows all of it.
@@ -17,11 +19,10 @@ and `report.html`, which shows all of it.
 from collections.abc import Callable, Sequence
 import dataclasses
 import os
-from typing import Any
 
 import numpy as np
 
-from experiments.common import dense
+from experiments.common import dense, earlier
 from experiments.common.app import start
 from experiments.common.cells import Plan, plan_cells
 from experiments.common.config_tree import as_json
@@ -59,10 +60,6 @@ from gatprune_jax.search import (
 )
 from gatprune_jax.training import steps_per_epoch
 
-EQUAL_COST = "best classical, equal cost"
-# Sections of the settings that a comparison shares with the one that it starts from.
-_SAME = ("dataset", "images", "image_size", "model", "dense", "criteria", "search")
-
 
 def main(settings: Settings, run: Run) -> None:
   """Runs the methods whose rows are missing, then writes and prints the tables."""
@@ -72,8 +69,7 @@ def main(settings: Settings, run: Run) -> None:
       "compare searches have ratio_agent, which needs l1, and criteria are "
       f"{', '.join(settings.criteria)}: add l1, or leave ratio_agent out"
     )
-  if settings.compare.start:
-    check_start(settings.compare.start, run.config)
+  earlier.check(settings.compare, run.config)
   if runs.inspect(run.workdir, "compare", run.config) is runs.Status.FINISHED:
     reporting.complete_report(run.workdir, as_json(Settings()))
     path = os.path.join(run.workdir, "compare.json")
@@ -103,10 +99,11 @@ def make_tables(settings: Settings, run: Run, plans: Sequence[Plan]) -> str:
   workdir = run.workdir
   rows: list[CompareRow] = []
   for plan, budget, prepared in plans:
-    path = os.path.join(workdir, "rows", f"seed{plan.seed}-macs{budget}")
+    path = earlier.path_of_cell(workdir, plan.seed, budget)
+    if is_first():
+      os.makedirs(os.path.dirname(path), exist_ok=True)
+      earlier.take_cell(settings.compare.parts, workdir, plan.seed, budget)
     if not from_first(lambda path=path: os.path.exists(f"{path}.json")):
-      if is_first():
-        os.makedirs(os.path.dirname(path), exist_ok=True)
       compare_once(plan, budget, prepared, run, path)
     stored = from_first(lambda path=path: runs.read_json(f"{path}.json"))
     rows += [CompareRow(**row) for row in stored]
@@ -142,7 +139,7 @@ def compare_once(settings: Settings, budget: float, prepared: Setup, run: Run, p
   if start := settings.compare.start:
     variables = dense.restore(os.path.join(start, seed), prepared.dense.network)
     problem = problem_of(settings, prepared, variables)
-    proposals = masks_of_start(settings, budget)
+    proposals = earlier.masks_of_start(settings, budget)
   else:
     variables = dense.train_dense(settings, prepared.dense, data, logger)
     problem = problem_of(settings, prepared, variables)
@@ -223,66 +220,9 @@ def classical_at_equal_cost(
   )  # fmt: skip
   select, test = (float(tuned.scores(split)[0]) for split in (data.select, data.test))
   logger.forget(phase)
-  return row._replace(method=EQUAL_COST, select_accuracy=select, test_accuracy=test, epochs=epochs)
-
-
-def check_start(start: str, config: dict[str, Any]) -> None:
-  """Checks that another comparison has the masks and networks that are to be judged here.
-
-  Args:
-    start: its workdir.
-    config: the config of this run, of JSON types.
-
-  Raises:
-    InputError: if it is not finished, lacks a seed, budget or method, or had other settings of
-      data, network, criteria or search.
-  """
-  runs.read_result(start, "compare")  # raises if the comparison is not finished
-  there = runs.read_config(start)
-  for section in _SAME:
-    if there[section] != config[section]:
-      raise InputError(
-        f"compare.start {start} had other settings of {section}, {there[section]}, here they are "
-        f"{config[section]}: give the same"
-      )
-  limited = lambda others: {name: limit for name, limit in others.items() if limit is not None}
-  before, now = (limited(told["compare"]["others"]) for told in (there, config))
-  if before != now:
-    raise InputError(
-      f"compare.start {start} had the other budgets {before}, here they are {now}: give the same"
-    )
-  for name in ("seeds", "budgets", "variants", "searches"):
-    found = there["compare"][name]
-    if missing := [one for one in config["compare"][name] if one not in found]:
-      raise InputError(f"compare.start {start} has no {name} {missing}: it has {list(found)}")
-
-
-def masks_of_start(settings: Settings, budget: float) -> list[Proposal]:
-  """Returns the proposals of the methods that are judged, from the comparison in `compare.start`.
-
-  Args:
-    settings: settings of the experiment, with the seed.
-    budget: largest share of the dense network's MACs.
-  """
-  start = settings.compare.start
-  read = lambda: runs.read_json(os.path.join(start, "compare.json"))
-  rows = [CompareRow(**row) for row in from_first(read)]
-  agents = [*settings.compare.variants, *SEARCHES, EQUAL_COST]
-  scores: dict[str, list[float]] = {}
-  for row in rows:
-    if row.budget == budget and row.method not in agents:
-      scores.setdefault(row.method, []).append(row.select_accuracy)
-  ranked = sorted(scores, key=lambda name: -np.mean(scores[name]))
-  wanted = [
-    *ranked[: settings.compare.classical or None],
-    *settings.compare.variants,
-    *settings.compare.searches,
-  ]
-  path = os.path.join(start, "rows", f"seed{settings.seed}-macs{budget}-masks.npz")
-  found = {method.method: method for method in from_first(lambda: load_proposals(path)) or ()}
-  if missing := [name for name in wanted if name not in found]:
-    raise InputError(f"{path} has no masks of {missing[0]}: run the comparison in {start} again")
-  return [found[name] for name in wanted]
+  return row._replace(
+    method=earlier.EQUAL_COST, select_accuracy=select, test_accuracy=test, epochs=epochs
+  )
 
 
 def find_masks(

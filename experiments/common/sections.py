@@ -117,6 +117,8 @@ class CompareConfig:
     start: workdir of a finished experiments.compare whose dense networks and masks are judged
       again, for example after a longer fine-tuning; the settings of the search must be the same.
       "": dense networks are trained, and masks are searched.
+    parts: workdirs of comparisons of the same settings, with other seeds or budgets; what is done
+      there is not done again.
     classical: number of classical pruners that are judged, the best of `start` at each budget on
       the select part; 0: all of them.
     equal_cost: whether the best classical pruner on the select part is fine-tuned once more, for as
@@ -132,6 +134,7 @@ class CompareConfig:
   searches: tuple[str, ...] = ("random_ratios", "evolve_ratios", "evolve_bits", "ratio_agent")
   finetune: bool = True
   start: str = ""
+  parts: tuple[str, ...] = ()
   classical: int = 0
   equal_cost: bool = False
 

@@ -78,7 +78,7 @@ def _inspect(path: str, experiment: str, config: dict[str, Any]) -> Status:
       f"workdir {path} holds a run of experiments.{was}: give experiments.{experiment} another one"
     )
   now = json.loads(json.dumps(config))
-  if (difference := _first_difference(then, now)) is not None:
+  if (difference := first_difference(then, now)) is not None:
     field, old, new = difference
     raise InputError(
       f"workdir {path} holds another config's run: there, {field} is {old}, here it is {new}: "
@@ -194,12 +194,18 @@ def read_json(path: str) -> Any:
     raise InputError(f"{path} is damaged ({error}): remove it and give the same command") from error
 
 
-def _first_difference(then: Any, now: Any, field: str = "") -> tuple[str, Any, Any] | None:
-  """Returns the dotted name of the first field in which two configs differ, and both values."""
+def first_difference(then: Any, now: Any, field: str = "") -> tuple[str, Any, Any] | None:
+  """Returns the dotted name of the first field in which two configs differ, and both values.
+
+  Args:
+    then: a config, of JSON types.
+    now: another one.
+    field: dotted name of the field whose values both are; "": they are whole configs.
+  """
   if isinstance(then, dict) and isinstance(now, dict):
     for key in sorted({*then, *now}):
       inner = f"{field}.{key}" if field else key
-      if found := _first_difference(then.get(key), now.get(key), inner):
+      if found := first_difference(then.get(key), now.get(key), inner):
         return found
     return None
   return None if then == now else (field, then, now)

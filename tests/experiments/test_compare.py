@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import compare
+from experiments.common import earlier
 from experiments.common.settings import make_settings
 from experiments.configs import digits_resnet8
 import gatprune_jax as gp
@@ -119,7 +120,7 @@ def test_masks_of_a_comparison_are_judged_again(comparison, tmp_path):
   ranked = sorted(rows[:4], key=lambda row: -row["select_accuracy"])
   names = [row["method"] for row in again]
   assert names == [
-    *(row["method"] for row in ranked[:2]), "agent", "evolve_bits", compare.EQUAL_COST
+    *(row["method"] for row in ranked[:2]), "agent", "evolve_bits", earlier.EQUAL_COST
   ]  # fmt: skip
   assert [row["epochs"] for row in again] == [2, 2, 2, 2, 12]
   best = max(again[:2], key=lambda row: row["select_accuracy"])
@@ -147,6 +148,53 @@ def test_a_comparison_of_something_else_is_no_start(comparison, tmp_path, change
   with pytest.raises(gp.InputError, match=sentence):
     run_in(tmp_path / "second", config)
   assert not (tmp_path / "second").exists()
+
+
+def test_cells_that_are_done_elsewhere_are_put_together(methods, tmp_path):
+  config = small_config()
+  config.criteria, config.compare.seeds = ("l1", "l2"), (0, 1)
+  run_in(tmp_path / "whole", config)
+  num_calls = len(methods)
+  for seed in (0, 1):
+    config.compare.seeds = (seed,)
+    run_in(tmp_path / f"only{seed}", config)
+  (tmp_path / "only1" / "result.json").unlink()  # a part need not be finished
+  assert len(methods) == 2 * num_calls
+  config.compare.seeds = (0, 1)
+  config.compare.parts = tuple(str(tmp_path / f"only{seed}") for seed in (0, 1))
+  run_in(tmp_path / "together", config)
+  assert len(methods) == 2 * num_calls  # nothing was searched again
+  assert (tmp_path / "together" / "report.html").exists()
+  # Without seconds, which are measured, the rows are those of the run in one piece.
+  whole, together = (
+    [{**row, "seconds": 0} for row in json.loads((tmp_path / name / "compare.json").read_text())]
+    for name in ("whole", "together")
+  )
+  assert together == whole
+  # The dense networks came along, so that the masks can be judged again.
+  config.compare.update({"parts": (), "start": str(tmp_path / "together"), "finetune": True})
+  run_in(tmp_path / "again", config)
+  again = json.loads((tmp_path / "again" / "compare.json").read_text())
+  before = lambda rows: {(r["seed"], r["method"]): r["accuracy_before_finetune"] for r in rows}
+  assert before(again) == before(together)
+
+
+@pytest.mark.parametrize(
+  ("change", "sentence"),
+  [
+    ({"images.reward": 23}, r"images\.reward is 24, here it is 23: a part may differ in its seeds"),
+    ({"compare.finetune": True}, r"compare\.finetune is False, here it is"),
+    ({"compare.parts": ("/nowhere",)}, "/nowhere is not the workdir of a run"),
+  ],
+)
+def test_a_comparison_of_something_else_is_no_part(methods, tmp_path, change, sentence):
+  config = small_config()
+  run_in(tmp_path / "part", config)
+  config.compare.update({"seeds": (0, 1), "parts": (str(tmp_path / "part"),)})
+  config.update_from_flattened_dict(change)
+  with pytest.raises(gp.InputError, match=sentence):
+    run_in(tmp_path / "together", config)
+  assert not (tmp_path / "together").exists()
 
 
 def test_other_budgets_hold_beside_each_budget_of_macs(methods, tmp_path, capsys):

@@ -1,0 +1,155 @@
+"""What a comparison takes from earlier ones: dense networks and masks, or whole cells.
+
+A cell is one seed at one budget. Its files are in `rows/` of the comparison's workdir, see
+`experiments.compare`.
+"""
+
+from collections.abc import Sequence
+import os
+import shutil
+from typing import Any
+
+import numpy as np
+
+from experiments.common.sections import CompareConfig
+from experiments.common.settings import Settings
+from gatprune_jax import InputError, reporting
+from gatprune_jax.pruning import Proposal, load_proposals
+from gatprune_jax.runs import workdir as runs
+from gatprune_jax.runs.logger import place_of
+from gatprune_jax.runs.report import CompareRow
+from gatprune_jax.runtime.processes import from_first
+from gatprune_jax.runtime.whole_files import whole_directory, whole_file
+from gatprune_jax.search import SEARCHES
+
+EQUAL_COST = "best classical, equal cost"
+# Sections of the settings that a comparison shares with the one that it starts from.
+_SAME = ("dataset", "images", "image_size", "model", "dense", "criteria", "search")
+
+
+def path_of_cell(workdir: str, seed: int, budget: float) -> str:
+  """Returns the path of a cell's files, without their endings."""
+  return os.path.join(workdir, "rows", f"seed{seed}-macs{budget}")
+
+
+def check(compare: CompareConfig, config: dict[str, Any]) -> None:
+  """Checks that the comparisons in `start` and `parts` have what is taken from them.
+
+  Args:
+    compare: names them.
+    config: the config of this run, of JSON types.
+
+  Raises:
+    InputError: see `check_start` and `check_part`.
+  """
+  if compare.start:
+    check_start(compare.start, config)
+  for part in compare.parts:
+    check_part(part, config)
+
+
+def check_part(part: str, config: dict[str, Any]) -> None:
+  """Checks that another comparison has the same settings, but for its seeds, budgets and parts.
+
+  Args:
+    part: its workdir; it need not be finished.
+    config: the config of this run, of JSON types.
+
+  Raises:
+    InputError: if the workdir holds no comparison, or one of other settings.
+  """
+  if (was := runs.read_experiment(part)) != "compare":
+    raise InputError(f"compare.parts: {part} holds a run of experiments.{was}: give comparisons")
+  free = {"seeds": (), "budgets": (), "parts": ()}
+  fixed = lambda told: {**told, "compare": {**told["compare"], **free}}
+  difference = runs.first_difference(fixed(runs.read_config(part)), fixed(config))
+  if difference is not None:
+    field, there, here = difference
+    raise InputError(
+      f"compare.parts: in {part} {field} is {there}, here it is {here}: a part may differ in its "
+      "seeds and budgets only"
+    )
+
+
+def take_cell(parts: Sequence[str], workdir: str, seed: int, budget: float) -> None:
+  """Copies a cell, and the dense network of its seed, if one of the parts has finished the cell.
+
+  The file of rows, which marks a cell as finished, is copied last.
+
+  Args:
+    parts: workdirs of other comparisons, from `check_part`.
+    workdir: workdir of this comparison, with its directory of rows.
+    seed: seed of the cell.
+    budget: its budget.
+  """
+  here = path_of_cell(workdir, seed, budget)
+  there = (path_of_cell(part, seed, budget) for part in parts)
+  found = next((path for path in there if os.path.exists(f"{path}.json")), None)
+  if found is None or os.path.exists(f"{here}.json"):
+    return
+  place = lambda path: place_of(os.path.join(path, f"seed{seed}"), "dense")
+  if not os.path.exists(place(workdir)):
+    with whole_directory(place(workdir)) as target:
+      shutil.copytree(place(os.path.dirname(os.path.dirname(found))), target, dirs_exist_ok=True)
+  for ending in ("-masks.npz", f"-{reporting.EXPLANATION}", ".json"):
+    with open(found + ending, "rb") as source, whole_file(here + ending) as target:
+      shutil.copyfileobj(source, target)
+
+
+def check_start(start: str, config: dict[str, Any]) -> None:
+  """Checks that another comparison has the masks and networks that are to be judged here.
+
+  Args:
+    start: its workdir.
+    config: the config of this run, of JSON types.
+
+  Raises:
+    InputError: if it is not finished, lacks a seed, budget or method, or had other settings of
+      data, network, criteria or search.
+  """
+  runs.read_result(start, "compare")  # raises if the comparison is not finished
+  there = runs.read_config(start)
+  for section in _SAME:
+    if there[section] != config[section]:
+      raise InputError(
+        f"compare.start {start} had other settings of {section}, {there[section]}, here they are "
+        f"{config[section]}: give the same"
+      )
+  limited = lambda others: {name: limit for name, limit in others.items() if limit is not None}
+  before, now = (limited(told["compare"]["others"]) for told in (there, config))
+  if before != now:
+    raise InputError(
+      f"compare.start {start} had the other budgets {before}, here they are {now}: give the same"
+    )
+  for name in ("seeds", "budgets", "variants", "searches"):
+    found = there["compare"][name]
+    if missing := [one for one in config["compare"][name] if one not in found]:
+      raise InputError(f"compare.start {start} has no {name} {missing}: it has {list(found)}")
+
+
+def masks_of_start(settings: Settings, budget: float) -> list[Proposal]:
+  """Returns the proposals of the methods that are judged, from the comparison in `compare.start`.
+
+  Args:
+    settings: settings of the experiment, with the seed.
+    budget: largest share of the dense network's MACs.
+  """
+  start = settings.compare.start
+  read = lambda: runs.read_json(os.path.join(start, "compare.json"))
+  rows = [CompareRow(**row) for row in from_first(read)]
+  agents = [*settings.compare.variants, *SEARCHES, EQUAL_COST]
+  scores: dict[str, list[float]] = {}
+  for row in rows:
+    if row.budget == budget and row.method not in agents:
+      scores.setdefault(row.method, []).append(row.select_accuracy)
+  ranked = sorted(scores, key=lambda name: -np.mean(scores[name]))
+  wanted = [
+    *ranked[: settings.compare.classical or None],
+    *settings.compare.variants,
+    *settings.compare.searches,
+  ]
+  path = f"{path_of_cell(start, settings.seed, budget)}-masks.npz"
+  found = {method.method: method for method in from_first(lambda: load_proposals(path)) or ()}
+  if missing := [name for name in wanted if name not in found]:
+    raise InputError(f"{path} has no masks of {missing[0]}: run the comparison in {start} again")
+  return [found[name] for name in wanted]
