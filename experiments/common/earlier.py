@@ -49,7 +49,9 @@ def check(compare: CompareConfig, config: dict[str, Any]) -> None:
 
 
 def check_part(part: str, config: dict[str, Any]) -> None:
-  """Checks that another comparison has the same settings, but for its seeds, budgets and parts.
+  """Checks that another comparison has the same settings.
+
+  Its seeds, budgets and parts may differ, and the directory of its data.
 
   Args:
     part: its workdir; it need not be finished.
@@ -61,13 +63,13 @@ def check_part(part: str, config: dict[str, Any]) -> None:
   if (was := runs.read_experiment(part)) != "compare":
     raise InputError(f"compare.parts: {part} holds a run of experiments.{was}: give comparisons")
   free = {"seeds": (), "budgets": (), "parts": ()}
-  fixed = lambda told: {**told, "compare": {**told["compare"], **free}}
+  fixed = lambda told: {**told, "data_dir": "", "compare": {**told["compare"], **free}}
   difference = runs.first_difference(fixed(runs.read_config(part)), fixed(config))
   if difference is not None:
     field, there, here = difference
     raise InputError(
       f"compare.parts: in {part} {field} is {there}, here it is {here}: a part may differ in its "
-      "seeds and budgets only"
+      "seeds, its budgets and the place of its data only"
     )
 
 

@@ -159,6 +159,9 @@ def test_cells_that_are_done_elsewhere_are_put_together(methods, tmp_path):
     config.compare.seeds = (seed,)
     run_in(tmp_path / f"only{seed}", config)
   (tmp_path / "only1" / "result.json").unlink()  # a part need not be finished
+  told = json.loads((tmp_path / "only1" / "config.json").read_text())
+  told["config"]["data_dir"] = "another machine's"
+  (tmp_path / "only1" / "config.json").write_text(json.dumps(told))
   assert len(methods) == 2 * num_calls
   config.compare.seeds = (0, 1)
   config.compare.parts = tuple(str(tmp_path / f"only{seed}") for seed in (0, 1))
