@@ -45,12 +45,15 @@ def perturbed(variables, seed=0):
 class TwoLayers(nn.Module):
   """The smallest network in which one hidden group feeds another, so that it compiles quickly."""
 
+  num_classes: int = 5
+  momentum: float = 0.9  # of the running statistics
+
   @nn.compact
   def __call__(self, x, train=False):
     for width in (6, 8):
       x = nn.Conv(width, (3, 3), strides=2, use_bias=False)(x)
-      x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
-    return nn.Dense(5)(x.mean((1, 2)))
+      x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=self.momentum)(x))
+    return nn.Dense(self.num_classes)(x.mean((1, 2)))
 
 
 class Example:

@@ -85,16 +85,17 @@ def take_cell(parts: Sequence[str], workdir: str, seed: int, budget: float) -> N
     budget: its budget.
   """
   here = path_of_cell(workdir, seed, budget)
-  there = (path_of_cell(part, seed, budget) for part in parts)
-  found = next((path for path in there if os.path.exists(f"{path}.json")), None)
-  if found is None or os.path.exists(f"{here}.json"):
+  is_done = lambda path: os.path.exists(f"{path_of_cell(path, seed, budget)}.json")
+  part = next(filter(is_done, parts), None)
+  if part is None or is_done(workdir):
     return
-  place = lambda path: place_of(os.path.join(path, f"seed{seed}"), "dense")
-  if not os.path.exists(place(workdir)):
-    with whole_directory(place(workdir)) as target:
-      shutil.copytree(place(os.path.dirname(os.path.dirname(found))), target, dirs_exist_ok=True)
+  there = path_of_cell(part, seed, budget)
+  dense = lambda path: place_of(os.path.join(path, f"seed{seed}"), "dense")
+  if not os.path.exists(dense(workdir)):
+    with whole_directory(dense(workdir)) as target:
+      shutil.copytree(dense(part), target, dirs_exist_ok=True)
   for ending in ("-masks.npz", f"-{reporting.EXPLANATION}", ".json"):
-    with open(found + ending, "rb") as source, whole_file(here + ending) as target:
+    with open(there + ending, "rb") as source, whole_file(here + ending) as target:
       shutil.copyfileobj(source, target)
 
 

@@ -100,8 +100,8 @@ def classical_pruners(
 def _rank_in_group(graph: ChannelGraph, order: np.ndarray) -> np.ndarray:
   """Returns each channel's rank in its group by an order, 0 for the first, int64 `[N]`.
 
-  Searches call this for every mask that they propose. NumPy does it several times as fast as the
-  same operations of JAX, one after the other.
+  Searches call this for every mask that they propose, outside of compiled functions, where each
+  operation of JAX would cost more to start than to compute.
   """
   group_of = graph.group_of
   # The inverse of a permutation is what sorts it.

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from flax import linen as nn
 import jax
 import numpy as np
 
@@ -17,6 +16,7 @@ from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.search import make_problem
 from gatprune_jax.training import Recipe
 from tests.channels.laws import assert_same, random_mask
+from tests.conftest import TwoLayers
 
 
 def test_both_ways_of_fine_tuning_train_the_same_networks(tmp_path):
@@ -57,20 +57,6 @@ def test_both_ways_of_fine_tuning_train_the_same_networks(tmp_path):
   assert np.abs(together.scores(select) - in_turn.scores(select)).max() <= 1 / select.num
 
 
-class Lagging(nn.Module):
-  """A network whose running statistics follow the batches at a given pace."""
-
-  momentum: float
-
-  @nn.compact
-  def __call__(self, x, train=False):
-    for width in (6, 8):
-      x = nn.Conv(width, (3, 3), strides=2, use_bias=False)(x)
-      norm = nn.BatchNorm(use_running_average=not train, momentum=self.momentum)
-      x = nn.relu(norm(x))
-    return nn.Dense(10)(x.mean((1, 2)))
-
-
 def test_fine_tuned_networks_do_not_depend_on_the_momentum_of_their_batch_norm():
   # In training a batch is normalised by its own statistics, so that the momentum changes nothing
   # but the running statistics, which are measured again at the end.
@@ -78,7 +64,7 @@ def test_fine_tuned_networks_do_not_depend_on_the_momentum_of_their_batch_norm()
   recipe = Recipe(epochs=1, warmup_epochs=0.0, learning_rate=0.01, batch_size=32)
   trained = {}
   for momentum in (0.5, 0.99):
-    module = Lagging(momentum)
+    module = TwoLayers(data.num_classes, momentum)
     variables = jax.jit(module.init)(jax.random.key(0), data.train.x[:1])
     network = from_linen(module, variables)
     graph = gp.trace(network.eval_fn, variables, data.train.x[:1])
