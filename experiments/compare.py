@@ -69,7 +69,6 @@ def main(settings: Settings, run: Run) -> None:
       "compare searches have ratio_agent, which needs l1, and criteria are "
       f"{', '.join(settings.criteria)}: add l1, or leave ratio_agent out"
     )
-  earlier.check(settings.compare, run.config)
   if runs.inspect(run.workdir, "compare", run.config) is runs.Status.FINISHED:
     reporting.complete_report(run.workdir, as_json(Settings()))
     path = os.path.join(run.workdir, "compare.json")
@@ -78,7 +77,9 @@ def main(settings: Settings, run: Run) -> None:
     return
   # Bad settings are refused before a file is written.
   compare = settings.compare
+  earlier.check(compare, run.config)
   plans = plan_cells(settings, compare.seeds, compare.budgets, compare.limits)
+  earlier.check_networks(compare.parts, run.workdir, plans)
   if settings.compare.finetune:
     for plan in plans:
       steps_per_epoch(plan.settings.finetune, plan.prepared.data.train)

@@ -1,6 +1,6 @@
-"""The work that the benchmarks time: scoring and training of masked CIFAR ResNets.
+"""The work that the benchmarks time: scoring and training of masked ResNets.
 
-The images are random noise of the size of CIFAR images.
+The images are random noise.
 """
 
 from collections.abc import Callable
@@ -39,9 +39,9 @@ class Problem(NamedTuple):
   dtype: str
   graph: ChannelGraph
   network: Network
-  x: jax.Array  # [n, 32, 32, 3]
+  x: jax.Array  # [n, side, side, 3]
   y: jax.Array  # [n], all 0
-  calibration: jax.Array  # [n, 32, 32, 3]
+  calibration: jax.Array  # [n, side, side, 3]
   masks: jax.Array  # [C, N] bool
 
   @property
@@ -50,16 +50,19 @@ class Problem(NamedTuple):
     return gp.macs(self.graph, np.ones(self.graph.num_channels))
 
 
-def problem(num_masks: int, num_images: int, dtype: str, name: str = "resnet20") -> Problem:
+def problem(
+  num_masks: int, num_images: int, dtype: str, name: str = "resnet20", side: int = 32
+) -> Problem:
   """Makes a problem of random masks and images.
 
   Args:
     num_masks: number of masks.
     num_images: number of images to score and train on, and of further ones for calibration.
     dtype: dtype in which the network computes.
-    name: a CIFAR network of `gatprune_jax.models.MODELS`.
+    name: a network of `gatprune_jax.models.MODELS`.
+    side: pixels of the images.
   """
-  eval_fn, variables, x = network(name, 32, num_images, 10, dtype)
+  eval_fn, variables, x = network(name, side, num_images, 10, dtype)
   graph = gp.trace(eval_fn, variables, x[:1])
   masks = np.random.default_rng(0).random((num_masks, graph.num_channels)) < 0.5
   return Problem(

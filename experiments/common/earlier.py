@@ -9,8 +9,11 @@ import os
 import shutil
 from typing import Any
 
+import jax
 import numpy as np
 
+from experiments.common import dense
+from experiments.common.cells import Plan
 from experiments.common.sections import CompareConfig
 from experiments.common.settings import Settings
 from gatprune_jax import InputError, reporting
@@ -73,6 +76,39 @@ def check_part(part: str, config: dict[str, Any]) -> None:
     )
 
 
+def check_networks(parts: Sequence[str], workdir: str, plans: Sequence[Plan]) -> None:
+  """Checks that all rows of a seed are of one dense network.
+
+  Two machines may train different networks with one seed, because their arithmetic rounds
+  differently.
+
+  Args:
+    parts: workdirs of other comparisons, from `check_part`.
+    workdir: workdir of this comparison.
+    plans: the cells of this comparison.
+
+  Raises:
+    InputError: if two of the workdirs have different networks of one seed.
+  """
+  networks = {plan.settings.seed: plan.prepared.dense.network for plan in plans}
+  for seed, network in networks.items():
+    folders = [os.path.join(path, f"seed{seed}") for path in (workdir, *parts)]
+    trained = from_first(lambda folders=folders: list(filter(_has_network, folders)))
+    if len(trained) < 2:
+      continue
+    first, *others = (dense.restore(folder, network) for folder in trained)
+    for folder, other in zip(trained[1:], others, strict=True):
+      if not jax.tree.all(jax.tree.map(np.array_equal, first, other)):
+        raise InputError(
+          f"compare.parts: {trained[0]} and {folder} hold different dense networks: all budgets of "
+          "a seed must be of one network, so begin the second with the first among its parts"
+        )
+
+
+def _has_network(folder: str) -> bool:
+  return os.path.exists(place_of(folder, "dense"))
+
+
 def take_cell(parts: Sequence[str], workdir: str, seed: int, budget: float) -> None:
   """Copies a cell, and the dense network of its seed, if one of the parts has finished the cell.
 
@@ -90,10 +126,10 @@ def take_cell(parts: Sequence[str], workdir: str, seed: int, budget: float) -> N
   if part is None or is_done(workdir):
     return
   there = path_of_cell(part, seed, budget)
-  dense = lambda path: place_of(os.path.join(path, f"seed{seed}"), "dense")
-  if not os.path.exists(dense(workdir)):
-    with whole_directory(dense(workdir)) as target:
-      shutil.copytree(dense(part), target, dirs_exist_ok=True)
+  target, source = (os.path.join(path, f"seed{seed}") for path in (workdir, part))
+  if not _has_network(target):
+    with whole_directory(place_of(target, "dense")) as directory:
+      shutil.copytree(place_of(source, "dense"), directory, dirs_exist_ok=True)
   for ending in ("-masks.npz", f"-{reporting.EXPLANATION}", ".json"):
     with open(there + ending, "rb") as source, whole_file(here + ending) as target:
       shutil.copyfileobj(source, target)

@@ -79,7 +79,8 @@ def first_rows(
   dealt_shape = (num_rounds, mesh.num_devices(), chunk)
   order = (np.arange(math.prod(dealt_shape)) % num).reshape(dealt_shape).swapaxes(0, 1)
   dealt = jax.tree.map(lambda leaf: leaf[order], rows)  # [devices, rounds, chunk, ...]
-  compute = lambda some, *same: jax.vmap(lambda row: fn(row, *same))(some)
+  # The jitted function is traced only once, for the shapes of its results and for the loop.
+  compute = jax.jit(lambda some, *same: jax.vmap(lambda row: fn(row, *same))(some), inline=True)
 
   def own_chunks(dealt, count, *same):
     take = lambda i: jax.tree.map(lambda leaf: leaf[0, i], dealt)
@@ -143,6 +144,7 @@ def in_blocks(
 def _first_blocks(fn: Callable[[jax.Array], Any], blocks: jax.Array, count: jax.Array | int) -> Any:
   """Computes `map(fn, blocks)` for the blocks that hold the first `count` rows; zeros elsewhere."""
   num, size = blocks.shape[:2]
+  fn = jax.jit(fn, inline=True)  # traced only once, for the shapes of its results and for the loop
   one = jax.eval_shape(fn, jax.ShapeDtypeStruct(blocks.shape[1:], blocks.dtype))
   empty = jax.tree.map(lambda leaf: jnp.zeros((num, *leaf.shape), leaf.dtype), one)
 

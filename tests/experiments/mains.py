@@ -14,6 +14,7 @@ _SHORT = [
   "--config.dense.recipe.epochs=3", "--config.finetune.epochs=2",
   "--config.search.updates=2", "--config.search.samples=4", "--config.search.policy.layers=1",
   "--config.search.shortlist=2", "--config.search.calibration_images=64",
+  "--config.search.refinement=8",
   "--config.search.adaptation.steps=2", "--config.search.adaptation.batch_size=16",
   "--config.criteria=('random','l1','bn_scale')",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Tests of `experiments.compare` in this process, with stubs in place of the searches."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -174,12 +175,33 @@ def test_cells_that_are_done_elsewhere_are_put_together(methods, tmp_path):
     for name in ("whole", "together")
   )
   assert together == whole
+  # A finished comparison needs its parts no more.
+  (tmp_path / "only0").rename(tmp_path / "moved")
+  run_in(tmp_path / "together", config)
+  (tmp_path / "moved").rename(tmp_path / "only0")
   # The dense networks came along, so that the masks can be judged again.
   config.compare.update({"parts": (), "start": str(tmp_path / "together"), "finetune": True})
   run_in(tmp_path / "again", config)
   again = json.loads((tmp_path / "again" / "compare.json").read_text())
   before = lambda rows: {(r["seed"], r["method"]): r["accuracy_before_finetune"] for r in rows}
   assert before(again) == before(together)
+
+
+def test_parts_with_different_networks_of_one_seed_are_refused(methods, tmp_path):
+  config = small_config()
+  config.criteria = ("l1", "l2")
+  for seed in (0, 1):
+    config.compare.seeds = (seed,)
+    run_in(tmp_path / f"only{seed}", config)
+  network = "checkpoints/dense"
+  shutil.copytree(tmp_path / "only0", tmp_path / "other")
+  shutil.rmtree(tmp_path / "other" / "seed0" / network)
+  shutil.copytree(tmp_path / "only1" / "seed1" / network, tmp_path / "other" / "seed0" / network)
+  config.compare.seeds = (0, 1)
+  config.compare.parts = (str(tmp_path / "only0"), str(tmp_path / "other"))
+  with pytest.raises(gp.InputError, match=r"only0/seed0 and .*other/seed0 hold different dense"):
+    run_in(tmp_path / "together", config)
+  assert not (tmp_path / "together").exists()
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,8 @@ SLOW = pytest.mark.slow
 FULL = os.environ.get("GATPRUNE_SLOW") == "1"  # whether to test the sizes that take minutes
 
 QUICK = [
-  *SMALL, "--config.criteria=('l1',)", "--config.search.updates=6", "--config.search.refinement=8",
-  "--config.search.shortlist=1", "--config.finetune.epochs=3", "--config.checkpoints.updates=2",
-  "--config.checkpoints.steps=4",
+  *SMALL, "--config.criteria=('l1',)", "--config.search.updates=6", "--config.search.shortlist=1",
+  "--config.finetune.epochs=3", "--config.checkpoints.updates=2", "--config.checkpoints.steps=4",
 ]  # fmt: skip
 ROUNDS = [*QUICK, "--config.rounds=2", "--config.budgets.macs=0.3"]
 IN_TURN = [*QUICK, "--config.finetune_side_by_side=False"]
