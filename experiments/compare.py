@@ -19,6 +19,7 @@ and `report.html`, which shows all of it.
 from collections.abc import Callable, Sequence
 import dataclasses
 import os
+import sys
 
 import numpy as np
 
@@ -263,6 +264,9 @@ def find_masks(
       # As many masks as cost what the first variant spent, at whichever levels it did.
       each = passes_of_score(settings.search, problem.reward.num)
       evaluations = proposals[len(classical)].passes // each
+      if is_first():
+        told = f"seed {settings.seed}, macs {budget}, {name}: scores up to {evaluations} masks"
+        print(told, file=sys.stderr)
       result = SEARCHES[name](problem, settings.search, evaluations, settings.seed)
     proposals = [*proposals, as_proposal(name, result)]
     save_proposals(path, proposals)

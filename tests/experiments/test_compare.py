@@ -66,6 +66,8 @@ def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
   run_in(tmp_path / "whole", config)
   every = [("agent", 11), ("random_ratios", AT_EQUAL_COST), ("evolve_bits", AT_EQUAL_COST)]
   assert methods == every
+  told = f"seed 0, macs {BUDGET}, evolve_bits: scores up to {AT_EQUAL_COST} masks"
+  assert told in capsys.readouterr().err
   monkeypatch.setattr(RunLogger, "forget", forget_after_the_row)
   for done, stopped in enumerate(("agent", "random_ratios", "evolve_bits"), start=1):
     with pytest.raises(Preempted, match=f"stopped after {stopped}, whose masks are saved in"):
