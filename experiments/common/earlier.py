@@ -126,10 +126,10 @@ def take_cell(parts: Sequence[str], workdir: str, seed: int, budget: float) -> N
   if part is None or is_done(workdir):
     return
   there = path_of_cell(part, seed, budget)
-  target, source = (os.path.join(path, f"seed{seed}") for path in (workdir, part))
-  if not _has_network(target):
-    with whole_directory(place_of(target, "dense")) as directory:
-      shutil.copytree(place_of(source, "dense"), directory, dirs_exist_ok=True)
+  own, other = (os.path.join(path, f"seed{seed}") for path in (workdir, part))
+  if not _has_network(own):
+    with whole_directory(place_of(own, "dense")) as target:
+      shutil.copytree(place_of(other, "dense"), target, dirs_exist_ok=True)
   for ending in ("-masks.npz", f"-{reporting.EXPLANATION}", ".json"):
     with open(there + ending, "rb") as source, whole_file(here + ending) as target:
       shutil.copyfileobj(source, target)
