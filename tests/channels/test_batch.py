@@ -111,13 +111,34 @@ class Frames(nn.Module):
     return nn.Dense(4)(y.reshape(batch, frames, -1).mean(1))
 
 
+class Views(nn.Module):
+  """Takes the largest features over several views of an object, which come before the batch."""
+
+  @nn.compact
+  def __call__(self, x):
+    views = jnp.moveaxis(x, 1, 0).reshape(-1, *x.shape[2:])
+    y = nn.relu(nn.Conv(6, (3, 3))(views)).mean((1, 2))
+    return nn.Dense(4)(nn.relu(nn.Dense(5)(y)).reshape(x.shape[1], -1, 5).max(0))
+
+
+class LeadingAxes(nn.Module):
+  """Leaves it to Linen's convolution to fold the two leading axes of a video."""
+
+  @nn.compact
+  def __call__(self, x):
+    y = nn.relu(nn.Conv(6, (3, 3))(x))
+    y = nn.relu(nn.Conv(5, (3, 3), strides=2)(y))
+    return nn.Dense(4)(y.mean((1, 2, 3)))
+
+
 @pytest.mark.parametrize("batch", [None, 2])
-def test_a_batch_that_is_folded_into_another_axis_is_saved(batch, tmp_path):
+@pytest.mark.parametrize("net", [Frames(), Views(), LeadingAxes()])
+def test_a_batch_that_is_folded_into_another_axis_is_saved(net, batch, tmp_path):
   x = NORMAL((2, 3, 5, 5, 2)).astype(np.float32)
-  variables = Frames().init(jax.random.key(0), x)
-  graph = gp.trace(Frames().apply, variables, x)
+  variables = net.init(jax.random.key(0), x)
+  graph = gp.trace(net.apply, variables, x)
   mask = random_mask(graph, np.random.default_rng(2))
-  small = assert_law(graph, Frames().apply, variables, mask, x)
+  small = assert_law(graph, net.apply, variables, mask, x)
   gp.save(tmp_path / "net", small, x, batch)
   loaded = gp.load(tmp_path / "net")
   for num in (1, 2):

@@ -181,6 +181,37 @@ def test_a_kernel_with_a_part_of_low_rank():
   assert indices(graph, "up", 1) == indices(graph, "w", 1) == list(range(6))
 
 
+def test_a_convolution_with_a_part_of_low_rank():
+  def fn(v, x):
+    kernel = v["w"] + jnp.einsum("hwir,ro->hwio", v["down"], v["up"])
+    return nn.relu(conv(nn.relu(conv(x, v["a"])), kernel)).mean((1, 2)) @ v["head"]
+
+  shapes = {
+    "a": (1, 1, 3, 4), "w": (3, 3, 4, 6), "down": (3, 3, 4, 2), "up": (2, 6), "head": (6, 2),
+  }  # fmt: skip
+  variables = weights(**shapes)
+  graph = gp.trace(fn, variables, X)
+  mask = np.array([1, 0, 1, 1, 1, 0, 0, 1, 1, 0], bool)
+  assert_law(graph, fn, variables, mask, X)
+  # The kernel of 2 inputs and 4 outputs is made once; then 36 positions, their mean and the head.
+  assert gp.macs(graph, mask) == 9 * 2 * 2 * 4 + 36 * (3 * 2 + 9 * 2 * 4) + 4 * 2
+  assert indices(graph, "up", 1) == indices(graph, "w", 3) == list(range(6))
+  assert indices(graph, "down", 2) == indices(graph, "w", 2) == list(range(6, 10))
+
+
+def test_a_kernel_that_is_a_product_of_three_weights():
+  # A singular value decomposition whose singular values are learned, as for spectral pruning.
+  def fn(v, x):
+    hidden = nn.relu(x @ (v["left"] * v["values"][None] @ v["right"]))
+    return hidden.mean(1) @ v["head"]
+
+  variables = weights(left=(3, 2), values=(2,), right=(2, 6), head=(6, 2))
+  graph = gp.trace(fn, variables, TOKENS)
+  mask = random_mask(graph, np.random.default_rng(2))
+  assert_law(graph, fn, variables, mask, TOKENS)
+  assert [group.members for group in graph.groups] == [(("head", 0), ("right", 1))]
+
+
 def test_products_of_features_are_cut_on_both_axes():
   # A Gram matrix of two layers' features, whose two axes are read one after the other.
   def fn(v, x):
