@@ -17,9 +17,9 @@ and `report.html`, which shows all of it.
 """
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import os
-import sys
 
 import numpy as np
 
@@ -54,6 +54,7 @@ from gatprune_jax.search import (
   PASSES_OF_STEP,
   SEARCHES,
   PruningProblem,
+  Scorer,
   SearchConfig,
   SearchResult,
   passes_of_score,
@@ -264,10 +265,10 @@ def find_masks(
       # As many masks as cost what the first variant spent, at whichever levels it did.
       each = passes_of_score(settings.search, problem.reward.num)
       evaluations = proposals[len(classical)].passes // each
-      if is_first():
-        told = f"seed {settings.seed}, macs {budget}, {name}: scores up to {evaluations} masks"
-        print(told, file=sys.stderr)
-      result = SEARCHES[name](problem, settings.search, evaluations, settings.seed)
+      title = f"seed {settings.seed}, macs {budget}, {name}: mask"
+      with contextlib.closing(logger.line(title, evaluations)) as line:
+        scorer = Scorer(problem, settings.search, line.count)
+        result = SEARCHES[name](problem, scorer, evaluations, settings.seed)
     proposals = [*proposals, as_proposal(name, result)]
     save_proposals(path, proposals)
     if should_stop(len(proposals)):
@@ -292,7 +293,9 @@ def _run_variant(
       loop.record(progress.update, progress.metrics, shown)
 
     checkpointer = loop.checkpointer(logger.every.updates, lambda step: step)
-    return search(problem, config, seed, on_update, checkpointer)
+    exchange = f"seed {seed}, macs {budget}, {name}: exchange"
+    count = lambda scored, most: loop.count(exchange, scored, most)
+    return search(problem, config, seed, on_update, checkpointer, count)
 
 
 if __name__ == "__main__":

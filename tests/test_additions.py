@@ -14,7 +14,7 @@ from gatprune_jax.agent import PolicyConfig
 from gatprune_jax.channels.costs import RESOURCES, Deployment
 from gatprune_jax.data import DataConfig, load_dataset
 from gatprune_jax.models import model
-from gatprune_jax.search import SEARCHES
+from gatprune_jax.search import SEARCHES, Scorer
 from tests.additions import (
   competitor,
   criterion,
@@ -90,6 +90,6 @@ def test_a_search_with_one_of_everything(added):
   problem = gp.make_problem(
     gp.from_linen(module, variables), constraints, data, config=search_config(), criteria=("l1",)
   )
-  result = SEARCHES[competitor.NAME](problem, search_config(), 9, seed=0)
+  result = SEARCHES[competitor.NAME](problem, Scorer(problem, search_config()), 9, seed=0)
   assert result.evaluations == 9
   assert all(constraints.feasible(mask) for mask in result.masks)

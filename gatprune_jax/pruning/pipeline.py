@@ -126,7 +126,9 @@ def find(problem: PruningProblem, plan: Plan, logger: ProgressLogger) -> Proposa
       )
 
     checkpointer = loop.checkpointer(logger.every.updates, lambda step: step)
-    return as_proposal(AGENT, search(problem, plan.search, plan.seed, on_update, checkpointer))
+    count = lambda scored, most: loop.count("search exchange", scored, most)
+    result = search(problem, plan.search, plan.seed, on_update, checkpointer, count)
+    return as_proposal(AGENT, result)
 
 
 def shown(

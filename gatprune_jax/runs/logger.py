@@ -55,7 +55,7 @@ class ProgressLogger:
       title: words at the start of the progress line.
       total: number of lines of metrics that the loop records.
     """
-    loop = Loop(self, phase, ProgressLine(title, total, self._progress))
+    loop = Loop(self, phase, self.line(title, total))
     try:
       yield loop
     except BaseException:
@@ -63,6 +63,15 @@ class ProgressLogger:
         loop.close()
       raise
     loop.close()
+
+  def line(self, title: str, total: int) -> ProgressLine:
+    """Returns a new progress line.
+
+    Args:
+      title: words at its start.
+      total: number of steps that it counts to.
+    """
+    return ProgressLine(title, total, self._progress)
 
   def write(self, phase: str, line: int, values: Mapping[str, Any]) -> None:
     """Ignores a line of metrics, because this logger writes nothing."""
@@ -134,6 +143,7 @@ class Loop:
 
   def __init__(self, logger: ProgressLogger, phase: str, line: ProgressLine):
     self._logger, self._phase, self._line = logger, phase, line
+    self._title: str | None = None  # of the line that has taken the place of the first one
     self._checkpointers: list[Checkpointer] = []
 
   def close(self) -> None:
@@ -159,6 +169,19 @@ class Loop:
 
     self._checkpointers.append(self._logger.checkpointer(name or self._phase, every, rewind))
     return self._checkpointers[-1]
+
+  def count(self, title: str, done: int, total: int) -> None:
+    """Shows how far the loop is with what comes after the steps that it records.
+
+    Args:
+      title: words at the start of the progress line; other words than before begin a new line.
+      done: number of things that are done.
+      total: number of things to do.
+    """
+    if title != self._title:
+      self._line.close()
+      self._title, self._line = title, self._logger.line(title, total)
+    self._line.count(done)
 
   def record(
     self, line: int, values: Mapping[str, Any], shown: Mapping[str, str] | None = None

@@ -107,6 +107,10 @@ class ProgressLine:
       self._bar.n = step
       self._bar.refresh()
 
+  def count(self, step: int) -> None:
+    """Sets the number of steps done; the line is drawn again no oftener than by `advance`."""
+    self._bar.update(step - self._bar.n)
+
   def close(self) -> None:
     """Ends the line, which shows the last numbers."""
     self._bar.close()

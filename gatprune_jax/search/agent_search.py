@@ -37,6 +37,7 @@ def search(
   seed: int = 0,
   on_update: Callable[[Progress], None] = lambda progress: None,
   checkpointer: Checkpointer | None = None,
+  on_exchanges: Callable[[int, int], None] = lambda scored, most: None,
 ) -> SearchResult:
   """Searches for the masks of highest score within the budgets.
 
@@ -50,6 +51,7 @@ def search(
     seed: seed of all random numbers.
     on_update: called after each update; called again for an update that a roll-back repeats.
     checkpointer: saves the state after updates and restores a saved state; None saves nothing.
+    on_exchanges: called with the number of exchanges scored so far, and the largest number of them.
 
   Returns:
     The shortlist; every mask satisfies every budget, and no channel could be added at no cost.
@@ -75,7 +77,7 @@ def search(
   # counted again exactly.
   incumbents = list(filter(problem.constraints.feasible, [np.asarray(state.incumbent.mask)]))
   logits = final_logits(policy, state, inputs)
-  score_candidates(problem, config, scorer, logits, incumbents, unspent)
+  score_candidates(problem, scorer, logits, incumbents, unspent, on_exchanges)
   # A sample may leave channels out that cost nothing beside those that it keeps. The classical
   # pruners and the searches without an agent have no such masks, because they top all of them up.
   fill = lambda mask: problem.constraints.add_free(mask, logits)
@@ -126,31 +128,39 @@ def learn(
 
 def score_candidates(
   problem: PruningProblem,
-  config: SearchConfig,
   scorer: Scorer,
   logits: np.ndarray,
   incumbents: Sequence[np.ndarray],
   unspent: int,
+  on_exchanges: Callable[[int, int], None],
 ) -> None:
   """Scores the trained policy's candidates, then the neighbours of the best masks scored so far.
 
   Args:
     problem: the network to prune, with its constraints and data.
-    config: settings.
-    scorer: holds the scores of all masks so far.
+    scorer: holds the settings, and the scores of all masks so far.
     logits: the policy's final logits, `[N]`.
     incumbents: further feasible masks, bool `[N]` each.
     unspent: number of masks to score beyond the configured refinement.
+    on_exchanges: see `search`.
   """
+  config = scorer.config
   elites = scorer.best(config.elites)
   scorer(candidate_masks(problem.constraints, logits, [*incumbents, *elites]))
+  before, most = len(scorer.known), config.refinement + unspent
+
+  def score(masks):
+    scores = scorer(masks)[0]
+    on_exchanges(len(scorer.known) - before, most)
+    return scores
+
   refine(
     lambda mask: neighbours(problem.constraints, mask, logits),
-    lambda masks: scorer(masks)[0],
+    score,
     scorer.ranked,
     scorer(scorer.best(1))[0][0],
     scorer.known,
-    config.refinement + unspent,
+    most,
     config.samples,
   )
 

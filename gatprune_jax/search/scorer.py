@@ -1,6 +1,6 @@
 """The scorer of a problem's masks, which scores each mask only once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import functools
 import itertools
 from typing import Any, NamedTuple
@@ -65,18 +65,25 @@ class Scorer:
     known: {bytes of a mask: (score, the task's mean score) on the reward images}.
   """
 
-  def __init__(self, problem: PruningProblem, config: SearchConfig | None = None):
+  def __init__(
+    self,
+    problem: PruningProblem,
+    config: SearchConfig | None = None,
+    on_scored: Callable[[int], None] = lambda known: None,
+  ):
     """Prepares the scoring of a problem's masks.
 
     Args:
       problem: the network to prune, with its constraints and data.
       config: settings; None means the defaults.
+      on_scored: called with the number of known masks whenever a call has scored new ones.
     """
     self.config = config or SearchConfig()
     self.evaluator: Evaluator = problem.evaluator(self.config)
     self.reward: Examples = self.evaluator.place(problem.reward)
     self.confirmation: Examples = self.evaluator.place(problem.confirmation)
     self.known: dict[bytes, tuple[float, float]] = {}
+    self._on_scored = on_scored
     # Each mask is counted once, although `ranked` asks again and again.
     feasible = problem.constraints.feasible
     self._feasible = functools.cache(lambda mask: feasible(np.frombuffer(mask, bool)))
@@ -86,6 +93,7 @@ class Scorer:
     new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in self.known}
     if new:
       self.remember(new.values(), *self.on_reward(np.stack(list(new.values()))))
+      self._on_scored(len(self.known))
     return tuple(np.array([self.known[mask.tobytes()] for mask in masks]).T)
 
   def remember(

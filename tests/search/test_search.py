@@ -127,7 +127,7 @@ THREE = {"macs": 0.6, "activation_bytes": 0.8, "weight_bytes": 0.35}
 @pytest.mark.parametrize("name", SEARCHES)
 def test_every_search_is_within_three_budgets(name, two_layers):
   problem = make_problem(two_layers, THREE)
-  result = SEARCHES[name](problem, CONFIG, 12, 0)
+  result = SEARCHES[name](problem, Scorer(problem, CONFIG), 12, 0)
   everything = np.ones(problem.constraints.graph.num_channels)
   for mask in result.masks:
     for name, cost in COSTS.items():
@@ -183,13 +183,21 @@ def test_the_same_seed_gives_the_same_search(two_layers):
 
 
 def test_the_state_is_finite_and_counts(two_layers):
-  _, result = run(two_layers, {"macs": 0.3})
+  problem, exchanges = make_problem(two_layers, {"macs": 0.3}), []
+  result = search(problem, CONFIG, on_exchanges=lambda *told: exchanges.append(told))
   assert int(result.state.step) == 4
   for leaf in jax.tree.leaves(result.state.learner.params):
     assert np.isfinite(leaf).all()
   # At most these masks are scored: 4 classical masks, 4 x 4 samples, the mask of the final logits,
   # the incumbent, 3 elites, and 4 neighbours.
-  assert 4 < int(result.state.replay.size) < result.evaluations <= 4 + 16 + 5 + 4
+  by_updates = int(result.state.replay.size)
+  assert 4 < by_updates < result.evaluations <= 4 + 16 + 5 + 4
+  # Samples that were scored before leave their evaluations to further exchanges.
+  scored, most = zip(*exchanges, strict=True)
+  classical = len({pruner.mask.tobytes() for pruner in problem.pruners})
+  assert set(most) == {4 + 16 - (by_updates - classical)}
+  assert list(scored) == sorted(set(scored))
+  assert 0 <= result.evaluations - by_updates - scored[-1] <= 5
 
 
 def test_what_a_search_costs_in_forward_passes(two_layers):

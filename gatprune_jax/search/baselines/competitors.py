@@ -6,11 +6,10 @@ import functools
 from gatprune_jax.search.baselines.equal_budget import STRATEGIES, search_equal_budget
 from gatprune_jax.search.baselines.ratio_agent import search_ratios
 from gatprune_jax.search.problem import PruningProblem
-from gatprune_jax.search.scorer import SearchResult
-from gatprune_jax.search.search_config import SearchConfig
+from gatprune_jax.search.scorer import Scorer, SearchResult
 
-# (problem, config, evaluations, seed) -> result
-SEARCHES: dict[str, Callable[[PruningProblem, SearchConfig, int, int], SearchResult]] = {
+# (problem, scorer without known masks, evaluations, seed) -> result
+SEARCHES: dict[str, Callable[[PruningProblem, Scorer, int, int], SearchResult]] = {
   **{name: functools.partial(search_equal_budget, name) for name in STRATEGIES},
   "ratio_agent": search_ratios,
 }

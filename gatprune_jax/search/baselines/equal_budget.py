@@ -18,7 +18,6 @@ from gatprune_jax.criteria import Classical, allocate, order_by_ratios
 from gatprune_jax.errors import InputError
 from gatprune_jax.search.problem import PruningProblem
 from gatprune_jax.search.scorer import Scorer, SearchResult, best_classical
-from gatprune_jax.search.search_config import SearchConfig
 
 _DRAWS = 1000  # attempts at drawing one new mask
 
@@ -174,7 +173,7 @@ def search_without_learning(
 
 
 def search_equal_budget(
-  strategy: str, problem: PruningProblem, config: SearchConfig, evaluations: int, seed: int
+  strategy: str, problem: PruningProblem, scorer: Scorer, evaluations: int, seed: int
 ) -> SearchResult:
   """Searches without a learner, scoring as many masks as cost what an agent spent.
 
@@ -185,7 +184,7 @@ def search_equal_budget(
   Args:
     strategy: a key of `STRATEGIES`.
     problem: the network to prune, with its constraints and data.
-    config: the agent's settings.
+    scorer: scores the problem's masks, by the agent's settings.
     evaluations: number of masks to score; see `SearchResult.passes` for what an agent spent.
     seed: seed of all random numbers.
 
@@ -193,7 +192,6 @@ def search_equal_budget(
     InputError: if the strategy is unknown, or there are fewer evaluations than classical masks.
   """
   start = time.monotonic()
-  scorer = Scorer(problem, config)
   best = best_classical(problem, scorer)
   score = float(scorer(best.mask[None])[0][0])
   terms = Terms(problem.constraints, best, score)
@@ -202,8 +200,9 @@ def search_equal_budget(
       f"{evaluations} evaluations are too few: every search scores the {len(scorer.known)} "
       "classical masks first, so give at least as many"
     )
+  generation = scorer.config.samples
   search_without_learning(
-    strategy, terms, lambda masks: scorer(masks)[0], num_masks, config.samples,
-    max(1, config.samples // 4), seed, scorer.known,
+    strategy, terms, lambda masks: scorer(masks)[0], num_masks, generation,
+    max(1, generation // 4), seed, scorer.known,
   )  # fmt: skip
   return scorer.result(time.monotonic() - start)

@@ -94,7 +94,7 @@ class RatioState:
 
 
 def search_ratios(
-  problem: PruningProblem, config: SearchConfig, evaluations: int, seed: int
+  problem: PruningProblem, scorer: Scorer, evaluations: int, seed: int
 ) -> SearchResult:
   """Learns ratios until the given number of distinct masks is scored.
 
@@ -102,7 +102,7 @@ def search_ratios(
 
   Args:
     problem: the network to prune, with its constraints and data; its saliency includes "l1".
-    config: the agent's settings.
+    scorer: scores the problem's masks, by the agent's settings.
     evaluations: number of masks to score; see `SearchResult.passes` for what an agent spent.
     seed: seed of all random numbers.
 
@@ -116,7 +116,8 @@ def search_ratios(
       f"{', '.join(problem.saliency)}: add it"
     )
   start = time.monotonic()
-  scorer, learner = Scorer(problem, config), _learner(config)
+  config = scorer.config
+  learner = _learner(config)
   best_classical(problem, scorer)
   groups = _group_features(problem)
   init_key, key = jax.random.split(jax.random.key(seed))

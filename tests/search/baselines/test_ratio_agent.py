@@ -13,7 +13,7 @@ from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Classical, allocate, channel_order, order_by_ratios
 from gatprune_jax.data import Split
 from gatprune_jax.networks import CLASSIFICATION, Network
-from gatprune_jax.search import SEARCHES, PruningProblem
+from gatprune_jax.search import SEARCHES, PruningProblem, Scorer
 from gatprune_jax.search.baselines.ratio_agent import RatioPolicy, ratio_actor
 from tests.search.test_search import CONFIG
 
@@ -69,8 +69,12 @@ def test_ratios_move_to_where_the_score_is_best():
 def test_it_improves_on_equal_shares_with_the_masks_it_is_given():
   problem = make_problem()
   config = dataclasses.replace(CONFIG, samples=8, chunk=8)
-  result = SEARCHES["ratio_agent"](problem, config, 5, seed=0)
+  seen = []
+  result = SEARCHES["ratio_agent"](problem, Scorer(problem, config, seen.append), 5, seed=0)
   assert result.evaluations == 5  # of the seven masks that ratios can make
+  assert seen == sorted(set(seen))
+  assert seen[0] == 1  # the classical mask
+  assert seen[-1] == 5
   for mask in result.masks:
     assert problem.constraints.feasible(mask)
     widths = [mask[group.channels].sum() for group in problem.constraints.graph.groups]
@@ -89,16 +93,17 @@ def test_it_improves_on_equal_shares_with_the_masks_it_is_given():
 @pytest.mark.parametrize("name", SEARCHES)
 def test_where_the_agent_found_nothing_the_classical_masks_are_left(name):
   problem = make_problem()
-  result = SEARCHES[name](problem, CONFIG, 1, seed=0)
+  result = SEARCHES[name](problem, Scorer(problem, CONFIG), 1, seed=0)
   np.testing.assert_array_equal(result.masks, [problem.pruners[0].mask])
   assert result.evaluations == 1
 
 
 def test_less_than_the_classical_masks_is_refused():
+  problem = make_problem()
   with pytest.raises(
     gp.InputError, match="0 evaluations are too few: every search scores the 1 cl"
   ):
-    SEARCHES["evolve_bits"](make_problem(), CONFIG, 0, seed=0)
+    SEARCHES["evolve_bits"](problem, Scorer(problem, CONFIG), 0, seed=0)
 
 
 def test_orders_follow_ratios_by_hand():
@@ -112,4 +117,4 @@ def test_orders_follow_ratios_by_hand():
 def test_it_needs_norms():
   problem = dataclasses.replace(make_problem(), saliency={"taylor": np.ones(24)})
   with pytest.raises(gp.InputError, match="ratio_agent ranks channels by 'l1', which is not among"):
-    SEARCHES["ratio_agent"](problem, CONFIG, 40, seed=0)
+    SEARCHES["ratio_agent"](problem, Scorer(problem, CONFIG), 40, seed=0)
