@@ -36,6 +36,27 @@ class Queries(nn.Module):
     return nn.Dense(5)((q @ k.swapaxes(1, 2) @ v).mean(1))
 
 
+class Prompted(nn.Module):
+  """Puts tokens that are weights before those of the image, as in prompt tuning."""
+
+  @nn.compact
+  def __call__(self, x):
+    tokens = nn.Dense(6)(x.reshape(len(x), -1, 3))
+    prompts = self.param("prompts", nn.initializers.normal(1.0), (2, 6))
+    prompts = jnp.broadcast_to(prompts, (len(x), 2, 6))
+    return nn.Dense(5)(nn.relu(nn.Dense(7)(jnp.concatenate([prompts, tokens], axis=1))).mean(1))
+
+
+class Conditioned(nn.Module):
+  """Scales features by a network of a vector of weights, which is repeated for each example."""
+
+  @nn.compact
+  def __call__(self, x):
+    vector = self.param("vector", nn.initializers.normal(1.0), (3,))
+    scales = nn.Dense(4)(nn.relu(nn.Dense(6)(jnp.tile(vector, (len(x), 1)))))
+    return nn.Dense(5)((nn.Conv(4, (3, 3))(x) * scales[:, None, None]).mean((1, 2)))
+
+
 def detector(batch):
   x = {"anchors": NORMAL((4, 3)), "image": PIXELS[:batch], "scale": np.float32(2)}
   return Detector(), Detector().init(jax.random.key(0), x), x
@@ -51,14 +72,25 @@ def test_a_product_without_the_batch_is_counted_once(batch):
   assert_law(graph, net.apply, variables, random_mask(graph, np.random.default_rng(1)), x)
 
 
+# The convolution 3 -> 4; two queries 3 -> 7; 36 keys 4 -> 7 and values 4 -> 8; 2 x 36 products of 7
+# and of 8; the head 8 -> 5.
+QUERIES = 36 * 27 * 4 + 2 * 3 * 7 + 36 * 4 * (7 + 8) + 2 * 36 * (7 + 8) + 8 * 5
+# 36 pixels 3 -> 6; they and two prompts 6 -> 7; the head 7 -> 5.
+PROMPTED = 36 * 3 * 6 + (36 + 2) * 6 * 7 + 7 * 5
+# The vector 3 -> 6 -> 4; the convolution 3 -> 4; the head 4 -> 5.
+CONDITIONED = 3 * 6 + 6 * 4 + 36 * 27 * 4 + 4 * 5
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_weights_that_are_broadcast_to_the_batch_are_counted_for_each_example(batch):
-  variables = Queries().init(jax.random.key(0), PIXELS[:1])
-  graph = gp.trace(Queries().apply, variables, PIXELS[:batch])
-  # The convolution 3 -> 4; two queries 3 -> 7; 36 keys 4 -> 7 and values 4 -> 8; 2 x 36 products of
-  # 7 and of 8; the head 8 -> 5.
-  by_hand = 36 * 27 * 4 + 2 * 3 * 7 + 36 * 4 * (7 + 8) + 2 * 36 * (7 + 8) + 8 * 5
+@pytest.mark.parametrize(
+  ("net", "by_hand"),
+  [(Queries(), QUERIES), (Prompted(), PROMPTED), (Conditioned(), CONDITIONED)],
+)
+def test_weights_that_are_broadcast_to_the_batch_are_counted_for_each_example(net, by_hand, batch):
+  variables = net.init(jax.random.key(0), PIXELS[:1])
+  graph = gp.trace(net.apply, variables, PIXELS[:batch])
   assert gp.macs(graph, np.ones(graph.num_channels)) == by_hand
+  assert_law(graph, net.apply, variables, random_mask(graph, np.random.default_rng(3)), PIXELS)
 
 
 def test_a_function_of_one_batch_size_is_traced():

@@ -167,6 +167,38 @@ def test_a_mixer_loses_hidden_units_of_tokens_and_of_channels():
   }
 
 
+def test_a_gate_of_which_one_half_is_mixed_over_tokens():
+  """The spatial gating unit of gMLP (arXiv 2105.08050)."""
+
+  def fn(v, x):
+    x = x @ v["embed"]
+    gate, mixed = jnp.split(nn.gelu(x @ v["in"]), 2, axis=-1)
+    mixed = jnp.einsum("ntc,ts->nsc", mixed, v["space"]) + v["bias"][None, :, None]
+    return (x + (gate * mixed) @ v["out"]).mean(1) @ v["head"]
+
+  shapes = {
+    "embed": (3, 4), "in": (4, 12), "space": (5, 5), "bias": (5,), "out": (6, 4), "head": (4, 2)
+  }  # fmt: skip
+  graph = check(fn, weights(**shapes), x=TOKENS)
+  # A channel of the gate leaves with the channel of the other half that it is multiplied with.
+  assert [(group.name, len(group.channels)) for group in graph.groups] == [("embed", 4), ("in", 6)]
+  assert indices(graph, "in", 1) == 2 * list(range(4, 10))
+
+
+def test_tokens_that_are_mixed_without_hidden_units_stay():
+  """The layer across patches of ResMLP (arXiv 2105.03404), between learned scales."""
+
+  def fn(v, x):
+    x = nn.relu(x @ v["embed"])
+    mixed = jnp.einsum("ntc,ts->nsc", x * v["before"][None, None], v["patches"])
+    return (x + mixed * v["after"][None, None]).mean(1) @ v["head"]
+
+  shapes = {"embed": (3, 6), "before": (6,), "patches": (5, 5), "after": (6,), "head": (6, 2)}
+  graph = check(fn, weights(**shapes), x=TOKENS)
+  (group,) = graph.groups
+  assert group.members == (("after", 0), ("before", 0), ("embed", 1), ("head", 0))
+
+
 def test_a_kernel_with_a_part_of_low_rank():
   def fn(v, x):
     hidden = nn.relu(x @ (v["w"] + v["down"] @ v["up"]))
