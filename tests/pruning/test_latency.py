@@ -136,3 +136,14 @@ def test_rounds_share_the_table_that_is_measured(abacus, tmp_path, monkeypatch):
   assert outcome.costs["latency"] <= 0.5
   assert str(run()) == str(outcome)
   assert len(measured) == 1
+  # A limit in seconds needs no first network: a loaded network is measured like any other.
+  outcome.save(tmp_path / "out")
+  loaded = gp.load(tmp_path / "out" / "network", trainable=True)
+  limit = 0.4 * abacus.dense_seconds
+  further = gp.prune(
+    loaded, linen()[1], {"latency": f"{1e6 * limit:.9f}us"}, search=SEARCH, finetune=FINETUNE,
+    criteria=("l1",), progress=False,
+  )  # fmt: skip
+  assert len(measured) == 2
+  assert gp.latency(further.graph, further.mask, dataclasses.replace(abacus, batch=1)) <= limit
+  assert further.rows[0].others["latency"] == pytest.approx(outcome.costs["latency"])
