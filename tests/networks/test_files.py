@@ -177,16 +177,32 @@ assert models == [], models
 """
 
 
-def test_a_process_without_the_model_code_runs_and_traces_it(example_b, tmp_path):
+OTHER = os.environ.get("GATPRUNE_OTHER_PYTHON")
+
+
+@pytest.mark.parametrize(
+  "python",
+  [
+    sys.executable,
+    pytest.param(
+      OTHER,
+      marks=pytest.mark.skipif(
+        OTHER is None,
+        reason="set GATPRUNE_OTHER_PYTHON to the python of an environment that has another JAX, "
+        "and this package installed",
+      ),
+    ),
+  ],
+)
+def test_a_process_without_the_model_code_runs_and_traces_it(python, example_b, tmp_path):
   e = example_b
   _, mask, small = cut(e.network, e.x, seed=8)
   gp.save(tmp_path / "net", small, e.x)
   np.save(tmp_path / "x.npy", e.x)
-  package = os.path.dirname(os.path.dirname(gp.__file__))
-  environment = {**os.environ, "PYTHONPATH": package}
-  subprocess.run(
-    [sys.executable, "-c", WITHOUT_THE_CODE], cwd=tmp_path, env=environment, check=True
-  )
+  environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(gp.__file__))}
+  if python == OTHER:
+    del environment["PYTHONPATH"], environment["XLA_FLAGS"]  # both are for this environment
+  subprocess.run([python, "-c", WITHOUT_THE_CODE], cwd=tmp_path, env=environment, check=True)
   found = np.load(tmp_path / "found.npz")
   assert_same(found["eval"], small.eval_fn(small.variables, e.x))
   assert_same(found["train"], small.train_fn(small.variables, e.x)[0])
