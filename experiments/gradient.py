@@ -9,6 +9,8 @@ policy. Each estimate is compared, by cosine, with the leave-one-out estimate fr
 masks. Prints the mean and standard deviation of the cosine over batches, and writes `result.json`.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,13 +28,13 @@ from gatprune_jax.agent import (
 )
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
-from gatprune_jax.runs.metrics import ProgressLine
 from gatprune_jax.runs.report import markdown_table
 from gatprune_jax.search import Scorer, best_classical, warm_logits
 
 _FRESH = 2048  # masks of the reference estimate
 _EARLIER = (256, 512, 1024)  # numbers of masks that a critic is fitted to
 _BATCHES = 16
+_PHASE = "gradient"  # of the metrics and checkpoints
 
 
 def main(settings: Settings, run: Run) -> None:
@@ -48,6 +50,7 @@ def main(settings: Settings, run: Run) -> None:
       logger = RunLogger(run, settings.checkpoints, run.workdir)
       cosines = measure(settings, prepared, logger)
       runs.write_result(run.workdir, {"cosines": cosines, "versions": runs.versions()})
+      logger.forget(_PHASE)
   print(cosine_table(settings, cosines))
 
 
@@ -57,7 +60,7 @@ def measure(settings: Settings, prepared: Setup, logger: RunLogger) -> dict[str,
   Args:
     settings: settings of the experiment.
     prepared: data, dense network and constraints.
-    logger: logs and saves the training of the dense network.
+    logger: logs and saves the training of the dense network, and the scores.
 
   Returns:
     {name of the estimator: the cosines of its batches}.
@@ -77,13 +80,8 @@ def measure(settings: Settings, prepared: Setup, logger: RunLogger) -> dict[str,
   num = _FRESH + max(_EARLIER) + _BATCHES * batch
   masks = rng.random((num, graph.num_channels)) < np.asarray(probabilities)
   parts = np.split(masks, range(batch, num, batch))
-  line = ProgressLine("masks", len(parts))
-  scores = []
-  for some in parts:
-    scores.append(scorer(some)[0])
-    line.advance()
-  line.close()
-  masks, scores = jnp.asarray(masks, jnp.float32), jnp.asarray(np.concatenate(scores), jnp.float32)
+  masks = jnp.asarray(masks, jnp.float32)
+  scores = jnp.asarray(score_in_turn(scorer, parts, logger))
 
   nothing = Surrogate(jnp.zeros_like(probabilities), probabilities, jnp.zeros(()))
 
@@ -113,6 +111,31 @@ def measure(settings: Settings, prepared: Setup, logger: RunLogger) -> dict[str,
     ]
     for name, (surrogate, alpha) in estimators.items()
   }
+
+
+def score_in_turn(scorer: Scorer, parts: Sequence[np.ndarray], logger: RunLogger) -> np.ndarray:
+  """Returns the scores of all masks, float32; goes on after the parts that are scored and saved.
+
+  Args:
+    scorer: scores the masks.
+    parts: the masks, `[C, N]` each.
+    logger: logs each part's mean score, and saves the scores.
+
+  Raises:
+    Preempted: after a part, if the process was asked to stop; the scores are saved.
+  """
+  ends = np.cumsum([len(some) for some in parts])
+  nothing = np.zeros(ends[-1], np.float32)
+  with logger.loop(_PHASE, "batch of masks", len(parts)) as loop:
+    checkpointer = loop.checkpointer(logger.every.updates, lambda step: step)
+    done, saved = checkpointer.restore(nothing) or (0, nothing)
+    scores = np.array(saved)
+    for number, (end, some) in enumerate(zip(ends, parts, strict=True), start=1):
+      if number > done:
+        scores[end - len(some) : end] = scorer(some)[0]
+        loop.record(number, {"score": scores[end - len(some) : end].mean()})
+        checkpointer.maybe_save(number, lambda: scores)
+  return scores
 
 
 def cosine_table(settings: Settings, cosines: dict[str, list[float]]) -> str:

@@ -9,6 +9,7 @@ from experiments.configs import digits_resnet8
 import gatprune_jax as gp
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run
+from gatprune_jax.runtime.preemption import Preempted
 
 
 def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys):
@@ -24,6 +25,18 @@ def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys)
   settings, workdir = make_settings(config), str(tmp_path / "run")
   gradient.main(settings, Run(workdir, config.to_dict(), lambda step: False))
   printed = capsys.readouterr().out
+
+  # Stopped between two batches of masks, and gone on with, it ends with the same numbers.
+  other, scored = str(tmp_path / "other"), []
+  score = gradient.Scorer.on_reward
+  counted = lambda *arguments: scored.append(None) or score(*arguments)
+  monkeypatch.setattr(gradient.Scorer, "on_reward", counted)
+  with pytest.raises(Preempted, match="stopped after step 4, which is saved in"):
+    gradient.main(settings, Run(other, config.to_dict(), lambda step: len(scored) == 5))
+  gradient.main(settings, Run(other, config.to_dict(), lambda step: False))
+  assert capsys.readouterr().out == printed
+  # The classical masks are scored by both processes, and the 26 batches by one of them.
+  assert len(scored) == 2 + 26
   cosines = runs.read_result(workdir, "gradient")["cosines"]
   assert list(cosines) == ["no critic"] + [
     f"critic on {masks} masks, residual weight {weight}"
