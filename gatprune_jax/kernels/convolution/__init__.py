@@ -1,6 +1,5 @@
 """Several implementations of `conv_general_dilated`, each fast where the others are slow."""
 
-from gatprune_jax.kernels.convolution.as_matrix import matrix_convolution
 from gatprune_jax.kernels.convolution.blockwise import block_convolution
 from gatprune_jax.kernels.convolution.canonical import canonical_convolution
 from gatprune_jax.kernels.convolution.choice import (
@@ -15,7 +14,6 @@ __all__ = [
   "candidate_convolution",
   "candidate_width",
   "canonical_convolution",
-  "matrix_convolution",
   "merged_convolution",
   "scoring_convolution",
 ]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from gatprune_jax.kernels.convolution.blockwise import convolve_blocks
 from gatprune_jax.kernels.convolution.kernel_gradient import kernel_gradient
-from gatprune_jax.kernels.convolution.window import Window, canonical_layout
+from gatprune_jax.kernels.convolution.window import Window, canonical_layout, dilated
 
 # `kernel_gradient` compiles a slice for every position of the kernel. For a kernel with more
 # positions than this number, the gradient is a convolution instead.
@@ -23,7 +23,7 @@ _MOST_PLACES = 49
 
 
 def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
-  """Computes `conv_general_dilated(lhs, rhs, **params)`, fast on CPU in loops and under vmap.
+  """Computes `conv_generaldilated(lhs, rhs, **params)`, fast on CPU in loops and under vmap.
 
   All convolutions, including the ones of the gradients, are forward convolutions, with operands
   transposed to the layouts `[B, p..., I]` and `[k..., I, O]`. With g = dL/dout, stride s, dilations
@@ -69,7 +69,7 @@ def _backward(window: Window, operands, g: jax.Array):
   x_padding, w_padding = [], []
   for axis, (stride, (low, _), dilation, d) in enumerate(zip(*window[:4], strict=True)):
     reach = d * (w.shape[axis] - 1)  # how far the window extends beyond its first position
-    x_size, g_size = _dilated(x.shape[1 + axis], dilation), _dilated(g.shape[1 + axis], stride)
+    x_size, g_size = dilated(x.shape[1 + axis], dilation), dilated(g.shape[1 + axis], stride)
     x_padding.append((reach - low, x_size - g_size + low))
     w_padding.append((low, g_size + reach - x_size - low))
   to_x = window._replace(
@@ -112,8 +112,3 @@ def _batchable(window: Window) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return jnp.moveaxis(out.reshape(*out.shape[:-1], size, -1), -2, 0), True
 
   return one
-
-
-def _dilated(size: int, dilation: int) -> int:
-  """Returns the size of an axis after dilation."""
-  return max(0, dilation * (size - 1) + 1)

@@ -1,11 +1,16 @@
 """The parameters of a convolution, and functions for operands in one canonical layout."""
 
 from collections.abc import Callable, Mapping, Sequence
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+# How much larger than its kernel the matrix of a convolution may be. For a kernel of 3x3 and an
+# input of 2x4 positions it is 7 times as large.
+_LARGEST_MATRIX = 8
 
 
 class Window(NamedTuple):
@@ -62,6 +67,12 @@ def canonical_layout(
 def convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
   """Computes a convolution by XLA: `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`.
 
+  Where the kernel has more positions than the input, XLA exchanges both, and its CPU backend has no
+  fast implementation of the result. There the convolution is a product with M, from
+  `window_matrix`, for all positions:
+
+    out[b, q, o] = sum_{p, i} x[b, p, i] M[p, i, q, o]
+
   Where padding is negative, x is cropped before the convolution, because XLA's CPU backend may read
   memory beyond x (https://github.com/openxla/xla/issues/48713).
 
@@ -70,7 +81,16 @@ def convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
     x: input `[B, p..., I]`.
     w: kernel `[k..., I, O]`.
   """
-  num_axes = x.ndim - 2
+  num_axes, given, sizes = x.ndim - 2, x.shape[1:-1], positions(window, x, w)
+  if math.prod(given) < math.prod(w.shape[:-2]) >= math.prod((*given, *sizes)) / _LARGEST_MATRIX:
+    matrix = window_matrix(window, w, list(map(range, given)), list(map(range, sizes)))
+    return jax.lax.dot_general(
+      x,
+      matrix,
+      ((range(1, 2 + num_axes), range(1 + num_axes)), ((), ())),
+      precision=window.precision,
+      preferred_element_type=window.preferred_element_type,
+    )
   if any(edge < 0 for edges in window.padding for edge in edges):
     x, window = _cropped(window, x)
   space = tuple(range(1, 1 + num_axes))
@@ -105,11 +125,16 @@ def positions(window: Window, x: jax.Array, w: jax.Array) -> tuple[int, ...]:
     w: kernel `[k..., I, O]`.
   """
   return tuple(
-    max(0, (dilation * (size - 1) + low + high - d * (width - 1)) // stride + 1)
+    max(0, (dilated(size, dilation) + low + high - dilated(width, d)) // stride + 1)
     for size, width, stride, (low, high), dilation, d in zip(
       x.shape[1:-1], w.shape[:-2], *window[:4], strict=True
     )
   )
+
+
+def dilated(size: int, dilation: int) -> int:
+  """Returns the size of an axis after dilation."""
+  return max(0, dilation * (size - 1) + 1)
 
 
 def window_matrix(
@@ -120,7 +145,7 @@ def window_matrix(
   Along one axis, with stride s, dilations l of the input and d of the kernel, and padding c before
   the first input,
 
-    M[p, i, q, o] = sum_k S[k, p, q] w[k, i, o],  S[k, p, q] = 1 where l p = s q + d k - c
+    M[p, i, q, o] = w[k, i, o] with l p = s q + d k - c, and 0 where the kernel has no such k
 
   Args:
     window: s, l, d and c of every axis.
@@ -131,11 +156,17 @@ def window_matrix(
   Returns:
     M, `[p..., I, q..., O]`.
   """
-  matrix = w
+  size, num_axes = w.shape[:-2], w.ndim - 2
+  place, inside = 0, True  # [p..., q...]: k, counted over all axes, and whether there is one
   for axis, (stride, (low, _), dilation, d) in enumerate(zip(*window[:4], strict=True)):
-    k, p, q = np.ix_(range(w.shape[axis]), inputs[axis], outputs[axis])
-    reads = jnp.asarray(dilation * p == stride * q + d * k - low, w.dtype)
-    # The product removes the axis of k, and appends axes of p and q at the end.
-    matrix = jnp.tensordot(matrix, reads, ((0,), (0,)))
-  # Before this transposition the axes are [I, O, p, q, p, q, ...].
-  return matrix.transpose(*range(2, matrix.ndim, 2), 0, *range(3, matrix.ndim, 2), 1)
+    p, q = np.ix_(inputs[axis], outputs[axis])
+    k, rest = np.divmod(dilation * p - stride * q + low, d)
+    shape = [1] * (2 * num_axes)
+    shape[axis], shape[num_axes + axis] = k.shape
+    inside = inside & ((rest == 0) & (k >= 0) & (k < size[axis])).reshape(shape)
+    place = place * size[axis] + k.reshape(shape)
+  kernel = w.reshape(-1, *w.shape[-2:])
+  zero = jnp.zeros((1, *kernel.shape[1:]), w.dtype)
+  matrix = jnp.concatenate([kernel, zero])[np.where(inside, place, len(kernel))]
+  axes = range(2 * num_axes)
+  return matrix.transpose(*axes[:num_axes], 2 * num_axes, *axes[num_axes:], 2 * num_axes + 1)

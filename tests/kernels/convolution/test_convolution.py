@@ -12,7 +12,6 @@ from gatprune_jax.kernels.convolution import (
   candidate_convolution,
   candidate_width,
   canonical_convolution,
-  matrix_convolution,
   merged_convolution,
   scoring_convolution,
 )
@@ -34,7 +33,7 @@ CASES = {
   "dilated input": {"padding": ((1, 1), (0, 2)), "lhs_dilation": (1, 2)},
 }  # fmt: skip
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-FORMS = (block_convolution, canonical_convolution, matrix_convolution, merged_convolution)
+FORMS = (block_convolution, canonical_convolution, merged_convolution)
 
 
 def problem(case, window=(3, 3), space=(7, 8), leading=((), ()), num_images=2):
@@ -77,7 +76,8 @@ def assert_same_values_and_gradients(ours, xla, operands):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("convolution", FORMS)
 @pytest.mark.parametrize(
-  ("window", "space"), [((3, 3), (7, 8)), ((1, 1), (7, 8)), ((2, 3), (5, 5))]
+  ("window", "space"),
+  [((3, 3), (7, 8)), ((1, 1), (7, 8)), ((2, 3), (5, 5)), ((3, 3), (2, 2)), ((5, 3), (3, 4))],
 )
 def test_equal_to_xla(case, convolution, window, space):
   xla, params, operands = problem(case, window, space)
@@ -162,6 +162,23 @@ def test_gradients_of_strided_convolutions_multiply_no_dilated_input():
   ]
   assert dilated(xla) == [(2, 2)]
   assert not dilated(lambda x, w: canonical_convolution(x, w, **params))
+
+
+@pytest.mark.parametrize(("space", "as_product"), [((2, 2), True), ((2, 4), True), ((7, 8), False)])
+def test_kernels_of_more_positions_than_the_input_are_products(space, as_product):
+  # XLA would take the input for the kernel, which is slow.
+  _, params, operands = problem("same", space=space)
+  ours = jax.grad(lambda x, w: canonical_convolution(x, w, **params).sum())
+  assert bool(convolutions(ours, *operands)) != as_product
+
+
+def test_a_matrix_much_larger_than_its_kernel_is_not_made():
+  xla = lambda x, w: lax.conv_general_dilated(
+    x, w, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+  )
+  x, w = jnp.zeros((2, 90, 3)), jnp.zeros((99, 3, 40))
+  (eqn,) = jax.make_jaxpr(xla)(x, w).eqns
+  assert convolutions(lambda x, w: block_convolution(x, w, **eqn.params), x, w)
 
 
 @pytest.mark.parametrize("padding", [((-1, 2), (0, 0)), ((-1, 1), (0, -1))])
