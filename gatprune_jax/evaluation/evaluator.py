@@ -95,7 +95,6 @@ class Evaluator:
     """
     check_calibration(calibration_images, train)
     self._graph, self._network, self._task = graph, network, task
-    self._has_steps = adaptation.steps > 0
     inputs = jnp.asarray(train.x[:calibration_images])
     compensation = None
     if compensation_ridge:
@@ -113,7 +112,7 @@ class Evaluator:
     scored = jax.ShapeDtypeStruct((num_images, *inputs.shape[1:]), inputs.dtype)
     bytes_each = largest_activation(network.eval_fn, network.variables, scored)
     self._num_images = num_images
-    own_weights = self._has_steps or compensation is not None
+    own_weights = adaptation.steps > 0 or compensation is not None
     most = masks_at_once(bytes_each, own_weights, jax.default_backend())
     self.chunk = chunk or min(mesh.share(samples), most)
     self._call_size = max(samples, self.chunk * mesh.num_devices())
@@ -174,15 +173,14 @@ class Evaluator:
     def score(mask, weights, x, y, count):
       return score_mask(self._graph, self._network, self._task, weights, mask, x, y, count)
 
-    # With adaptation steps, most work is for gradients.
-    return self._first(score, shared=not self._has_steps)
+    return self._first(score)
 
   @functools.cached_property
   def _compensate_first(self) -> Callable[..., Any]:
     def compensate(mask, weights):
       return compensated_weights(weights, mask).variables
 
-    return self._first(compensate, shared=True)
+    return self._first(compensate)
 
   @functools.cached_property
   def _calibrate_first(self) -> Callable[..., Any]:
@@ -190,7 +188,7 @@ class Evaluator:
       own = compensated_weights(weights, mask)
       return mask_statistics(self._graph, self._network, own, mask)
 
-    return self._first(calibrate, shared=True)
+    return self._first(calibrate)
 
   @functools.cached_property
   def _score_first_with(self) -> Callable[..., Score]:
@@ -201,16 +199,16 @@ class Evaluator:
         self._graph, self._network, self._task, weights, mask, statistics, x, y
       )
 
-    return self._first(score_with, shared=True)
+    return self._first(score_with)
 
-  def _first(self, one: Callable[..., Any], shared: bool) -> Callable[..., Any]:
+  def _first(self, one: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles a function of one row for the first rows; see `first_rows` and `compilation.jit`."""
 
     def first(rows, count, *same):
       return first_rows(one, rows, count, self.chunk, *same)
 
     first.__name__ = f"{one.__name__}_first"  # the program's name in XLA's dumps and JAX's logs
-    return compilation.jit(first, shared=shared, out_shardings=mesh.everywhere())
+    return compilation.jit(first, shared=True, out_shardings=mesh.everywhere())
 
   def _in_calls(self, first: Callable[..., Any], rows: Any, same: tuple[Any, ...]) -> Any:
     """Applies a compiled function to rows in calls of equal size; returns NumPy arrays.

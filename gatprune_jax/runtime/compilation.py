@@ -10,7 +10,8 @@ from gatprune_jax.runtime import cores
 
 # This option says which operations XLA hands to the library YNNPACK. By default XLA also hands it
 # convolutions of more than 16 channels. YNNPACK computes a convolution on a single thread. On one
-# thread it is faster than XLA's own convolution, except with the shapes that occur in gradients.
+# thread it is faster than XLA's own convolution, except with the layouts that JAX gives to the
+# convolutions of gradients; `canonical_convolution` gives them the layout of a forward pass.
 _LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 _PRODUCTS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 _CONVOLUTIONS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
@@ -29,7 +30,8 @@ def jit(fn: Callable[..., Any], *, shared: bool = False, **options: Any) -> Call
 
   Args:
     fn: the function to compile.
-    shared: whether the function consists of forward passes that are shared out over all devices.
+    shared: whether the function is shared out over all devices, and its convolutions have the
+      layouts of forward passes.
     **options: options of `jax.jit`.
   """
   on_single_threads = shared and cores.are_devices()
