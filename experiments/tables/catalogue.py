@@ -1,4 +1,4 @@
-"""The tables of RESULTS.md: for each the commands, their time, and how rows become markdown.
+"""The tables of RESULTS.md: for each the commands, their time, the rows and how they are shown.
 
 Commands are written as one types them in a shell at the root of the repository, where `$WORKDIR`
 is a directory for the runs of all tables, and `$DATA` one with the data that some of them need:
@@ -10,15 +10,19 @@ is a directory for the runs of all tables, and `$DATA` one with the data that so
 """
 
 from collections.abc import Callable
-import json
-import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from gatprune_jax.runs.report import CompareRow, comparison_over_seeds, markdown_table
-
-PRINTED = "printed.md"  # what the last command of a table printed
+from experiments.tables.markdown import (
+  GRADIENT_SEEDS,
+  PRINTED,
+  ROUNDS,
+  ROUNDS_SEEDS,
+  as_printed,
+  of_comparison,
+  of_files,
+  of_gradient,
+  of_rounds,
+)
 
 
 class Table(NamedTuple):
@@ -31,49 +35,42 @@ class Table(NamedTuple):
   markdown: Callable[[str], str]  # directory with these files -> the table
 
 
-def _read(*path: str) -> Any:
-  with open(os.path.join(*path), encoding="utf-8") as file:
-    return json.load(file)
-
-
-def of_comparison(place: str) -> str:
-  """Returns the tables of a finished `experiments.compare`."""
-  rows = [CompareRow(**row) for row in _read(place, "compare.json")]
-  return comparison_over_seeds(rows, finetuned=any(row.epochs for row in rows))
-
-
-def as_printed(place: str) -> str:
-  """Returns what the command printed."""
-  with open(os.path.join(place, PRINTED), encoding="utf-8") as file:
-    return file.read().strip()
-
-
-_GRADIENT_SEEDS = (0, 1, 2)
-
-
-def of_gradient(place: str) -> str:
-  """Returns one table of the cosines of several runs of `experiments.gradient`."""
-  results = [_read(place, f"seed{seed}", "result.json")["cosines"] for seed in _GRADIENT_SEEDS]
-  shown = lambda values: f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
-  body = [[name, *(shown(cosines[name]) for cosines in results)] for name in results[0]]
-  return markdown_table(("estimate", *(f"seed {seed}" for seed in _GRADIENT_SEEDS)), body)
-
-
-def of_files(place: str) -> str:
-  """Returns the table of the benchmarks of exported files."""
-  shown = lambda seconds: f"{1e3 * seconds:.3g} ms"
-  body = [
-    [row["name"], shown(row["seconds"]), shown(row["reference_seconds"]), f"{row['ratio']:.2f}",
-     row["note"]]
-    for row in _read(place, "rows.json")["rows"]
-  ]  # fmt: skip
-  headers = ("file", "its time", "dense file", "ratio", "MACs, size, largest relative difference")
-  return markdown_table(headers, body)
-
-
 def _comparison(heading: str, name: str, flags: str, minutes: int | None) -> Table:
   command = f"python -m experiments.compare --workdir=$WORKDIR/{name} {flags}"
   return Table(heading, (command,), minutes, ("compare.json",), of_comparison)
+
+
+def _rounds(
+  heading: str, name: str, flags: str, epochs: int, masks: tuple[int, int], minutes: int | None
+) -> Table:
+  """Returns the table of pruning at once and in rounds.
+
+  Args:
+    heading: its heading.
+    name: its name.
+    flags: config, data and budget of all runs.
+    epochs: total number of epochs of fine-tuning.
+    masks: total number of updates and of exchanges of a search.
+    minutes: time of all commands.
+  """
+  place = f"$WORKDIR/{name}"
+  commands = []
+  for seed in ROUNDS_SEEDS:
+    of_seed = f"{flags} --config.seed={seed}"
+    commands.append(f"python -m experiments.train --workdir={place}/dense-seed{seed} {of_seed}")
+    for rounds in ROUNDS:
+      updates, exchanges = (number // rounds for number in masks)
+      commands.append(
+        f"python -m experiments.prune --workdir={place}/rounds{rounds}-seed{seed} {of_seed} \\\n"
+        f"  --config.dense.checkpoint={place}/dense-seed{seed} --config.rounds={rounds} "
+        f"--config.finetune.epochs={epochs // rounds} \\\n"
+        f"  --config.search.updates={updates} --config.search.refinement={exchanges} "
+        "--config.search.shortlist=4 --config.search.finalists=1 \"--config.criteria=('l2',)\""
+      )
+  rows = tuple(
+    f"rounds{rounds}-seed{seed}/result.json" for rounds in ROUNDS for seed in ROUNDS_SEEDS
+  )
+  return Table(heading, tuple(commands), minutes, rows, of_rounds)
 
 
 _DIGITS_20 = '"--config.compare.budgets=(0.2,)" --config.compare.finetune=False'
@@ -127,10 +124,10 @@ TABLES: dict[str, Table] = {
     tuple(
       f"python -m experiments.gradient --workdir=$WORKDIR/gradient/seed{seed} "
       f"--config.budgets.macs=0.2 --config.seed={seed}"
-      for seed in _GRADIENT_SEEDS
+      for seed in GRADIENT_SEEDS
     ),
     None,
-    tuple(f"seed{seed}/result.json" for seed in _GRADIENT_SEEDS),
+    tuple(f"seed{seed}/result.json" for seed in GRADIENT_SEEDS),
     of_gradient,
   ),
   "cifar16_before": _comparison(
@@ -142,6 +139,22 @@ TABLES: dict[str, Table] = {
     "  --config.search.updates=54 --config.search.refinement=192 "
     "--config.search.adaptation.steps=0",
     81,
+  ),
+  "cifar16_2_epochs": _comparison(
+    "CIFAR-10 (JPEG, 16x16), ResNet-8, after two epochs of fine-tuning",
+    "cifar16_2_epochs",
+    f"\\\n  {_CIFAR16} \\\n"
+    "  --config.finetune.epochs=2 --config.compare.equal_cost=True \\\n"
+    "  \"--config.compare.searches=('evolve_ratios','evolve_bits')\"",
+    216,
+  ),
+  "rounds_digits": _rounds(
+    "Digits, a quarter of the MACs, at once and in three rounds",
+    "rounds_digits",
+    "--config.budgets.macs=0.25",
+    36,
+    (18, 96),
+    None,
   ),
   "memory": Table(
     "Peak of the activations, against what XLA plans",

@@ -10,8 +10,9 @@ import sys
 from typing import Any, NamedTuple
 
 from experiments import configs
-from experiments.tables.catalogue import PRINTED, Table
+from experiments.tables.catalogue import Table
 from experiments.tables.code import Project
+from experiments.tables.markdown import PRINTED
 from experiments.tables.page import Block, Stamp, read_blocks, with_block
 from gatprune_jax.errors import InputError
 from gatprune_jax.runs import workdir as runs

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from experiments.tables.actions import adopt, listing, mark_outdated, reproduce
-from experiments.tables.catalogue import TABLES, Table, as_printed
+from experiments.tables.catalogue import TABLES, Table
 from experiments.tables.code import Project
+from experiments.tables.markdown import as_printed, of_rounds
 from experiments.tables.page import Block, Stamp, read_blocks, with_block
 from experiments.tables.running import (
   ROOT,
@@ -69,6 +70,23 @@ def test_the_commands_name_modules_and_configs_that_exist(project):
   assert default in modules_of(TABLES["digits_20"], project)
   assert default not in modules_of(TABLES["memory"], project)
   assert "experiments.configs.digits_ablations" in modules_of(TABLES["digits_ablations"], project)
+
+
+def test_the_table_of_rounds_by_hand(tmp_path):
+  for rounds, after in (1, (0.90, 0.92, 0.94)), (3, (0.93, 0.93, 0.93)):
+    for seed, accuracy in enumerate(after):
+      agent = {
+        "macs_ratio": 0.25 - 0.001 * seed, "test_accuracy_before_finetune": 0.5,
+        "test_accuracy": accuracy,
+      }  # fmt: skip
+      result = {"budgets": {"macs": 0.25}, "dense": {"test_accuracy": 0.95}, "pruned": agent}
+      (tmp_path / f"rounds{rounds}-seed{seed}").mkdir()
+      (tmp_path / f"rounds{rounds}-seed{seed}" / "result.json").write_text(json.dumps(result))
+  rows = [line.split("|")[1:-1] for line in of_rounds(str(tmp_path)).splitlines()[2:]]
+  costs, before, dense = "0.9920 to 1.0000", "50.0 ± 0.0 %", "95.0 ± 0.0 %"
+  assert [[cell.strip() for cell in row] for row in rows] == [
+    ["1", costs, before, "92.0 ± 2.0 %", dense], ["3", costs, before, "93.0 ± 0.0 %", dense]
+  ]  # fmt: skip
 
 
 TEXT = """# Results
