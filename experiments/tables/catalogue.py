@@ -156,6 +156,14 @@ TABLES: dict[str, Table] = {
     (18, 96),
     None,
   ),
+  "rounds_cifar16": _rounds(
+    "CIFAR-10 (JPEG, 16x16), ResNet-8, a quarter of the MACs, at once and in three rounds",
+    "rounds_cifar16",
+    f"\\\n  {_CIFAR16} --config.budgets.macs=0.25",
+    6,
+    (12, 48),
+    None,
+  ),
   "memory": Table(
     "Peak of the activations, against what XLA plans",
     ("python -m experiments.memory",),
