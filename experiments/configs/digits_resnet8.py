@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.model.update({"name": "resnet8", "widths": (16, 32, 64), "shortcut": "B"})
   config.dense.recipe.update({"epochs": 30, "shift": 1})  # no flip: a mirrored digit is not a digit
   config.budgets.macs = 0.25
-  config.search.update({"updates": 54, "calibration_batch": 256})
+  config.search.update({"updates": 44, "calibration_batch": 256})
   config.finetune.update({"epochs": 40, "warmup_epochs": 1.0, "shift": 1})
   config.compare.budgets = (0.25, 0.12, 0.06)
   return variants.apply("digits_resnet8", config, variant)

@@ -54,7 +54,7 @@ def test_the_listing_names_every_field_of_the_default_config():
   assert done.returncode == 0, done.stderr
   told = listed(done.stdout)
   assert sorted(told) == sorted(leaves(digits_resnet8.get_config().to_dict()))
-  assert told["search.updates"] == "54"
+  assert told["search.updates"] == "44"
   assert told["compare.variants.agent"] == "{}"
   assert re.search(r"^model\.widths = \(16, 32, 64\) +# the network's own", done.stdout, re.M)
   assert max(map(len, done.stdout.splitlines())) <= 100
