@@ -201,7 +201,9 @@ def test_a_process_without_the_model_code_runs_and_traces_it(python, example_b, 
   np.save(tmp_path / "x.npy", e.x)
   environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(gp.__file__))}
   if python == OTHER:
-    del environment["PYTHONPATH"], environment["XLA_FLAGS"]  # both are for this environment
+    # The flags are those that this environment's XLA accepts, and the path is that of its package.
+    environment.pop("XLA_FLAGS", None)
+    del environment["PYTHONPATH"]
   subprocess.run([python, "-c", WITHOUT_THE_CODE], cwd=tmp_path, env=environment, check=True)
   found = np.load(tmp_path / "found.npz")
   assert_same(found["eval"], small.eval_fn(small.variables, e.x))

@@ -23,7 +23,7 @@ _MOST_PLACES = 49
 
 
 def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
-  """Computes `conv_generaldilated(lhs, rhs, **params)`, fast on CPU in loops and under vmap.
+  """Computes `conv_general_dilated(lhs, rhs, **params)`, fast on CPU in loops and under vmap.
 
   All convolutions, including the ones of the gradients, are forward convolutions, with operands
   transposed to the layouts `[B, p..., I]` and `[k..., I, O]`. With g = dL/dout, stride s, dilations

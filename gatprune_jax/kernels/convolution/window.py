@@ -82,7 +82,8 @@ def convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
     w: kernel `[k..., I, O]`.
   """
   num_axes, given, sizes = x.ndim - 2, x.shape[1:-1], positions(window, x, w)
-  if math.prod(given) < math.prod(w.shape[:-2]) >= math.prod((*given, *sizes)) / _LARGEST_MATRIX:
+  in_kernel, in_matrix = math.prod(w.shape[:-2]), math.prod(given) * math.prod(sizes)
+  if math.prod(given) < in_kernel and in_matrix <= _LARGEST_MATRIX * in_kernel:
     matrix = window_matrix(window, w, list(map(range, given)), list(map(range, sizes)))
     return jax.lax.dot_general(
       x,
