@@ -53,7 +53,6 @@ def measure(cell: Cell) -> dict[str, Any]:
   evaluator = problem.evaluator(settings.search)
   key = jax.random.fold_in(jax.random.key(settings.seed), 1)
   num_steps = recipe.epochs * steps_per_epoch(recipe, data.train)
-  teacher = lambda x: network.eval_fn(network.variables, x)
 
   def accuracy(begin: str, name: str, mask: np.ndarray) -> float:
     own = network
@@ -67,7 +66,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     with cell.logger.loop(phase, phase, recipe.epochs) as loop:
       final = train(
         trained, CLASSIFICATION, data.train, recipe, key,
-        lambda epoch, values, _: loop.record(epoch, values), teacher,
+        lambda epoch, values, _: loop.record(epoch, values), network,
       )  # fmt: skip
     return mean_score(trained, CLASSIFICATION, final, data.select)
 

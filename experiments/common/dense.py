@@ -21,6 +21,7 @@ from gatprune_jax.pruning import lines_of_epochs
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.checkpoint import restore_variables, save_variables, set_aside_if_damaged
 from gatprune_jax.runs.logger import RunLogger, place_of
+from gatprune_jax.runtime import compilation
 from gatprune_jax.runtime.processes import arrays_from_first, from_first, is_first
 from gatprune_jax.training import steps_per_epoch, train
 
@@ -130,7 +131,7 @@ def train_dense(settings: Settings, dense: Dense, data: Dataset, logger: RunLogg
     return _restore(path, network)
   init_key, train_key = jax.random.split(jax.random.key(settings.seed))
   recipe = settings.dense.recipe
-  variables = jax.jit(dense.init)(init_key)
+  variables = compilation.call_once(dense.init, init_key)
   with logger.loop("dense", "dense epoch", recipe.epochs) as loop:
 
     def on_epoch(epoch, values, variables):

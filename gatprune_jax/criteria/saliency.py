@@ -88,18 +88,18 @@ def taylor(evidence: Evidence) -> np.ndarray:
   """
   masked_fn = masked(evidence.graph, evidence.network.eval_fn)
 
-  def loss(mask, x, y):
-    outputs = masked_fn(evidence.network.variables, mask, x[None])
+  def loss(mask, variables, x, y):
+    outputs = masked_fn(variables, mask, x[None])
     return evidence.task.loss(outputs, jax.tree.map(lambda leaf: leaf[None], y))[0]
 
-  ones = jnp.ones(evidence.graph.num_channels)
-  gradients = compilation.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))
+  ones, variables = jnp.ones(evidence.graph.num_channels), evidence.network.variables
+  gradients = compilation.jit(jax.vmap(jax.grad(loss), (None, None, 0, 0)))
   examples = (evidence.x, evidence.y)
   batches = (
     jax.tree.map(lambda rows, i=start: rows[i : i + _TAYLOR_BATCH], examples)
     for start in range(0, len(evidence.x), _TAYLOR_BATCH)
   )
-  squared = sum((gradients(ones, *batch) ** 2).sum(0) for batch in batches)
+  squared = sum((gradients(ones, variables, *batch) ** 2).sum(0) for batch in batches)
   return np.asarray(squared) / len(evidence.x)
 
 

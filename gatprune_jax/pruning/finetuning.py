@@ -115,10 +115,6 @@ class _Job(NamedTuple):
   logger: ProgressLogger
   phase: str
 
-  def teacher(self, x: jax.Array) -> Any:
-    """Returns the dense network's outputs for inputs `[B, ...]`."""
-    return self.problem.network.eval_fn(self.problem.network.variables, x)
-
   def starts(self) -> Iterator[Any]:
     """Returns the dense variables from which the network under each mask starts."""
     evaluator = self.problem.evaluator(self.config)
@@ -142,7 +138,7 @@ def _side_by_side(job: _Job) -> Finetuned:
     line_of = lines_of_epochs(job.recipe, problem.train)
     stacked = train_candidates(
       graph, network, task, jnp.asarray(masks), problem.train, job.recipe, job.key,
-      lambda epoch, values, _: loop.record(epoch, values), job.teacher,
+      lambda epoch, values, _: loop.record(epoch, values), network,
       loop.checkpointer(job.logger.every.steps, line_of), job.starts(),
     )  # fmt: skip
   momentum = job.momentum()
@@ -182,7 +178,7 @@ def _in_turn(job: _Job) -> Finetuned:
       history = []
       trained = train(
         small, task, problem.train, job.recipe, job.key,
-        lambda epoch, values, _, log=history: log.append(values), job.teacher, checkpointer,
+        lambda epoch, values, _, log=history: log.append(values), network, checkpointer,
       )  # fmt: skip
       measure = compilation.jit(functools.partial(recalibrate, small, momentum))
       networks.append(dataclasses.replace(small, variables=measure(trained, batches)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gatprune_jax.agent import ENCODERS, LEARNERS, Learner, Policy, observe, with_embedding
-from gatprune_jax.runtime import mesh
+from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.search.acting import mask_actor
 from gatprune_jax.search.final_masks import distinct
 from gatprune_jax.search.incumbent import Incumbent
@@ -57,7 +57,7 @@ def prepare(problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed:
   policy = Policy(config.policy, len(graph.groups))
   learner = LEARNERS[config.learner](config, mask_actor(policy))
   inputs = UpdateInputs(environment, observation, sample_key)
-  learned = jax.jit(learner.init)(policy_key, inputs)
+  learned = compilation.call_once(learner.init, policy_key, inputs)
   logits = warm_logits(best.order, config.warm_start, budgets)
   params = with_embedding(learned.params, logits)
   params, observation = mesh.agree((params, observation))

@@ -16,7 +16,7 @@ from gatprune_jax.networks import Network, Task
 from gatprune_jax.runs.checkpointer import Checkpointer, NullCheckpointer
 from gatprune_jax.runtime import mesh
 from gatprune_jax.runtime.maps import over_rows, over_shares
-from gatprune_jax.training.epochs import OnEpoch, Teacher, Training
+from gatprune_jax.training.epochs import OnEpoch, Training
 from gatprune_jax.training.placement import Placement
 from gatprune_jax.training.recipe import Recipe
 from gatprune_jax.training.step import train_step
@@ -57,7 +57,7 @@ def train_candidates(
   recipe: Recipe,
   key: jax.Array,
   on_epoch: OnEpoch = lambda epoch, metrics, variables: None,
-  teacher: Teacher | None = None,
+  teacher: Network | None = None,
   checkpointer: Checkpointer | None = None,
   starts: Iterable[Any] | None = None,
 ) -> Any:
@@ -77,7 +77,7 @@ def train_candidates(
     key: PRNG key of data order and augmentation, the same for all candidates.
     on_epoch: as in `train`; loss and score are means over the candidates too, and the variables
       are stacked `[C, ...]`.
-    teacher: computes the outputs to imitate where the recipe distils.
+    teacher: the network whose outputs are imitated where the recipe distils; it is not trained.
     checkpointer: as in `train`.
     starts: dense variables from which each of the C candidates starts; None starts all of them from
       the network's variables.

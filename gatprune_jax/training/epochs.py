@@ -19,7 +19,6 @@ from gatprune_jax.training.placement import Carry, Placement
 from gatprune_jax.training.recipe import Recipe, make_optimizer, steps_per_epoch
 from gatprune_jax.training.step import Batch, init_train_state
 
-Teacher = Callable[[jax.Array], Any]  # inputs [B, ...] -> outputs in the same tree as the student's
 # Called with the epoch, counted from 1, its mean loss and score, and the variables after it.
 OnEpoch = Callable[[int, dict[str, float], Any], None]
 
@@ -36,7 +35,7 @@ class Training:
     key: PRNG key of data order and augmentation.
     on_epoch: called after each epoch. Where training goes on from a checkpoint that was saved at
       the end of an epoch, it is called for that epoch again.
-    teacher: computes the outputs to imitate where the recipe distils.
+    teacher: the network whose outputs are imitated where the recipe distils; it is not trained.
     placement: on which devices the arrays are.
   """
 
@@ -46,7 +45,7 @@ class Training:
   recipe: Recipe
   key: jax.Array
   on_epoch: OnEpoch
-  teacher: Teacher | None
+  teacher: Network | None
   placement: Placement
 
   def run(
@@ -78,6 +77,9 @@ class Training:
       )
     per_epoch = steps_per_epoch(recipe, self.split)
     optimizer = make_optimizer(recipe, per_epoch * recipe.epochs)
+    # The teacher's variables are an argument of the compiled step, because as constants of the
+    # program they would make it large.
+    taught = mesh.replicate(None if self.teacher is None else self.teacher.variables)
     step_on = compilation.jit(
       functools.partial(self._step_on, make_step(optimizer)), donate_argnums=0,
       out_shardings=(placement.shardings(), mesh.everywhere()),
@@ -94,7 +96,7 @@ class Training:
       what="training",
       finished=lambda done, _: done == per_epoch * recipe.epochs,
       inputs=functools.partial(self._batches, placement.feed(self.split, recipe), per_epoch),
-      step=lambda carry, batch: step_on(carry, *batch),
+      step=lambda carry, batch: step_on(carry, taught, *batch),
       health=lambda carry: placement.fetch_state(carry.state.health),
       with_health=lambda carry, health: carry.replace(state=carry.state.replace(health=health)),
       reached=functools.partial(self._tell, per_epoch),
@@ -105,9 +107,25 @@ class Training:
     return placement.fetch_state(carry.state.average)
 
   def _step_on(
-    self, step: Callable, carry: Carry, x: Any, y: Any, key: jax.Array, index: jax.Array
+    self,
+    step: Callable,
+    carry: Carry,
+    taught: Any,
+    x: Any,
+    y: Any,
+    key: jax.Array,
+    index: jax.Array,
   ) -> tuple[Carry, jax.Array]:
     """Augments one batch of the feed and takes one step on it.
+
+    Args:
+      step: from `make_step`, see `run`.
+      carry: the state of all networks, and the metrics of this epoch.
+      taught: the teacher's variables; None without a teacher.
+      x: inputs from the feed.
+      y: targets from the feed.
+      key: PRNG key of the augmentation.
+      index: the step's place in its epoch.
 
     Returns:
       The next carry, and how many steps in a row were skipped: for several networks, the largest of
@@ -121,7 +139,7 @@ class Training:
     if recipe.mixup:
       share = jax.random.beta(jax.random.fold_in(key, 2), recipe.mixup, recipe.mixup)
       x = share * x + (1 - share) * x[::-1]
-    outputs = self.teacher(x) if self.teacher is not None else ()
+    outputs = () if self.teacher is None else self.teacher.eval_fn(taught, x)
     state, metrics = step(carry.state, Batch(x, y, outputs, share))
     put = lambda rows, row: rows.at[index].set(row)
     history = jax.tree.map(put, carry.history, metrics)

@@ -8,7 +8,7 @@ import jax
 from gatprune_jax.data import Split
 from gatprune_jax.networks import Network, Task
 from gatprune_jax.runs.checkpointer import Checkpointer, NullCheckpointer
-from gatprune_jax.training.epochs import OnEpoch, Teacher, Training
+from gatprune_jax.training.epochs import OnEpoch, Training
 from gatprune_jax.training.placement import Placement
 from gatprune_jax.training.recipe import Recipe
 from gatprune_jax.training.step import train_step
@@ -21,7 +21,7 @@ def train(
   recipe: Recipe,
   key: jax.Array,
   on_epoch: OnEpoch = lambda epoch, metrics, variables: None,
-  teacher: Teacher | None = None,
+  teacher: Network | None = None,
   checkpointer: Checkpointer | None = None,
 ) -> Any:
   """Trains one network, starting from its variables; returns the trained variables.
@@ -37,7 +37,7 @@ def train(
     on_epoch: called after each epoch with the epoch, counted from 1, its mean loss and score, and
       the variables. Where training goes on from a checkpoint that was saved at the end of an epoch,
       it is called for that epoch again.
-    teacher: computes the outputs to imitate where the recipe distils.
+    teacher: the network whose outputs are imitated where the recipe distils; it is not trained.
     checkpointer: saves the state after gradient steps, and restores the state that an earlier
       process saved. None saves nothing.
 

@@ -43,14 +43,13 @@ def main(path):
     out[f"search parameters {name}"] = mesh.to_host(leaf)
 
   split, key = Split(e.x, e.y), jax.random.key(0)
-  teacher = lambda x: e.eval_fn(e.variables, x)
   log = lambda epoch, values, variables: lines.append(values["loss"])
   lines.clear()
   trained = {
-    "dense": train(e.network, CLASSIFICATION, split, RECIPE, key, log, teacher),
+    "dense": train(e.network, CLASSIFICATION, split, RECIPE, key, log, e.network),
     "candidates": train_candidates(
       problem.constraints.graph, e.network, CLASSIFICATION, found.masks, split, RECIPE, key, log,
-      teacher,
+      e.network,
     ),
   }  # fmt: skip
   out["losses"] = np.array(lines)

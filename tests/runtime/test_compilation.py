@@ -52,5 +52,12 @@ def test_options_that_xla_does_not_know_are_left_out(options):
   assert compilation.jit(jnp.sin)(0.0) == 0.0
 
 
+def test_a_program_that_runs_once_draws_the_same_numbers():
+  init = lambda key: jax.random.truncated_normal(key, -2, 2, (3, 3, 16, 16))
+  key = jax.random.key(0)
+  once = compilation.call_once(init, key)
+  np.testing.assert_allclose(once, jax.jit(init)(key), rtol=1e-6, atol=1e-6)
+
+
 def test_no_options_on_accelerators():
   assert compilation._compiler_options("tpu", False) is None

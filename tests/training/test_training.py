@@ -12,6 +12,7 @@ import gatprune_jax as gp
 from gatprune_jax.channels import compact_variables
 from gatprune_jax.data import Split
 from gatprune_jax.networks import CLASSIFICATION, Network, compact_network, masked_network
+from gatprune_jax.runtime import compilation
 from gatprune_jax.training import (
   Batch,
   Recipe,
@@ -135,14 +136,37 @@ def test_distillation_imitates_the_teacher(example_b):
   # With the whole weight of the loss on the teacher, training does not read the labels.
   e = example_b
   recipe = dataclasses.replace(RECIPE, distillation=1.0)
-  teacher = lambda x: e.eval_fn(e.variables, x)
   one, other = (
-    train(e.network, CLASSIFICATION, Split(e.x, y), recipe, jax.random.key(0), teacher=teacher)
+    train(e.network, CLASSIFICATION, Split(e.x, y), recipe, jax.random.key(0), teacher=e.network)
     for y in (e.y, (e.y + 1) % 5)
   )
   jax.tree.map(np.testing.assert_array_equal, one, other)
   with pytest.raises(gp.InputError, match="no teacher is given"):
     train(e.network, CLASSIFICATION, Split(e.x, e.y), recipe, jax.random.key(0))
+
+
+def test_the_weights_of_a_teacher_are_no_constants_of_the_program(example_b, monkeypatch):
+  # As constants they would make the program of a large network large, and one of its own for each.
+  e, texts = example_b, []
+  compile_step = compilation.jit
+
+  def and_tell(fn, **options):
+    compiled = compile_step(fn, **options)
+
+    def call(*args):
+      texts.append(compiled.lower(*args).as_text())
+      return compiled(*args)
+
+    return call
+
+  monkeypatch.setattr(compilation, "jit", and_tell)
+  recipe = dataclasses.replace(RECIPE, epochs=2, batch_size=12, distillation=0.5)
+  for factor in (1, 2):
+    variables = jax.tree.map(lambda leaf, f=factor: f * leaf, e.variables)
+    teacher = e.network.with_variables(variables)
+    train(e.network, CLASSIFICATION, Split(e.x, e.y), recipe, jax.random.key(0), teacher=teacher)
+  assert len(texts) == 4  # two steps with each teacher
+  assert len(set(texts)) == 1
 
 
 def test_decay_spares_vectors():
