@@ -112,7 +112,8 @@ def _has_network(folder: str) -> bool:
 def take_cell(parts: Sequence[str], workdir: str, seed: int, budget: float) -> None:
   """Copies a cell, and the dense network of its seed, if one of the parts has finished the cell.
 
-  The file of rows, which marks a cell as finished, is copied last.
+  Network and masks are absent where the part takes them from `compare.start`. The file of rows,
+  which marks a cell as finished, is copied last.
 
   Args:
     parts: workdirs of other comparisons, from `check_part`.
@@ -127,10 +128,12 @@ def take_cell(parts: Sequence[str], workdir: str, seed: int, budget: float) -> N
     return
   there = path_of_cell(part, seed, budget)
   own, other = (os.path.join(path, f"seed{seed}") for path in (workdir, part))
-  if not _has_network(own):
+  if _has_network(other) and not _has_network(own):
     with whole_directory(place_of(own, "dense")) as target:
       shutil.copytree(place_of(other, "dense"), target, dirs_exist_ok=True)
   for ending in ("-masks.npz", f"-{reporting.EXPLANATION}", ".json"):
+    if not os.path.exists(there + ending):
+      continue
     with open(there + ending, "rb") as source, whole_file(here + ending) as target:
       shutil.copyfileobj(source, target)
 

@@ -46,10 +46,10 @@ def _draw_panel(
   named: Sequence[str],
   value_of: Callable[[CompareRow], float],
 ) -> None:
-  """Draws one line for each method, of a value of the rows over the budgets."""
-  budgets = sorted({row.budget for row in rows})
+  """Draws one line for each method, of a value of the rows over the budgets that it has."""
   classical = "classical pruners"
   for method in dict.fromkeys(row.method for row in rows):
+    budgets = sorted({row.budget for row in rows if row.method == method})
     values = [
       100 * np.array([value_of(r) for r in rows if (r.method, r.budget) == (method, b)])
       for b in budgets

@@ -140,7 +140,8 @@ def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
   masks cost beyond the fine-tuning itself, in epochs of fine-tuning.
 
   The deviation of a single seed is shown as 0. There is one table for each budget. Where there are
-  several budgets, a last table shows each seed's mean over them.
+  several budgets, a last table shows each seed's mean over them, of the methods that have a row at
+  every budget.
 
   Args:
     rows: one row for every method, seed and budget.
@@ -157,7 +158,10 @@ def comparison_over_seeds(rows: Sequence[CompareRow], finetuned: bool) -> str:
     for budget in budgets
   ]
   if len(budgets) > 1:
-    tables.append(f"Mean over the budgets:\n\n{markdown_table(*methods_cells(rows, finetuned))}")
+    at = lambda row: {other.budget for other in rows if other.method == row.method}
+    everywhere = [row for row in rows if len(at(row)) == len(budgets)]
+    mean = markdown_table(*methods_cells(everywhere, finetuned))
+    tables.append(f"Mean over the budgets:\n\n{mean}")
   return "\n\n".join(tables)
 
 

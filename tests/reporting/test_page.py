@@ -102,6 +102,16 @@ def test_the_numbers_of_a_comparison_are_those_of_its_rows(tmp_path):
   assert f"the agent has {100 * mean('agent', 'test_accuracy'):.1f} ± " in told
   assert f"{best}, {100 * mean(best, 'test_accuracy'):.1f} ± " in told
   assert page.tables[2][1] == ["stem", "4 → 2"]
+  # A pruner that was fine-tuned for longer is not the best of methods at the same recipe.
+  told = {"method": "for longer", "select_accuracy": 1.0, "test_accuracy": 0.97, "epochs": 90}
+  rows += [rows[0]._replace(seed=seed, **told) for seed in (0, 1)]
+  runs.write_json(os.path.join(path, "compare.json"), [row._asdict() for row in rows])
+  texts = parsed(write_report(path, DEFAULTS)).texts
+  (told,) = (text for text in texts if text.startswith("At 0.5 of the MACs"))
+  assert told.endswith(
+    " Fine-tuned for up to 90 epochs instead of 0, for longer has 97.0 ± 0.0 % (2 seeds)."
+  )
+  assert "select part, for longer" not in told
 
 
 def test_what_others_named_is_text_and_no_markup(tmp_path):

@@ -15,6 +15,7 @@ from experiments import summary as summary_main
 from experiments.benchmarks import overview
 import gatprune_jax as gp
 from gatprune_jax.runs import workdir
+from gatprune_jax.runs.plot import plot_comparison
 from gatprune_jax.runs.report import CompareRow, Row, comparison, comparison_over_seeds, summary
 
 
@@ -90,6 +91,19 @@ def test_comparison_over_seeds_by_hand():
   columns = dict(zip(header, body, strict=True))
   assert columns["before, select"] == "65.0 ± 7.1"
   assert columns["before, test"] == "80.0 ± 0.0"
+  # A method that is at one of two budgets only has no mean over both.
+  once = [compare_row("l1 global", seed, 0.99, 0.99) for seed in (0, 1)]
+  with_one_more = comparison_over_seeds([*rows, *once], finetuned=False).split("\n\n")
+  assert "l1 global" in with_one_more[1]
+  assert with_one_more[-1] == text.split("\n\n")[-1]
+
+
+def test_a_method_is_drawn_where_it_is(tmp_path):
+  # A mean over no rows would be a warning, which is an error here.
+  rows = [compare_row("agent", 0, 0.5, 0.9), compare_row("l1 global", 0, 0.5, 0.9)]
+  rows.append(rows[0]._replace(budget=0.1))
+  plot_comparison(rows, ["agent"], True, str(tmp_path / "front.png"))
+  assert (tmp_path / "front.png").exists()
 
 
 def test_the_summary_main_reads_workdirs(tmp_path, capsys):

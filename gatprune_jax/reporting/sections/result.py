@@ -72,12 +72,17 @@ def _score(score: float, metric: str) -> str:
 
 
 def _at_budget(run: Run, budget: float) -> str:
-  """Returns a sentence on the agent and the best of the other methods at one budget."""
+  """Returns sentences on the agent and the best of the other methods at one budget.
+
+  Methods that were fine-tuned for longer than the agent have a sentence of their own.
+  """
   field = "test_accuracy" if run.finetuned else "accuracy_before_finetune"
   when = "after fine-tuning, test part" if run.finetuned else "before fine-tuning, select part"
   rows = [row for row in run.compared if row.budget == budget]
   compared = run.config["compare"]
-  others = {row.method for row in rows if row.method not in compared["variants"]}
+  epochs = {row.method: row.epochs for row in sorted(rows, key=lambda row: row.epochs)}
+  longer = [method for method, most in epochs.items() if most > epochs[run.agent]]
+  others = {row.method for row in rows} - {*compared["variants"], *longer}
   mean = lambda method, name: np.mean([getattr(r, name) for r in rows if r.method == method])
   chosen_by = "select_accuracy" if run.finetuned else field
   best = max(sorted(others), key=lambda method: mean(method, chosen_by))
@@ -87,7 +92,12 @@ def _at_budget(run: Run, budget: float) -> str:
   if best in compared["searches"] and (classical := others - set(compared["searches"])):
     pruner = max(sorted(classical), key=lambda method: mean(method, chosen_by))
     words += f"; the best classical pruner, {pruner}, {of(pruner)}"
-  return f"{words}."
+  further = [
+    f" Fine-tuned for up to {epochs[method]} epochs instead of {epochs[run.agent]}, {method} has "
+    f"{of(method)}."
+    for method in longer
+  ]
+  return f"{words}.{''.join(further)}"
 
 
 def _over_seeds(rows: Sequence[CompareRow], field: str) -> str:
