@@ -21,16 +21,11 @@ _CPU_OPTIONS = {
   # With this order of operations, the result of one is read while it is still in the cache.
   "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
-# The older generator of code compiles the step of a training in half the time, and the step is as
-# fast. The programs that score masks are slower by it.
-_STEP_OPTIONS = {"xla_cpu_use_fusion_emitters": False}
 # Most of the time in which XLA compiles random numbers goes into the second and third level.
 _ONCE_OPTIONS = {"xla_backend_optimization_level": 1}
 
 
-def jit(
-  fn: Callable[..., Any], *, shared: bool = False, trains: bool = False, **options: Any
-) -> Callable[..., Any]:
+def jit(fn: Callable[..., Any], *, shared: bool = False, **options: Any) -> Callable[..., Any]:
   """Compiles by `jax.jit(fn, **options)`; on CPU with those XLA options that this version accepts.
 
   JAX does not allow that a function with such options is called inside another compiled function.
@@ -39,20 +34,19 @@ def jit(
     fn: the function to compile.
     shared: whether the function is shared out over all devices, and its convolutions have the
       layouts of forward passes.
-    trains: whether the function is one step of a training.
     **options: options of `jax.jit`.
   """
   on_single_threads = shared and cores.are_devices()
-  compiler_options = _compiler_options(jax.default_backend(), on_single_threads, trains)
+  compiler_options = _compiler_options(jax.default_backend(), on_single_threads)
   return jax.jit(fn, compiler_options=compiler_options, **options)
 
 
 @functools.cache
-def _compiler_options(backend: str, on_single_threads: bool, trains: bool) -> dict[str, Any] | None:
+def _compiler_options(backend: str, on_single_threads: bool) -> dict[str, str] | None:
   if backend != "cpu":
     return None
   library = {_LIBRARY: f"{_PRODUCTS},{_CONVOLUTIONS}"} if on_single_threads else {}
-  return known(**(_CPU_OPTIONS | library), **(_STEP_OPTIONS if trains else {}))
+  return known(**(_CPU_OPTIONS | library))
 
 
 def call_once(fn: Callable[..., Any], *args: Any) -> Any:

@@ -81,7 +81,7 @@ class Training:
     # program they would make it large.
     taught = mesh.replicate(None if self.teacher is None else self.teacher.variables)
     step_on = compilation.jit(
-      functools.partial(self._step_on, make_step(optimizer)), trains=True, donate_argnums=0,
+      functools.partial(self._step_on, make_step(optimizer)), donate_argnums=0,
       out_shardings=(placement.shardings(), mesh.everywhere()),
     )  # fmt: skip
 

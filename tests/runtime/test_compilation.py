@@ -22,14 +22,13 @@ def options(monkeypatch):
   compilation._compiler_options.cache_clear()
 
 
-@pytest.mark.parametrize("trains", [False, True])
 @pytest.mark.parametrize("one_core_each", [False, True])
-def test_same_results_as_without_options(one_core_each, trains, monkeypatch):
+def test_same_results_as_without_options(one_core_each, monkeypatch):
   monkeypatch.setattr(cores, "are_devices", lambda: one_core_each)
   keys = jax.random.split(jax.random.key(0))
   x, w = jax.random.normal(keys[0], (2, 8, 8, 32)), jax.random.normal(keys[1], (3, 3, 32, 32))
   expected = convolve(x, w)
-  ours = compilation.jit(convolve, shared=True, trains=trains, donate_argnums=0)
+  ours = compilation.jit(convolve, shared=True, donate_argnums=0)
   np.testing.assert_allclose(ours(jnp.array(x), w), expected, rtol=1e-5, atol=1e-4)
 
 
@@ -49,7 +48,7 @@ def test_convolutions_go_to_the_library_where_devices_have_a_core_each(
 
 def test_options_that_xla_does_not_know_are_left_out(options):
   options(xla_no_such_option="1", xla_cpu_scheduler_type="NO_SUCH_TYPE")
-  assert compilation._compiler_options("cpu", False, False) == {}
+  assert compilation._compiler_options("cpu", False) == {}
   assert compilation.jit(jnp.sin)(0.0) == 0.0
 
 
@@ -61,4 +60,4 @@ def test_a_program_that_runs_once_draws_the_same_numbers():
 
 
 def test_no_options_on_accelerators():
-  assert compilation._compiler_options("tpu", False, True) is None
+  assert compilation._compiler_options("tpu", False) is None

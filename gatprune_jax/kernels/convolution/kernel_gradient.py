@@ -5,10 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# The batch is processed in four blocks of images, because on CPU the data of one block stays in the
-# cache. Each block is compiled separately, because a loop over the blocks is slower. More blocks
-# were no faster with 64 images of CIFAR's size.
-_BLOCKS = 4
+# A large batch is processed in blocks of images, because on CPU the data of one block stays in the
+# cache. Each block is compiled separately, because a loop over the blocks is slower; so there are
+# only as many as the size of x asks for. More than four were no faster with 64 images of CIFAR's
+# size.
+_BLOCK_BYTES = 2**20
+_MOST_BLOCKS = 4
 
 
 def kernel_gradient(
@@ -71,7 +73,8 @@ def kernel_gradient(
     beside, above = (side.reshape(-1, side.shape[-1]) for side in (beside, above))
     return jnp.matmul(beside.T, above, precision=precision)
 
-  block = -(-len(x) // _BLOCKS)
+  num_blocks = min(_MOST_BLOCKS, -(-x.nbytes // _BLOCK_BYTES))
+  block = -(-len(x) // max(1, num_blocks))
   blocks = (slice(start, start + block) for start in range(0, len(x), block))
   total = sum(product(x[images], g[images]) for images in blocks)
   if not moves_g:
