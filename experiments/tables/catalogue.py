@@ -79,6 +79,28 @@ _CIFAR16 = (
   "--config=experiments/configs/cifar10_16_resnet8.py --config.data_dir=$DATA/cifar10_16.npz"
 )
 _TWENTY = ",".join(map(str, range(20)))
+_TWO_EPOCHS = _comparison(
+  "CIFAR-10 (JPEG, 16x16), ResNet-8, after two epochs of fine-tuning",
+  "cifar16_2_epochs",
+  f"\\\n  {_CIFAR16} \\\n"
+  "  --config.finetune.epochs=2 --config.compare.equal_cost=True \\\n"
+  "  \"--config.compare.searches=('evolve_ratios','evolve_bits')\"",
+  None,
+)
+
+
+def _longer(heading: str, name: str, flags: str) -> Table:
+  """Returns the table of the masks of two epochs of fine-tuning, with another fine-tuning.
+
+  Args:
+    heading: its heading.
+    name: its name.
+    flags: the fine-tuning, and the methods.
+  """
+  flags = f"\\\n  {_CIFAR16} \\\n  --config.compare.start=$WORKDIR/cifar16_2_epochs {flags}"
+  table = _comparison(heading, name, f"{flags} --config.compare.equal_cost=True", None)
+  return table._replace(commands=(*_TWO_EPOCHS.commands, *table.commands))
+
 
 # The minutes of a comparison are its searches', by the stored rows; training comes on top of them.
 TABLES: dict[str, Table] = {
@@ -140,13 +162,19 @@ TABLES: dict[str, Table] = {
     "--config.search.adaptation.steps=0",
     81,
   ),
-  "cifar16_2_epochs": _comparison(
-    "CIFAR-10 (JPEG, 16x16), ResNet-8, after two epochs of fine-tuning",
-    "cifar16_2_epochs",
-    f"\\\n  {_CIFAR16} \\\n"
-    "  --config.finetune.epochs=2 --config.compare.equal_cost=True \\\n"
+  "cifar16_2_epochs": _TWO_EPOCHS,
+  "cifar16_8_epochs": _longer(
+    "CIFAR-10 (JPEG, 16x16), ResNet-8, after eight epochs of fine-tuning",
+    "cifar16_8_epochs",
+    "--config.finetune.epochs=8 --config.compare.classical=4 \\\n"
     "  \"--config.compare.searches=('evolve_ratios','evolve_bits')\"",
-    None,
+  ),
+  "cifar16_30_epochs": _longer(
+    "CIFAR-10 (JPEG, 16x16), ResNet-8, after thirty epochs of fine-tuning",
+    "cifar16_30_epochs",
+    "--config.finetune.epochs=30 --config.compare.classical=2 \\\n"
+    '  "--config.compare.budgets=(0.12,)" '
+    "\"--config.compare.searches=('evolve_bits',)\"",
   ),
   "rounds_digits": _rounds(
     "Digits, a quarter of the MACs, at once and in three rounds",

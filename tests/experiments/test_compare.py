@@ -187,6 +187,11 @@ def test_cells_that_are_done_elsewhere_are_put_together(methods, tmp_path):
   again = json.loads((tmp_path / "again" / "compare.json").read_text())
   before = lambda rows: {(r["seed"], r["method"]): r["accuracy_before_finetune"] for r in rows}
   assert before(again) == before(together)
+  # What was judged again elsewhere has neither masks nor networks of its own.
+  config.compare.parts = (str(tmp_path / "again"),)
+  run_in(tmp_path / "copied", config)
+  assert json.loads((tmp_path / "copied" / "compare.json").read_text()) == again
+  assert len(methods) == 2 * num_calls
 
 
 def test_parts_with_different_networks_of_one_seed_are_refused(methods, tmp_path):
