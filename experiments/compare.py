@@ -105,7 +105,7 @@ def make_tables(settings: Settings, run: Run, plans: Sequence[Plan]) -> str:
     path = earlier.path_of_cell(workdir, plan.seed, budget)
     if is_first():
       os.makedirs(os.path.dirname(path), exist_ok=True)
-      earlier.take_cell(settings.compare.parts, workdir, plan.seed, budget)
+      earlier.take_cell(settings.compare, workdir, plan.seed, budget)
     if not from_first(lambda path=path: os.path.exists(f"{path}.json")):
       compare_once(plan, budget, prepared, run, path)
     stored = from_first(lambda path=path: runs.read_json(f"{path}.json"))

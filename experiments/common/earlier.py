@@ -109,31 +109,30 @@ def _has_network(folder: str) -> bool:
   return os.path.exists(place_of(folder, "dense"))
 
 
-def take_cell(parts: Sequence[str], workdir: str, seed: int, budget: float) -> None:
+def take_cell(compare: CompareConfig, workdir: str, seed: int, budget: float) -> None:
   """Copies a cell, and the dense network of its seed, if one of the parts has finished the cell.
 
-  Network and masks are absent where the part takes them from `compare.start`. The file of rows,
-  which marks a cell as finished, is copied last.
+  Where network and masks are those of `compare.start`, no part has them. The file of rows, which
+  marks a cell as finished, is copied last.
 
   Args:
-    parts: workdirs of other comparisons, from `check_part`.
+    compare: names the parts, which `check` has accepted, and the start.
     workdir: workdir of this comparison, with its directory of rows.
     seed: seed of the cell.
     budget: its budget.
   """
   here = path_of_cell(workdir, seed, budget)
   is_done = lambda path: os.path.exists(f"{path_of_cell(path, seed, budget)}.json")
-  part = next(filter(is_done, parts), None)
+  part = next(filter(is_done, compare.parts), None)
   if part is None or is_done(workdir):
     return
   there = path_of_cell(part, seed, budget)
   own, other = (os.path.join(path, f"seed{seed}") for path in (workdir, part))
-  if _has_network(other) and not _has_network(own):
+  if not compare.start and not _has_network(own):
     with whole_directory(place_of(own, "dense")) as target:
       shutil.copytree(place_of(other, "dense"), target, dirs_exist_ok=True)
-  for ending in ("-masks.npz", f"-{reporting.EXPLANATION}", ".json"):
-    if not os.path.exists(there + ending):
-      continue
+  masks = () if compare.start else ("-masks.npz",)
+  for ending in (*masks, f"-{reporting.EXPLANATION}", ".json"):
     with open(there + ending, "rb") as source, whole_file(here + ending) as target:
       shutil.copyfileobj(source, target)
 
