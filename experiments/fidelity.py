@@ -18,12 +18,14 @@ import time
 from typing import Any
 
 import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.stats import kendalltau
 
 from experiments.common import dense
 from experiments.common.app import start
 from experiments.common.cells import Cell, measure_cells, plan_cells
 from experiments.common.settings import Settings
+from gatprune_jax.channels import ChannelGraph
 from gatprune_jax.criteria import allocate, order_by_ratios
 from gatprune_jax.pruning import finetune
 from gatprune_jax.runs.logger import Run
@@ -32,6 +34,7 @@ from gatprune_jax.search import PruningProblem, Scorer, SearchConfig
 
 _BEST = 5  # masks of the regret
 _SMALLEST = 0.1  # ratios of groups are log-uniform between this and 1
+_TOGETHER = 4  # masks that are fine-tuned side by side, on average
 
 
 def main(settings: Settings, run: Run) -> None:
@@ -52,14 +55,18 @@ def measure(cell: Cell) -> dict[str, Any]:
   """
   settings, problem = cell.settings, cell.problem
   masks = draw_masks(problem, settings.fidelity.masks, settings.seed)
+  parts = alike(problem.constraints.graph, masks)
 
   def trained(repetition: int) -> list[float]:
-    phase = f"fidelity {cell.budget} {repetition}"
-    tuned = finetune(
-      problem, masks, settings.finetune, settings.search, seed=1000 * settings.seed + repetition,
-      side_by_side=settings.finetune_side_by_side, logger=cell.logger, phase=phase,
-    )  # fmt: skip
-    return tuned.scores(cell.data.select).tolist()
+    outcomes = np.zeros(len(masks))
+    for index, part in enumerate(parts, start=1):
+      tuned = finetune(
+        problem, masks[part], settings.finetune, settings.search,
+        seed=1000 * settings.seed + repetition, side_by_side=settings.finetune_side_by_side,
+        logger=cell.logger, phase=f"fidelity {cell.budget} {repetition} part {index}",
+      )  # fmt: skip
+      outcomes[part] = tuned.scores(cell.data.select)
+    return outcomes.tolist()
 
   return {
     "seed": settings.seed,
@@ -101,6 +108,26 @@ def draw_masks(problem: PruningProblem, num: int, seed: int) -> np.ndarray:
     ratios = _SMALLEST ** rng.random(len(graph.groups))
     masks.append(allocate(problem.constraints, order_by_ratios(graph, pruner.order, ratios)))
   return np.stack(masks)
+
+
+def alike(graph: ChannelGraph, masks: np.ndarray) -> list[np.ndarray]:
+  """Divides masks into parts that keep similar numbers of channels in every group.
+
+  Networks that are fine-tuned side by side compute as many channels as the widest of them keeps.
+  Random widths have hardly a group in which none is wide, so that all masks together would compute
+  nearly the dense network. The parts are clusters by Ward's method (1963), where the distance of
+  two masks is that of the logarithms of their widths.
+
+  Args:
+    graph: the network's channels.
+    masks: bool `[M, N]`.
+
+  Returns:
+    The indices of the masks of each part.
+  """
+  widths = np.stack([masks[:, group.channels].sum(1) for group in graph.groups], axis=1)
+  part_of = fcluster(linkage(np.log1p(widths), "ward"), -(-len(masks) // _TOGETHER), "maxclust")
+  return [np.flatnonzero(part_of == part) for part in np.unique(part_of)]
 
 
 def levels(config: SearchConfig, steps: Sequence[int]) -> list[SearchConfig]:

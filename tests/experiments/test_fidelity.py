@@ -8,6 +8,7 @@ import pytest
 from experiments import fidelity
 from experiments.common.settings import make_settings
 from experiments.configs import digits_resnet8
+import gatprune_jax as gp
 from gatprune_jax.runs.logger import Run
 
 FINALS = np.array([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.2, 0.1, 0.3, 0.4, 0.5, 0.6]])
@@ -26,7 +27,19 @@ def test_regret_by_hand():
   assert fidelity.regret([5, 4, 3, 2, 1, 0], FINALS) == pytest.approx((0.6 - 0.15) / 5)
 
 
-def test_cells_are_measured_once_and_shown(tmp_path, capsys):
+def test_parts_have_similar_widths(example_b, monkeypatch):
+  monkeypatch.setattr(fidelity, "_TOGETHER", 2)
+  graph = gp.trace(example_b.eval_fn, example_b.variables, example_b.x)
+  narrow, first, last = (np.zeros(graph.num_channels, bool) for _ in range(3))
+  for group in graph.groups:
+    narrow[group.channels[:1]] = True
+    first[group.channels[:3]] = last[group.channels[-3:]] = True
+  masks = np.stack([first, narrow, narrow, last])
+  assert sorted(map(list, fidelity.alike(graph, masks))) == [[0, 3], [1, 2]]
+
+
+def test_cells_are_measured_once_and_shown(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(fidelity, "_TOGETHER", 5)  # two parts, each of which is compiled for itself
   config = digits_resnet8.get_config("runlocal")
   config.model.widths = (4, 6, 8)
   config.fidelity.update({"seeds": (0,), "budgets": (0.5,), "masks": 10, "steps": (0, 2)})
