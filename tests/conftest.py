@@ -24,11 +24,17 @@ from gatprune_jax.networks import Network
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# {marker: the variables with which its tests run}
+_ASKED_FOR = {"long": ("GATPRUNE_LONG", "GATPRUNE_SLOW"), "slow": ("GATPRUNE_SLOW",)}
+
+
 def pytest_collection_modifyitems(items):
-  if os.environ.get("GATPRUNE_SLOW") != "1":
+  for marker, variables in _ASKED_FOR.items():
+    if any(os.environ.get(name) == "1" for name in variables):
+      continue
     for item in items:
-      if item.get_closest_marker("slow"):
-        item.add_marker(pytest.mark.skip(reason="set GATPRUNE_SLOW=1 to run it"))
+      if item.get_closest_marker(marker):
+        item.add_marker(pytest.mark.skip(reason=f"set {variables[0]}=1 to run it"))
 
 
 def perturbed(variables, seed=0):

@@ -21,8 +21,7 @@ PASSES = 1440  # ten epochs of 48 images, at three passes for the step of an ima
 AT_EQUAL_COST = 42  # masks at 16 passes for the statistics and 18 for the reward images
 
 
-@pytest.fixture
-def methods(monkeypatch):
+def stub_methods(monkeypatch):
   """Replaces agent and searches by stubs, and returns the list of calls (name, evaluations).
 
   The agent scores 11 masks, at a cost of PASSES, and a search scores as many masks as it may.
@@ -40,6 +39,11 @@ def methods(monkeypatch):
   return calls
 
 
+@pytest.fixture
+def methods(monkeypatch):
+  return stub_methods(monkeypatch)
+
+
 def small_config():
   config = digits_resnet8.get_config("runlocal")
   config.model.widths = (4, 6, 8)
@@ -52,6 +56,39 @@ def small_config():
 def run_in(workdir, config, should_stop=lambda step: False):
   told = json.loads(json.dumps(config.to_dict()))
   compare.main(make_settings(config), Run(str(workdir), told, should_stop))
+
+
+def finetuned_config():
+  config = small_config()
+  config.criteria, config.compare.finetune = ("l1", "l2"), True
+  return config
+
+
+def config_of(*seeds):
+  config = small_config()
+  config.criteria, config.compare.seeds = ("l1", "l2"), seeds
+  return config
+
+
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory):
+  """Returns the workdir of a finished comparison; tests must not change it."""
+  place = tmp_path_factory.mktemp("compare") / "finetuned"
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    stub_methods(monkeypatch)
+    run_in(place, finetuned_config())
+  return place
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+  """Returns the workdirs of comparisons of seed 0 and of seed 1; tests must not change them."""
+  places = [tmp_path_factory.mktemp("compare") / f"only{seed}" for seed in (0, 1)]
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    stub_methods(monkeypatch)
+    for seed, place in enumerate(places):
+      run_in(place, config_of(seed))
+  return places
 
 
 def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
@@ -90,6 +127,24 @@ def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
   assert [width for _, width in widths[0][1:]] == kept
 
 
+@pytest.mark.parametrize(
+  ("change", "sentence"),
+  [
+    ({"compare.searches": ("annealing",)}, "compare searches: 'annealing' is unknown"),
+    ({"compare.seeds": (1, 1)}, r"compare seeds \(1, 1\) must be distinct"),
+    ({"compare.seeds": (9999999999,)}, r"seeds \(9999999999,\) must be distinct whole numbers"),
+    ({"compare.budgets": (0.001,)}, r"budget 0\.001 for macs cannot be reached"),
+    ({"dense.checkpoint": "/dense"}, r"dense\.checkpoint is '/dense': only experiments\.prune"),
+  ],
+)
+def test_bad_plans_are_refused_before_anything_is_written(change, sentence, tmp_path):
+  config = small_config()
+  config.update_from_flattened_dict(change)
+  with pytest.raises(gp.InputError, match=sentence):
+    run_in(tmp_path / "run", config)
+  assert not (tmp_path / "run").exists()
+
+
 def test_a_search_without_its_criterion_is_refused_before_anything_is_written(tmp_path):
   config = small_config()
   config.criteria, config.compare.searches = ("l2",), ("ratio_agent",)
@@ -98,27 +153,16 @@ def test_a_search_without_its_criterion_is_refused_before_anything_is_written(tm
   assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
-def comparison(methods, tmp_path):
-  """Returns the workdir, config and rows of a finished comparison, and the list of calls."""
-  config = small_config()
-  config.criteria, config.compare.finetune = ("l1", "l2"), True
-  run_in(tmp_path / "first", config)
-  rows = json.loads((tmp_path / "first" / "compare.json").read_text())
-  return tmp_path / "first", config, rows, methods
-
-
-def test_masks_of_a_comparison_are_judged_again(comparison, tmp_path):
-  first, config, rows, calls = comparison
-  num_calls = len(calls)
+def test_masks_of_a_comparison_are_judged_again(finetuned, methods, tmp_path):
+  config, rows = finetuned_config(), json.loads((finetuned / "compare.json").read_text())
   # A stub search costs ten epochs, one epoch is the fine-tuning itself.
   assert [row["cost"] for row in rows] == [0] * 4 + [10] * 3
   assert {row["epochs"] for row in rows} == {1}
   assert {row["level"] for row in rows} == {"compensated"}
-  config.compare.update({"start": str(first), "classical": 2, "equal_cost": True})
+  config.compare.update({"start": str(finetuned), "classical": 2, "equal_cost": True})
   config.compare.searches, config.finetune.epochs = ("evolve_bits",), 2
   run_in(tmp_path / "second", config)
-  assert len(calls) == num_calls  # no method has searched again
+  assert not methods  # no method has searched again
   again = json.loads((tmp_path / "second" / "compare.json").read_text())
   ranked = sorted(rows[:4], key=lambda row: -row["select_accuracy"])
   names = [row["method"] for row in again]
@@ -144,32 +188,29 @@ def test_masks_of_a_comparison_are_judged_again(comparison, tmp_path):
     ({"compare.searches": ("evolve_ratios",)}, r"has no searches \['evolve_ratios'\]"),
   ],
 )
-def test_a_comparison_of_something_else_is_no_start(comparison, tmp_path, change, sentence):
-  first, config, _, _ = comparison
-  config.compare.start = str(first)
+def test_a_comparison_of_something_else_is_no_start(finetuned, tmp_path, change, sentence):
+  config = finetuned_config()
+  config.compare.start = str(finetuned)
   config.update_from_flattened_dict(change)
   with pytest.raises(gp.InputError, match=sentence):
     run_in(tmp_path / "second", config)
   assert not (tmp_path / "second").exists()
 
 
-def test_cells_that_are_done_elsewhere_are_put_together(methods, tmp_path):
-  config = small_config()
-  config.criteria, config.compare.seeds = ("l1", "l2"), (0, 1)
+@pytest.mark.long
+def test_cells_that_are_done_elsewhere_are_put_together(parts, methods, tmp_path):
+  config = config_of(0, 1)
   run_in(tmp_path / "whole", config)
   num_calls = len(methods)
-  for seed in (0, 1):
-    config.compare.seeds = (seed,)
-    run_in(tmp_path / f"only{seed}", config)
+  for place in parts:
+    shutil.copytree(place, tmp_path / place.name)
   (tmp_path / "only1" / "result.json").unlink()  # a part need not be finished
   told = json.loads((tmp_path / "only1" / "config.json").read_text())
   told["config"]["data_dir"] = "another machine's"
   (tmp_path / "only1" / "config.json").write_text(json.dumps(told))
-  assert len(methods) == 2 * num_calls
-  config.compare.seeds = (0, 1)
-  config.compare.parts = tuple(str(tmp_path / f"only{seed}") for seed in (0, 1))
+  config.compare.parts = tuple(str(tmp_path / place.name) for place in parts)
   run_in(tmp_path / "together", config)
-  assert len(methods) == 2 * num_calls  # nothing was searched again
+  assert len(methods) == num_calls  # nothing was searched again
   assert (tmp_path / "together" / "report.html").exists()
   # Without seconds, which are measured, the rows are those of the run in one piece.
   whole, together = (
@@ -191,21 +232,16 @@ def test_cells_that_are_done_elsewhere_are_put_together(methods, tmp_path):
   config.compare.parts = (str(tmp_path / "again"),)
   run_in(tmp_path / "copied", config)
   assert json.loads((tmp_path / "copied" / "compare.json").read_text()) == again
-  assert len(methods) == 2 * num_calls
+  assert len(methods) == num_calls
 
 
-def test_parts_with_different_networks_of_one_seed_are_refused(methods, tmp_path):
-  config = small_config()
-  config.criteria = ("l1", "l2")
-  for seed in (0, 1):
-    config.compare.seeds = (seed,)
-    run_in(tmp_path / f"only{seed}", config)
+def test_parts_with_different_networks_of_one_seed_are_refused(parts, tmp_path):
   network = "checkpoints/dense"
-  shutil.copytree(tmp_path / "only0", tmp_path / "other")
+  shutil.copytree(parts[0], tmp_path / "other")
   shutil.rmtree(tmp_path / "other" / "seed0" / network)
-  shutil.copytree(tmp_path / "only1" / "seed1" / network, tmp_path / "other" / "seed0" / network)
-  config.compare.seeds = (0, 1)
-  config.compare.parts = (str(tmp_path / "only0"), str(tmp_path / "other"))
+  shutil.copytree(parts[1] / "seed1" / network, tmp_path / "other" / "seed0" / network)
+  config = config_of(0, 1)
+  config.compare.parts = (str(parts[0]), str(tmp_path / "other"))
   with pytest.raises(gp.InputError, match=r"only0/seed0 and .*other/seed0 hold different dense"):
     run_in(tmp_path / "together", config)
   assert not (tmp_path / "together").exists()
@@ -219,10 +255,9 @@ def test_parts_with_different_networks_of_one_seed_are_refused(methods, tmp_path
     ({"compare.parts": ("/nowhere",)}, "/nowhere is not the workdir of a run"),
   ],
 )
-def test_a_comparison_of_something_else_is_no_part(methods, tmp_path, change, sentence):
-  config = small_config()
-  run_in(tmp_path / "part", config)
-  config.compare.update({"seeds": (0, 1), "parts": (str(tmp_path / "part"),)})
+def test_a_comparison_of_something_else_is_no_part(parts, tmp_path, change, sentence):
+  config = config_of(0, 1)
+  config.compare.parts = (str(parts[0]),)
   config.update_from_flattened_dict(change)
   with pytest.raises(gp.InputError, match=sentence):
     run_in(tmp_path / "together", config)

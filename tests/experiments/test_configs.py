@@ -39,6 +39,7 @@ SLOW = dict.fromkeys(
   ),
   pytest.mark.slow,
 )  # fmt: skip
+SLOW["imagenet_resnet50"] = pytest.mark.long
 # Unless slow tests are asked for, small networks and smaller images replace those of the config.
 # Compiling a network of ImageNet's form takes more than a minute.
 SMALLER = {

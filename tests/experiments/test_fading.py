@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pytest
 
 from experiments import fading
 from experiments.common.settings import make_settings
@@ -49,6 +50,7 @@ def test_gains_by_hand():
   assert row == ["compensated, fading", "0.5", "61.00", "+1.00 ± 0.71", "4"]
 
 
+@pytest.mark.long
 def test_every_start_is_trained_once(tmp_path, capsys):
   config = digits_resnet8.get_config("runlocal")
   config.model.widths = (4, 6, 8)

@@ -38,6 +38,7 @@ def test_parts_have_similar_widths(example_b, monkeypatch):
   assert sorted(map(list, fidelity.alike(graph, masks))) == [[0, 3], [1, 2]]
 
 
+@pytest.mark.long
 def test_cells_are_measured_once_and_shown(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(fidelity, "_TOGETHER", 5)  # two parts, each of which is compiled for itself
   config = digits_resnet8.get_config("runlocal")

@@ -12,6 +12,7 @@ from gatprune_jax.runs.logger import Run
 from gatprune_jax.runtime.preemption import Preempted
 
 
+@pytest.mark.long
 def test_cosines_are_of_every_estimator_and_batch(tmp_path, monkeypatch, capsys):
   for name, value in (("_FRESH", 96), ("_EARLIER", (48, 64)), ("_BATCHES", 3)):
     monkeypatch.setattr(gradient, name, value)

@@ -33,6 +33,7 @@ from tests.experiments.mains import (
 )
 
 SLOW = pytest.mark.slow
+LONG = pytest.mark.long  # a run that is killed again and again, which asks most, is always tested
 FULL = os.environ.get("GATPRUNE_SLOW") == "1"  # whether to test the sizes that take minutes
 
 QUICK = [
@@ -122,7 +123,7 @@ def lines(workdir, phase):
   [
     pytest.param("train", QUICK, "dense", 1, signal.SIGTERM, marks=SLOW),
     pytest.param("prune", QUICK, "dense", 2, signal.SIGTERM, marks=SLOW),
-    ("prune", QUICK, "search", 3, signal.SIGINT),
+    pytest.param("prune", QUICK, "search", 3, signal.SIGINT, marks=LONG),
     pytest.param("prune", QUICK, "finetune", 1, signal.SIGTERM, marks=SLOW),
     pytest.param("prune", IN_TURN, "finetune", 1, signal.SIGTERM, marks=SLOW),
   ],
@@ -148,7 +149,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, tmp_path, main, arguments, pha
 @pytest.mark.parametrize(
   ("phase", "number"),
   [
-    ("search", signal.SIGKILL),
+    pytest.param("search", signal.SIGKILL, marks=LONG),
     pytest.param("search", signal.SIGTERM, marks=SLOW),
     pytest.param("finetune", signal.SIGKILL, marks=SLOW),
   ],
@@ -214,6 +215,7 @@ def test_killed_again_and_again_it_ends_with_the_same_numbers(whole, tmp_path):
   assert_same_run(expected, str(workdir), "search")
 
 
+@LONG
 def test_damaged_checkpoints_of_a_run_are_passed_over(whole, tmp_path):
   expected = whole("prune", QUICK)
   workdir = shutil.copytree(expected, tmp_path / "run")

@@ -32,6 +32,7 @@ def write_table(path, config):
   gp.write_latency_table(path, table)
 
 
+@pytest.mark.long
 def test_rows_are_of_all_methods_and_within_the_budget(config, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(latency, "_MASKS", 4)
   monkeypatch.setattr(latency, "_RUNS", 2)

@@ -211,6 +211,7 @@ def assert_refused(done, words):
   assert done.stdout == ""
 
 
+@pytest.mark.long
 def test_rounds_keep_to_the_budgets_of_the_first_network(tmp_path):
   workdir = str(tmp_path / "run")
   arguments = (f"--workdir={workdir}", *SMALL, "--config.criteria=('l1',)")
@@ -289,7 +290,7 @@ def test_a_bad_checkpoint_is_refused(trained, tmp_path, change, words):
 @pytest.mark.parametrize(
   ("network", "searches"),
   [
-    (SMALL, ("evolve_bits",)),
+    pytest.param(SMALL, ("evolve_bits",), marks=pytest.mark.long),
     pytest.param(RESNET, ("random_ratios", "evolve_bits", "ratio_agent"), marks=pytest.mark.slow),
   ],
   ids=["small", "resnet"],
@@ -367,22 +368,11 @@ def test_variants_of_the_agent_change_what_they_name():
     make_settings(config)
 
 
-@pytest.mark.parametrize(
-  ("argument", "message"),
-  [
-    ("--config.compare.searches=('annealing',)", "compare searches: 'annealing' is unknown"),
-    ("--config.compare.seeds=(1,1)", "compare seeds (1, 1) must be distinct"),
-    ("--config.compare.budgets=(0.001,)", "budget 0.001 for macs cannot be reached"),
-    ("--config.finetune.batch_size=5000", "batch_size 5000 exceeds the 697 training images"),
-    ("--config.compare.seeds=(9999999999,)", "seeds (9999999999,) must be distinct whole numbers"),
-    ("--config.dense.checkpoint=/dense", "dense.checkpoint is '/dense': only experiments.prune"),
-  ],
-)
-def test_compare_refuses_bad_plans_before_it_writes(argument, message, tmp_path):
+def test_compare_refuses_a_bad_plan_before_it_writes(tmp_path):  # `test_compare` has more of them
   workdir = tmp_path / "run"
   # The smallest of the default budgets cannot be reached with so few channels.
-  reachable = "--config.compare.budgets=(0.25,)"
-  done = run("compare", f"--workdir={workdir}", *RESNET, reachable, argument)
+  plan = ("--config.compare.budgets=(0.25,)", "--config.finetune.batch_size=5000")
+  done = run("compare", f"--workdir={workdir}", *RESNET, *plan)
   assert done.returncode == 1
-  assert message in done.stderr
+  assert "batch_size 5000 exceeds the 697 training images" in done.stderr
   assert not workdir.exists()

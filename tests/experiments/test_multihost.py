@@ -64,7 +64,7 @@ def plain(tmp_path_factory, trained):
 @pytest.mark.parametrize(
   ("processes", "devices"),
   [
-    (2, 2),
+    pytest.param(2, 2, marks=pytest.mark.long),
     *(pytest.param(*layout, marks=SLOW) for layout in ((1, 3), (1, 4), (1, 8), (2, 4), (4, 2))),
   ],
 )

@@ -134,7 +134,11 @@ def test_what_does_not_train_keeps_its_own_law(pruned):
 
 
 @pytest.mark.parametrize(
-  "name", ["equinox", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linen", "nnx"))]
+  "name",
+  [
+    pytest.param("equinox", marks=pytest.mark.long),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("linen", "nnx")),
+  ],
 )
 def test_one_device_and_two_give_the_same(name, tmp_path):
   results = []

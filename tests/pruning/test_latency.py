@@ -94,6 +94,7 @@ def test_what_cannot_be_met_or_measured_is_refused(abacus, tmp_path):
   assert not workdir.exists()
 
 
+@pytest.mark.long
 def test_rounds_keep_to_the_latency_of_the_first_network(abacus, tmp_path):
   _, data, _ = linen()
   run = lambda budgets, **more: prune(budgets, rounds=2, workdir=tmp_path / "run", **more)
@@ -122,6 +123,7 @@ def test_rounds_keep_to_the_latency_of_the_first_network(abacus, tmp_path):
     gp.prune(loaded, data, {"latency": 0.3}, **arguments)
 
 
+@pytest.mark.long
 def test_rounds_share_the_table_that_is_measured(abacus, tmp_path, monkeypatch):
   measured = []
 

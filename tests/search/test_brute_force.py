@@ -116,7 +116,7 @@ def make_problem(trained, limits, deployment=None):
   "limits",
   [
     {"macs": 0.5},
-    {"latency": 0.55, "params": 0.6},
+    pytest.param({"latency": 0.55, "params": 0.6}, marks=pytest.mark.long),
     *(
       pytest.param(limits, marks=pytest.mark.slow)
       for limits in ({"macs": 0.6}, {"macs": 0.45}, {"latency": 0.5}, {"latency": 0.6, "macs": 0.5})
@@ -147,7 +147,9 @@ def check_against_all_masks(problem):
     assert result.evaluations <= 640
 
 
-@pytest.mark.parametrize("share", [pytest.param(0.6, marks=pytest.mark.slow), 0.45])
+@pytest.mark.parametrize(
+  "share", [pytest.param(0.6, marks=pytest.mark.slow), pytest.param(0.45, marks=pytest.mark.long)]
+)
 def test_so_it_is_within_a_table_of_latencies(trained, share):
   variables, split = trained
   graph = gp.trace(apply, variables, split.x[:1])

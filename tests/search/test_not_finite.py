@@ -191,7 +191,13 @@ def test_nothing_is_learned_from_a_classical_mask_that_is_not_finite(two_layers)
 WITH_STEPS = dataclasses.replace(CONFIG, adaptation=AdaptationConfig(2, 6, 0.05))
 
 
-@pytest.mark.parametrize("config", [CONFIG, WITH_STEPS], ids=["compensated", "with steps"])
+@pytest.mark.parametrize(
+  "config",
+  [
+    pytest.param(CONFIG, id="compensated"),
+    pytest.param(WITH_STEPS, id="with steps", marks=pytest.mark.long),
+  ],
+)
 def test_a_search_goes_on_from_any_update_bit_for_bit(two_layers, tmp_path, config):
   whole = Searching(two_layers, config)
   expected = jax.device_get(whole.learn(NullCheckpointer()))
