@@ -176,6 +176,17 @@ TABLES: dict[str, Table] = {
     '  "--config.compare.budgets=(0.12,)" '
     "\"--config.compare.searches=('evolve_bits',)\"",
   ),
+  "cifar16_fidelity": Table(
+    "What scores say about the accuracy after fine-tuning",
+    (
+      "python -m experiments.fidelity --workdir=$WORKDIR/cifar16_fidelity "
+      f"--config.images.select=10000 \\\n  {_CIFAR16} \\\n"
+      '  "--config.fidelity.seeds=(0,1)" "--config.fidelity.budgets=(0.12,)"',
+    ),
+    None,
+    (PRINTED,),
+    as_printed,
+  ),
   "rounds_digits": _rounds(
     "Digits, a quarter of the MACs, at once and in three rounds",
     "rounds_digits",
