@@ -121,6 +121,17 @@ TABLES: dict[str, Table] = {
     "  --config.data_dir=$DATA/tfds --config.dense.weights=$DATA/cifar10_resnet20.th",
     36,
   ),
+  "cifar10_before": _comparison(
+    "CIFAR-10 (JPEG images), ResNet-20, half of the MACs, before any gradient step",
+    "cifar10_before",
+    "--config=experiments/configs/cifar10_resnet20.py:cpu \\\n"
+    "  --config.data_dir=$DATA/tfds --config.dense.weights=$DATA/cifar10_resnet20.th "
+    "--config.images.reward=640 \\\n"
+    '  --config.compare.finetune=False "--config.compare.searches=()" '
+    "--config.search.adaptation.steps=0 \\\n"
+    "  --config.search.updates=24 --config.search.refinement=96",
+    None,
+  ),
   "digits_collapse": Table(
     "Collapse",
     (
