@@ -190,9 +190,9 @@ TABLES: dict[str, Table] = {
   "cifar16_fidelity": Table(
     "What scores say about the accuracy after fine-tuning",
     (
-      "python -m experiments.fidelity --workdir=$WORKDIR/cifar16_fidelity "
-      f"--config.images.select=10000 \\\n  {_CIFAR16} \\\n"
-      '  "--config.fidelity.seeds=(0,1)" "--config.fidelity.budgets=(0.12,)"',
+      f"python -m experiments.fidelity --workdir=$WORKDIR/cifar16_fidelity \\\n  {_CIFAR16} \\\n"
+      '  --config.images.select=10000 "--config.fidelity.seeds=(0,1)" '
+      '"--config.fidelity.budgets=(0.12,)"',
     ),
     None,
     (PRINTED,),
