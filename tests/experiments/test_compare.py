@@ -58,15 +58,15 @@ def run_in(workdir, config, should_stop=lambda step: False):
   compare.main(make_settings(config), Run(str(workdir), told, should_stop))
 
 
-def finetuned_config():
-  config = small_config()
-  config.criteria, config.compare.finetune = ("l1", "l2"), True
-  return config
-
-
 def config_of(*seeds):
   config = small_config()
   config.criteria, config.compare.seeds = ("l1", "l2"), seeds
+  return config
+
+
+def finetuned_config():
+  config = config_of(0)
+  config.compare.finetune = True
   return config
 
 
@@ -82,13 +82,16 @@ def finetuned(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-  """Returns the workdirs of comparisons of seed 0 and of seed 1; tests must not change them."""
+  """Returns the workdirs of comparisons of seed 0 and of seed 1, and how many searches they ran.
+
+  Tests must not change the workdirs.
+  """
   places = [tmp_path_factory.mktemp("compare") / f"only{seed}" for seed in (0, 1)]
   with pytest.MonkeyPatch.context() as monkeypatch:
-    stub_methods(monkeypatch)
+    calls = stub_methods(monkeypatch)
     for seed, place in enumerate(places):
       run_in(place, config_of(seed))
-  return places
+  return places, len(calls)
 
 
 def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
@@ -201,14 +204,15 @@ def test_a_comparison_of_something_else_is_no_start(finetuned, tmp_path, change,
 def test_cells_that_are_done_elsewhere_are_put_together(parts, methods, tmp_path):
   config = config_of(0, 1)
   run_in(tmp_path / "whole", config)
-  num_calls = len(methods)
-  for place in parts:
+  places, num_calls = parts
+  assert len(methods) == num_calls
+  for place in places:
     shutil.copytree(place, tmp_path / place.name)
   (tmp_path / "only1" / "result.json").unlink()  # a part need not be finished
   told = json.loads((tmp_path / "only1" / "config.json").read_text())
   told["config"]["data_dir"] = "another machine's"
   (tmp_path / "only1" / "config.json").write_text(json.dumps(told))
-  config.compare.parts = tuple(str(tmp_path / place.name) for place in parts)
+  config.compare.parts = tuple(str(tmp_path / place.name) for place in places)
   run_in(tmp_path / "together", config)
   assert len(methods) == num_calls  # nothing was searched again
   assert (tmp_path / "together" / "report.html").exists()
@@ -236,12 +240,13 @@ def test_cells_that_are_done_elsewhere_are_put_together(parts, methods, tmp_path
 
 
 def test_parts_with_different_networks_of_one_seed_are_refused(parts, tmp_path):
+  (first, second), _ = parts
   network = "checkpoints/dense"
-  shutil.copytree(parts[0], tmp_path / "other")
+  shutil.copytree(first, tmp_path / "other")
   shutil.rmtree(tmp_path / "other" / "seed0" / network)
-  shutil.copytree(parts[1] / "seed1" / network, tmp_path / "other" / "seed0" / network)
+  shutil.copytree(second / "seed1" / network, tmp_path / "other" / "seed0" / network)
   config = config_of(0, 1)
-  config.compare.parts = (str(parts[0]), str(tmp_path / "other"))
+  config.compare.parts = (str(first), str(tmp_path / "other"))
   with pytest.raises(gp.InputError, match=r"only0/seed0 and .*other/seed0 hold different dense"):
     run_in(tmp_path / "together", config)
   assert not (tmp_path / "together").exists()
@@ -256,8 +261,9 @@ def test_parts_with_different_networks_of_one_seed_are_refused(parts, tmp_path):
   ],
 )
 def test_a_comparison_of_something_else_is_no_part(parts, tmp_path, change, sentence):
+  (first, _), _ = parts
   config = config_of(0, 1)
-  config.compare.parts = (str(parts[0]),)
+  config.compare.parts = (str(first),)
   config.update_from_flattened_dict(change)
   with pytest.raises(gp.InputError, match=sentence):
     run_in(tmp_path / "together", config)

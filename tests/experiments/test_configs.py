@@ -30,16 +30,15 @@ CONFIGS = {
   "cifar100_vgg19": cifar100_vgg19,
   "imagenet_resnet50": imagenet_resnet50,
 }
-# These configs take up to minutes each, most of it compilation, and have nothing that the other
-# configs do not have. `test_mains` runs the digits.
-SLOW = dict.fromkeys(
+# The slow configs take up to minutes each, most of it compilation, and have nothing that the other
+# one does not have. `test_mains` runs the digits.
+MARKS = dict.fromkeys(
   (
     "digits_resnet8", "cifar10_16_resnet8", "cifar10_resnet20", "cifar10_resnet56",
     "cifar100_resnet56", "cifar100_vgg19", "cifar10_latency",
   ),
   pytest.mark.slow,
-)  # fmt: skip
-SLOW["imagenet_resnet50"] = pytest.mark.long
+) | {"imagenet_resnet50": pytest.mark.long}  # fmt: skip
 # Unless slow tests are asked for, small networks and smaller images replace those of the config.
 # Compiling a network of ImageNet's form takes more than a minute.
 SMALLER = {
@@ -64,7 +63,7 @@ def directory(tmp_path_factory):
   return path
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in CONFIGS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, ())) for n in CONFIGS])
 def test_runlocal(name, directory, tmp_path):
   own = {
     "digits_resnet8": "",

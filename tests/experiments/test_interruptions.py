@@ -33,7 +33,8 @@ from tests.experiments.mains import (
 )
 
 SLOW = pytest.mark.slow
-LONG = pytest.mark.long  # a run that is killed again and again, which asks most, is always tested
+# A run that is killed again and again is always tested, because it asks most of the program.
+LONG = pytest.mark.long
 FULL = os.environ.get("GATPRUNE_SLOW") == "1"  # whether to test the sizes that take minutes
 
 QUICK = [
