@@ -57,16 +57,22 @@ def measure(cell: Cell) -> dict[str, Any]:
   masks = draw_masks(problem, settings.fidelity.masks, settings.seed)
   parts = alike(problem.constraints.graph, masks)
 
-  def trained(repetition: int) -> list[float]:
+  def trained(repetition: int, phase: str) -> list[float]:
     outcomes = np.zeros(len(masks))
     for index, part in enumerate(parts, start=1):
       tuned = finetune(
         problem, masks[part], settings.finetune, settings.search,
         seed=1000 * settings.seed + repetition, side_by_side=settings.finetune_side_by_side,
-        logger=cell.logger, phase=f"fidelity {cell.budget} {repetition} part {index}",
+        logger=cell.logger, phase=f"{phase}/{index}",
       )  # fmt: skip
       outcomes[part] = tuned.scores(cell.data.select)
     return outcomes.tolist()
+
+  def outcomes_of(repetition: int) -> list[float]:
+    phase = f"fidelity {cell.budget} {repetition}"
+    found = cell.kept(f"training {repetition}", lambda: trained(repetition, phase))
+    cell.logger.forget(phase)
+    return found
 
   return {
     "seed": settings.seed,
@@ -75,7 +81,7 @@ def measure(cell: Cell) -> dict[str, Any]:
       cell.kept(config.level, lambda c=config: scored(problem, masks, c))
       for config in levels(settings.search, settings.fidelity.steps)
     ],
-    "finals": [cell.kept(f"training {i}", lambda i=i: trained(i)) for i in range(2)],
+    "finals": [outcomes_of(repetition) for repetition in range(2)],
   }
 
 

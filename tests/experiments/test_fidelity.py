@@ -1,6 +1,7 @@
 """Tests of the agreement of scores with outcomes, and of the main program in this process."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -50,6 +51,8 @@ def test_cells_are_measured_once_and_shown(tmp_path, capsys, monkeypatch):
   table = capsys.readouterr().out
   for level in ("as it is", "as it is, 2 steps", "compensated", "compensated, 2 steps"):
     assert any(line.split("|")[2].strip() == level for line in table.splitlines()[2:])
+  # Of the masks' trainings, whose outcomes are kept, no checkpoints are left.
+  assert set(os.listdir(tmp_path / "seed0" / "checkpoints")) == {"dense", "training"}
   place = tmp_path / "cells" / "seed0-macs0.5"
   (tmp_path / "result.json").unlink()
   (place / "training 1.json").unlink()
