@@ -13,7 +13,12 @@ from experiments.benchmarks.ceiling import ceiling
 from experiments.benchmarks.compression import half_width_speed, tracing
 from experiments.benchmarks.device_scaling import scaling
 from experiments.benchmarks.exporting import exported_litert, exported_onnx
-from experiments.benchmarks.mask_scoring import scoring, scoring_against_torch, scoring_photographs
+from experiments.benchmarks.mask_scoring import (
+  scoring,
+  scoring_against_torch,
+  scoring_compensated,
+  scoring_photographs,
+)
 from experiments.benchmarks.measuring import Measurement
 from experiments.benchmarks.peers import PEERS, Skipped, overview
 from experiments.benchmarks.reading import reading
@@ -24,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Measurement]]] = {
   "half_width_speed": half_width_speed,
   "scoring": scoring,
   "scoring_against_torch": scoring_against_torch,
+  "scoring_compensated": scoring_compensated,
   "scoring_photographs": scoring_photographs,
   "scaling": scaling,
   "finetuning": finetuning,
