@@ -5,10 +5,12 @@ product is slow if there are few output channels, and it also multiplies by the 
 input. A block of n outputs gives n times as many channels, and needs no zeros of a dilated input.
 """
 
+import functools
 import math
 
 import jax
 
+from gatprune_jax.kernels.convolution.grouped import convolve_groups
 from gatprune_jax.kernels.convolution.window import (
   Window,
   canonical_layout,
@@ -26,14 +28,15 @@ _LONGEST = 8
 def block_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
   """Computes `conv_general_dilated(lhs, rhs, **params)` in blocks; see `convolve_blocks`.
 
-  Grouped convolutions and convolutions of dilated inputs are computed by XLA.
+  Grouped convolutions are computed by `convolve_groups`, and convolutions of dilated inputs by XLA.
 
   Args:
     lhs: input, in the layout that `dimension_numbers` describes.
     rhs: kernel, in the layout that `dimension_numbers` describes.
     **params: parameters of the primitive `conv_general_dilated`.
   """
-  return canonical_layout(convolve_blocks, lhs, rhs, params)
+  grouped = functools.partial(convolve_groups, convolve_blocks)
+  return canonical_layout(convolve_blocks, lhs, rhs, params, grouped)
 
 
 def convolve_blocks(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:

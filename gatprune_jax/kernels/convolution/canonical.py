@@ -1,8 +1,9 @@
 """Convolutions in the form that XLA's CPU backend runs fast in loops and under vmap.
 
 XLA's CPU backend is slow in two cases. A convolution under vmap over both inputs and weights
-becomes a grouped convolution, for which the backend is slow. A gradient of a convolution inside a
-loop has a layout that no fast kernel of the backend takes.
+becomes a grouped convolution, for which the backend is slow, as it is for the network's own grouped
+convolutions. A gradient of a convolution inside a loop has a layout that no fast kernel of the
+backend takes.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from jax.custom_batching import custom_vmap
 import jax.numpy as jnp
 
 from gatprune_jax.kernels.convolution.blockwise import convolve_blocks
+from gatprune_jax.kernels.convolution.grouped import convolve_groups
 from gatprune_jax.kernels.convolution.kernel_gradient import kernel_gradient
 from gatprune_jax.kernels.convolution.window import Window, canonical_layout, dilated
 
@@ -43,15 +45,16 @@ def canonical_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array
   Where only the inputs differ, vmap folds its axis into the batch. Where only the weights differ,
   vmap folds its axis into the output channels. Where both differ, the convolutions run one after
   another. Every convolution is computed by `convolve_blocks`. Reverse-mode gradients of any order
-  are supported, but not forward mode. Grouped convolutions and convolutions of dilated inputs are
-  computed by XLA.
+  are supported, but not forward mode. Grouped convolutions are computed by `convolve_groups`, and
+  convolutions of dilated inputs by XLA.
 
   Args:
     lhs: input, in the layout that `dimension_numbers` describes.
     rhs: kernel, in the layout that `dimension_numbers` describes.
     **params: parameters of the primitive `conv_general_dilated`.
   """
-  return canonical_layout(_convolve, lhs, rhs, params)
+  grouped = functools.partial(convolve_groups, _convolve)
+  return canonical_layout(_convolve, lhs, rhs, params, grouped)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

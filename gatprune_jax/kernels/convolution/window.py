@@ -32,10 +32,11 @@ def canonical_layout(
   lhs: jax.Array,
   rhs: jax.Array,
   params: Mapping[str, Any],
+  grouped: Callable[[Window, int, jax.Array, jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
   """Computes `conv_general_dilated(lhs, rhs, **params)` by `fn(window, x, w)`, in any layout.
 
-  Grouped convolutions and convolutions of dilated inputs are computed by XLA, without `fn`.
+  Convolutions with groups of the batch and convolutions of dilated inputs are computed by XLA.
 
   Args:
     fn: computes the convolution of x `[B, p..., I]` and w `[k..., I, O]`, with the result
@@ -43,9 +44,15 @@ def canonical_layout(
     lhs: input, in the layout that `dimension_numbers` describes.
     rhs: kernel, in the layout that `dimension_numbers` describes.
     params: parameters of the primitive `conv_general_dilated`.
+    grouped: computes the convolution of x `[B, p..., I]` and w `[k..., I / G, O]` in G groups of
+      channels, called as `grouped(window, G, x, w)`; None: XLA computes it.
   """
-  groups = params["feature_group_count"], params["batch_group_count"]
-  if groups != (1, 1) or any(dilation != 1 for dilation in params["lhs_dilation"]):
+  groups = params["feature_group_count"]
+  if (
+    (groups > 1 and grouped is None)
+    or params["batch_group_count"] > 1
+    or any(dilation != 1 for dilation in params["lhs_dilation"])
+  ):
     return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
   dims = params["dimension_numbers"]
   batch, channels, *space = dims.lhs_spec
@@ -61,20 +68,18 @@ def canonical_layout(
     params["preferred_element_type"],
   )
   batch, channels, *space = dims.out_spec
-  return jnp.transpose(fn(window, x, w), np.argsort((batch, *space, channels)))
+  out = fn(window, x, w) if groups == 1 else grouped(window, groups, x, w)
+  return jnp.transpose(out, np.argsort((batch, *space, channels)))
 
 
 def convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
-  """Computes a convolution by XLA: `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`.
+  """Computes a convolution: `[B, p..., I]`, `[k..., I, O]` -> `[B, q..., O]`.
 
-  Where the kernel has more positions than the input, XLA exchanges both, and its CPU backend has no
-  fast implementation of the result. There the convolution is a product with M, from
-  `window_matrix`, for all positions:
+  XLA computes it, unless the kernel has more positions than the input. There XLA exchanges both,
+  and its CPU backend has no fast implementation of the result. The convolution is a product with
+  M, from `window_matrix`, for all positions:
 
     out[b, q, o] = sum_{p, i} x[b, p, i] M[p, i, q, o]
-
-  Where padding is negative, x is cropped before the convolution, because XLA's CPU backend may read
-  memory beyond x (https://github.com/openxla/xla/issues/48713).
 
   Args:
     window: parameters of the convolution.
@@ -92,6 +97,22 @@ def convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
       precision=window.precision,
       preferred_element_type=window.preferred_element_type,
     )
+  return convolve_by_xla(window, x, w)
+
+
+def convolve_by_xla(window: Window, x: jax.Array, w: jax.Array, groups: int = 1) -> jax.Array:
+  """Computes a convolution in G groups by XLA: `[B, p..., I]`, `[k..., I/G, O]` -> `[B, q..., O]`.
+
+  Where padding is negative, x is cropped before the convolution, because XLA's CPU backend may read
+  memory beyond x (https://github.com/openxla/xla/issues/48713).
+
+  Args:
+    window: parameters of the convolution.
+    x: input.
+    w: kernel.
+    groups: G.
+  """
+  num_axes = x.ndim - 2
   if any(edge < 0 for edges in window.padding for edge in edges):
     x, window = _cropped(window, x)
   space = tuple(range(1, 1 + num_axes))
@@ -101,7 +122,7 @@ def convolve(window: Window, x: jax.Array, w: jax.Array) -> jax.Array:
     (0, 1 + num_axes, *space),
   )
   return jax.lax.conv_general_dilated(
-    x, w, *window[:4], dims, precision=window.precision,
+    x, w, *window[:4], dims, groups, precision=window.precision,
     preferred_element_type=window.preferred_element_type,
   )  # fmt: skip
 

@@ -30,6 +30,15 @@ CASES = {
   "nchw": {"padding": "SAME", "dimension_numbers": ("NCHW", "OIHW", "NHWC")},
   "mixed layout": {"padding": ((1, 0), (0, 2)), "dimension_numbers": ("HNCW", "OHIW", "NCWH")},
   "grouped": {"padding": "SAME", "feature_group_count": 2},
+  "grouped and dilated": {
+    "padding": ((2, 1), (3, 2)), "window_strides": (2, 1), "rhs_dilation": (1, 2),
+    "feature_group_count": 2,
+  },
+  "depthwise": {"padding": "SAME", "feature_group_count": 4},
+  "depthwise and strided": {
+    "padding": ((-1, 2), (3, 1)), "window_strides": (2, 3), "rhs_dilation": (2, 1),
+    "feature_group_count": 4, "dimension_numbers": ("NCHW", "OIHW", "NHWC"),
+  },
   "dilated input": {"padding": ((1, 1), (0, 2)), "lhs_dilation": (1, 2)},
 }  # fmt: skip
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -48,7 +57,8 @@ def problem(case, window=(3, 3), space=(7, 8), leading=((), ()), num_images=2):
   """
   arguments = {"window_strides": (1, 1), "dimension_numbers": LAYOUT, **CASES[case]}
   sizes = dict(zip("NHWC", (num_images, *space, 4), strict=True))
-  sizes |= {"I": 4 // arguments.get("feature_group_count", 1), "O": 6}
+  groups = arguments.get("feature_group_count", 1)
+  sizes |= {"I": 4 // groups, "O": 8 if groups == 4 else 6}
   lhs, rhs, _ = arguments["dimension_numbers"]
   shape = [sizes[name] for name in lhs]
   kernel = [(sizes | dict(zip("HW", window, strict=True)))[name] for name in rhs]
@@ -248,12 +258,44 @@ def test_the_kernel_gradient_of_no_outputs_is_zero():
     np.testing.assert_array_equal(dw, np.zeros((3, 3, 3, 5)))
 
 
-@pytest.mark.parametrize("case", ["same", "strided"])
+@pytest.mark.parametrize("case", ["same", "strided", "depthwise"])
 def test_kernels_of_many_places(case):
   xla, params, operands = problem(case, window=(8, 7), space=(9, 8))
   assert_same_values_and_gradients(
     lambda x, w: canonical_convolution(x, w, **params), xla, operands
   )
+
+
+@pytest.mark.parametrize("convolution", [block_convolution, canonical_convolution])
+def test_groups_are_joined_to_sets(convolution, monkeypatch):
+  # Three of eight groups make a set, and the last set has two.
+  monkeypatch.setattr("gatprune_jax.kernels.convolution.grouped._SET", 7)
+  rng = np.random.default_rng(0)
+  x, w = (
+    jnp.asarray(rng.standard_normal(dims), jnp.float32) for dims in ((2, 5, 4, 16), (3, 3, 2, 24))
+  )
+  xla = lambda x, w: lax.conv_general_dilated(
+    x, w, (1, 1), "SAME", dimension_numbers=LAYOUT, feature_group_count=8
+  )
+  (eqn,) = jax.make_jaxpr(xla)(x, w).eqns
+  ours = lambda x, w: convolution(x, w, **eqn.params)
+  assert_same_values_and_gradients(ours, xla, (x, w))
+  assert len(convolutions(ours, x, w)) == 3
+
+
+@pytest.mark.parametrize("convolution", [block_convolution, canonical_convolution])
+def test_no_groups_are_left_to_xla(convolution):
+  # XLA's CPU backend is slow at groups, above all at the gradients of their kernels.
+  for case in ("grouped", "depthwise"):
+    xla, params, operands = problem(case)
+    loss = lambda fn: jax.value_and_grad(lambda x, w, fn=fn: (fn(x, w) ** 2).sum(), (0, 1))
+    grouped = lambda fn, operands=operands, loss=loss: [
+      params
+      for params, _ in convolutions(loss(fn), *operands)
+      if (params["feature_group_count"], params["batch_group_count"]) != (1, 1)
+    ]
+    assert len(grouped(xla)) == 3
+    assert not grouped(lambda x, w, params=params: convolution(x, w, **params))
 
 
 @pytest.mark.parametrize("case", ["same", "strided"])
