@@ -18,6 +18,7 @@ from gatprune_jax.channels.compensation import (
   explained,
   measure_compensation,
 )
+from gatprune_jax.channels.convolutions import WithGroupsBy
 from gatprune_jax.channels.costs import (
   MEASURED,
   RESOURCES,
@@ -95,6 +96,7 @@ __all__ = [
   "SumOfProducts",
   "Timing",
   "Training",
+  "WithGroupsBy",
   "activation_bytes",
   "align",
   "check_finite",

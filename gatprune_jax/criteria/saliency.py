@@ -13,6 +13,7 @@ import numpy as np
 
 from gatprune_jax.channels import FROZEN, ChannelGraph, masked
 from gatprune_jax.errors import InputError
+from gatprune_jax.kernels.convolution import network_convolution
 from gatprune_jax.networks import Network, Task
 from gatprune_jax.runtime import compilation
 
@@ -86,7 +87,7 @@ def taylor(evidence: Evidence) -> np.ndarray:
   channel, so that dL/dm_i = sum activation * dL/d activation. The loop over batches is in Python,
   because on CPU the gradient of a convolution is much slower inside a compiled loop.
   """
-  masked_fn = masked(evidence.graph, evidence.network.eval_fn)
+  masked_fn = masked(evidence.graph, evidence.network.eval_fn, network_convolution())
 
   def loss(mask, variables, x, y):
     outputs = masked_fn(variables, mask, x[None])

@@ -17,7 +17,7 @@ import optax
 
 from gatprune_jax.data import Split
 from gatprune_jax.errors import InputError
-from gatprune_jax.networks import Network, Task
+from gatprune_jax.networks import Network, Task, fast_network
 
 _MOMENTUM = 0.9
 _TEMPERATURE = 2.0  # of the teacher's and the student's softmax, as in `Recipe`
@@ -81,7 +81,8 @@ def adaptation_batches(
   places = (np.arange(math.prod(shape)) % train.num).reshape(shape)
   batches = lambda rows: jnp.asarray(rows[places])
   x, y = batches(first.x), jax.tree.map(batches, first.y)
-  teach = lambda variables, x: jax.lax.map(lambda batch: network.eval_fn(variables, batch), x)
+  eval_fn = fast_network(network).eval_fn
+  teach = lambda variables, x: jax.lax.map(lambda batch: eval_fn(variables, batch), x)
   teacher = jax.jit(teach)(network.variables, x) if config.steps else ()
   return AdaptationBatches(x, y, teacher, config.learning_rate, config.distillation)
 

@@ -11,8 +11,12 @@ from gatprune_jax.data import Split
 from gatprune_jax.evaluation.adaptation import AdaptationBatches, adapt
 from gatprune_jax.evaluation.batching import images_at_once, largest_activation
 from gatprune_jax.evaluation.recalibration import Momentum, batch_statistics, with_statistics
-from gatprune_jax.kernels.convolution.choice import candidate_convolution, scoring_convolution
-from gatprune_jax.networks import Network, Task, masked_network
+from gatprune_jax.kernels.convolution import (
+  candidate_convolution,
+  network_convolution,
+  scoring_convolution,
+)
+from gatprune_jax.networks import Network, Task, fast_network, masked_network
 from gatprune_jax.runtime.maps import in_blocks
 
 
@@ -195,7 +199,8 @@ def candidate_scores(
 
   def one(own: tuple[Any, jax.Array]) -> jax.Array:
     variables, mask = own
-    outputs = masked_network(graph, network, mask).eval_fn(variables, x)
+    under_mask = masked_network(graph, network, mask, network_convolution())
+    outputs = under_mask.eval_fn(variables, x)
     return task.score(outputs, y).mean()
 
   return jax.lax.map(one, (variables, masks))
@@ -225,7 +230,8 @@ def candidate_statistics(
 
   def one(own: tuple[Any, jax.Array]) -> tuple[jax.Array, ...]:
     variables, mask = own
-    return batch_statistics(masked_network(graph, network, mask), momentum, variables, x)
+    under_mask = masked_network(graph, network, mask, network_convolution())
+    return batch_statistics(under_mask, momentum, variables, x)
 
   return jax.lax.map(one, (variables, masks))
 
@@ -239,7 +245,8 @@ def mean_score(network: Network, task: Task, variables: Any, split: Split) -> fl
     variables: the network's variables.
     split: n examples.
   """
-  pieces = (_total(network.eval_fn, task.score, variables, *piece) for piece in split.pieces())
+  eval_fn = fast_network(network).eval_fn
+  pieces = (_total(eval_fn, task.score, variables, *piece) for piece in split.pieces())
   return float(sum(pieces)) / split.num
 
 

@@ -11,6 +11,7 @@ from gatprune_jax.networks.network import (
   Network,
   check_network,
   compact_network,
+  fast_network,
   masked_network,
 )
 from gatprune_jax.networks.task import CLASSIFICATION, Task, check_task
@@ -23,6 +24,7 @@ __all__ = [
   "check_saving",
   "check_task",
   "compact_network",
+  "fast_network",
   "from_equinox",
   "from_linen",
   "from_nnx",

@@ -17,6 +17,7 @@ from gatprune_jax.channels import (
   ChannelGraph,
   Convolution,
   Origin,
+  WithGroupsBy,
   check_finite,
   compact,
   cut,
@@ -25,6 +26,7 @@ from gatprune_jax.channels import (
   parameter_flags,
 )
 from gatprune_jax.errors import InputError, first_line
+from gatprune_jax.kernels.convolution import network_convolution
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,6 +128,24 @@ def masked_network(
   return dataclasses.replace(
     network, eval_fn=under_mask(network.eval_fn), train_fn=under_mask(network.train_fn)
   )
+
+
+def fast_network(network: Network) -> Network:
+  """Returns the network with its convolutions in groups in the form that the backend runs fast.
+
+  It computes the same, and is used while networks are trained and judged. What is handed out keeps
+  the network's own convolutions, which other backends and file formats know better.
+
+  Args:
+    network: any network.
+  """
+  conv = network_convolution()
+  if conv is None:
+    return network
+  return dataclasses.replace(
+    network, eval_fn=WithGroupsBy(network.eval_fn, conv),
+    train_fn=WithGroupsBy(network.train_fn, conv),
+  )  # fmt: skip
 
 
 def compact_network(

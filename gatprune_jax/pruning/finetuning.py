@@ -18,7 +18,7 @@ from gatprune_jax.evaluation import (
   recalibrate,
   with_statistics,
 )
-from gatprune_jax.networks import Network, compact_network
+from gatprune_jax.networks import Network, compact_network, fast_network
 from gatprune_jax.runs.logger import ProgressLogger
 from gatprune_jax.runtime import compilation, mesh
 from gatprune_jax.runtime.maps import equal_blocks, over_shares
@@ -180,7 +180,7 @@ def _in_turn(job: _Job) -> Finetuned:
         small, task, problem.train, job.recipe, job.key,
         lambda epoch, values, _, log=history: log.append(values), network, checkpointer,
       )  # fmt: skip
-      measure = compilation.jit(functools.partial(recalibrate, small, momentum))
+      measure = compilation.jit(functools.partial(recalibrate, fast_network(small), momentum))
       networks.append(dataclasses.replace(small, variables=measure(trained, batches)))
       loop.record(index, history[-1])
   scores = lambda split: np.array([mean_score(n, task, n.variables, split) for n in networks])

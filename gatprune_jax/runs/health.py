@@ -51,7 +51,9 @@ def take_if_finite(finite: jax.Array, new: State, old: State) -> State:
     new: the state after the update.
     old: the state before it.
   """
-  kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+  # For a choice leaf by leaf XLA would compute `finite` from all leaves anew for each of them, so
+  # that the time to compile it would grow with the square of their number.
+  kept = jax.lax.cond(finite, lambda: new, lambda: old)
   health = old.health.replace(
     skipped=old.health.skipped + ~finite,
     in_a_row=jnp.where(finite, 0, old.health.in_a_row + 1),

@@ -12,7 +12,7 @@ import numpy as np
 from gatprune_jax.channels import Aligned, ChannelGraph, align
 from gatprune_jax.data import Split
 from gatprune_jax.kernels.convolution import candidate_convolution, candidate_width
-from gatprune_jax.networks import Network, Task
+from gatprune_jax.networks import Network, Task, fast_network
 from gatprune_jax.runs.checkpointer import Checkpointer, NullCheckpointer
 from gatprune_jax.runtime import mesh
 from gatprune_jax.runtime.maps import over_rows, over_shares
@@ -92,6 +92,7 @@ def train_candidates(
   dtype = jnp.asarray(split.x[:1]).dtype
   inputs = jax.ShapeDtypeStruct((recipe.batch_size, *split.x.shape[1:]), dtype)
   aligned = align_candidates(graph, network, np.asarray(masks), inputs)
+  teacher = teacher and fast_network(teacher)
 
   def step(optimizer):
     def one(state, index, batch):

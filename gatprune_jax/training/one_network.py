@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from gatprune_jax.data import Split
-from gatprune_jax.networks import Network, Task
+from gatprune_jax.networks import Network, Task, fast_network
 from gatprune_jax.runs.checkpointer import Checkpointer, NullCheckpointer
 from gatprune_jax.training.epochs import OnEpoch, Training
 from gatprune_jax.training.placement import Placement
@@ -47,6 +47,7 @@ def train(
     Diverged: where steps keep giving NaN or infinity after roll-backs.
     Preempted: where the process was asked to stop; the state is saved.
   """
+  network, teacher = fast_network(network), teacher and fast_network(teacher)
   step = lambda optimizer: functools.partial(train_step, network, task, optimizer, recipe)
   one = lambda init: init
   training = Training(network, task, split, recipe, key, on_epoch, teacher, Placement(None))

@@ -5,8 +5,10 @@ from gatprune_jax.kernels.convolution.canonical import canonical_convolution
 from gatprune_jax.kernels.convolution.choice import (
   candidate_convolution,
   candidate_width,
+  network_convolution,
   scoring_convolution,
 )
+from gatprune_jax.kernels.convolution.grouped import group_convolution
 from gatprune_jax.kernels.convolution.merged import merged_convolution
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
   "candidate_convolution",
   "candidate_width",
   "canonical_convolution",
+  "group_convolution",
   "merged_convolution",
+  "network_convolution",
   "scoring_convolution",
 ]

@@ -6,6 +6,7 @@ import jax
 
 from gatprune_jax.kernels.convolution.blockwise import block_convolution
 from gatprune_jax.kernels.convolution.canonical import canonical_convolution
+from gatprune_jax.kernels.convolution.grouped import group_convolution
 from gatprune_jax.kernels.convolution.merged import merged_convolution
 
 _LANES = 64  # channels that fill the matrix units of an accelerator
@@ -30,3 +31,8 @@ def candidate_width(width: int) -> int:
 def scoring_convolution() -> Callable[..., jax.Array] | None:
   """Returns the convolution for forward passes under masks; None stands for XLA's convolution."""
   return block_convolution if jax.default_backend() == "cpu" else None
+
+
+def network_convolution() -> Callable[..., jax.Array] | None:
+  """Returns the convolution for networks that are not compared with others; None: XLA's."""
+  return group_convolution if jax.default_backend() == "cpu" else None

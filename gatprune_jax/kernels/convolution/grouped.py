@@ -9,6 +9,7 @@ than a hundredth. A depthwise convolution of 96 channels took a fortieth.
 """
 
 from collections.abc import Callable
+import functools
 import itertools
 import math
 
@@ -16,7 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.kernels.convolution.window import Window, convolve_by_xla, positions
+from gatprune_jax.kernels.convolution.window import (
+  Window,
+  canonical_layout,
+  convolve_by_xla,
+  positions,
+)
 
 # A product is compiled for each position of a depthwise kernel. Larger kernels are left to XLA.
 _MOST_PLACES = 49
@@ -24,6 +30,22 @@ _MOST_PLACES = 49
 # each is compiled by itself. Among sets of 16 to 256 channels those of 16 and 32 were fastest.
 _SET = 32
 _MOST_SETS = 8
+
+
+def group_convolution(lhs: jax.Array, rhs: jax.Array, **params) -> jax.Array:
+  """Computes `conv_general_dilated(lhs, rhs, **params)`, in groups by `convolve_groups`.
+
+  Convolutions without groups, and convolutions of dilated inputs, are computed by XLA.
+
+  Args:
+    lhs: input, in the layout that `dimension_numbers` describes.
+    rhs: kernel, in the layout that `dimension_numbers` describes.
+    **params: parameters of the primitive `conv_general_dilated`.
+  """
+  if params["feature_group_count"] == 1:
+    return jax.lax.conv_general_dilated_p.bind(lhs, rhs, **params)
+  grouped = functools.partial(convolve_groups, convolve_by_xla)
+  return canonical_layout(convolve_by_xla, lhs, rhs, params, grouped)
 
 
 def convolve_groups(
