@@ -13,6 +13,7 @@ from experiments.benchmarks.ceiling import ceiling
 from experiments.benchmarks.compression import half_width_speed, tracing
 from experiments.benchmarks.device_scaling import scaling
 from experiments.benchmarks.exporting import exported_litert, exported_onnx
+from experiments.benchmarks.grouped_convolutions import grouped_convolutions
 from experiments.benchmarks.mask_scoring import (
   scoring,
   scoring_against_torch,
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Measurement]]] = {
   "scoring_against_torch": scoring_against_torch,
   "scoring_compensated": scoring_compensated,
   "scoring_photographs": scoring_photographs,
+  "grouped_convolutions": grouped_convolutions,
   "scaling": scaling,
   "finetuning": finetuning,
   "finetuning_against_torch": finetuning_against_torch,
