@@ -102,6 +102,21 @@ def _longer(heading: str, name: str, flags: str) -> Table:
   return table._replace(commands=(*_TWO_EPOCHS.commands, *table.commands))
 
 
+def _fidelity(name: str, seeds: str, budget: float) -> Table:
+  """Returns the table of what scores say, for some seeds and one budget."""
+  return Table(
+    f"What scores say about the accuracy after fine-tuning, at {budget} of the MACs",
+    (
+      f"python -m experiments.fidelity --workdir=$WORKDIR/{name} \\\n  {_CIFAR16} \\\n"
+      f'  --config.images.select=10000 "--config.fidelity.seeds={seeds}" '
+      f'"--config.fidelity.budgets=({budget},)"',
+    ),
+    None,
+    (PRINTED,),
+    as_printed,
+  )
+
+
 # The minutes of a comparison are its searches', by the stored rows; training comes on top of them.
 TABLES: dict[str, Table] = {
   "digits_20": _comparison(
@@ -187,17 +202,8 @@ TABLES: dict[str, Table] = {
     '  "--config.compare.budgets=(0.12,)" '
     "\"--config.compare.searches=('evolve_bits',)\"",
   ),
-  "cifar16_fidelity": Table(
-    "What scores say about the accuracy after fine-tuning",
-    (
-      f"python -m experiments.fidelity --workdir=$WORKDIR/cifar16_fidelity \\\n  {_CIFAR16} \\\n"
-      '  --config.images.select=10000 "--config.fidelity.seeds=(0,1)" '
-      '"--config.fidelity.budgets=(0.12,)"',
-    ),
-    None,
-    (PRINTED,),
-    as_printed,
-  ),
+  "cifar16_fidelity": _fidelity("cifar16_fidelity", "(0,1,2)", 0.12),
+  "cifar16_fidelity_25": _fidelity("cifar16_fidelity_25", "(1,)", 0.25),
   "rounds_digits": _rounds(
     "Digits, a quarter of the MACs, at once and in three rounds",
     "rounds_digits",
