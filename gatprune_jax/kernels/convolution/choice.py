@@ -34,5 +34,8 @@ def scoring_convolution() -> Callable[..., jax.Array] | None:
 
 
 def network_convolution() -> Callable[..., jax.Array] | None:
-  """Returns the convolution for networks that are not compared with others; None: XLA's."""
+  """Returns the convolution for networks that are trained or judged one after another.
+
+  None stands for XLA's convolution.
+  """
   return group_convolution if jax.default_backend() == "cpu" else None
