@@ -10,16 +10,17 @@ from jax.extend import core as jex_core
 from gatprune_jax.channels.interpreter import Convolution
 from gatprune_jax.channels.tracing.derivatives import evaluate_alone
 
-_CALLS = ("jit", "pjit", "closed_call")  # calls whose bodies are evaluated in their places
+_CALLS = ("jit", "pjit")  # calls whose bodies are evaluated in their places
 
 
 @dataclasses.dataclass(frozen=True)
 class WithGroupsBy:
   """A function whose convolutions in groups are computed in another form.
 
-  Those in calls of compiled functions are replaced too, but not those in loops and in functions
-  with derivatives of their own. A function without such convolutions is called as it is. Two
-  objects with equal attributes are equal, so that one can be a static argument under jit.
+  Those in calls of compiled functions are replaced too, but not those in loops, in checkpointed
+  functions and in functions with derivatives of their own. A function without such convolutions is
+  called as it is. Two objects with equal attributes are equal, so that one can be a static argument
+  under jit.
 
   Attributes:
     fn: any traceable function.
