@@ -15,6 +15,7 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
 
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -48,8 +49,9 @@ def perturbed(variables, seed=0):
   rng = np.random.default_rng(seed)
 
   def move(path, leaf):
+    leaf = np.asarray(leaf)  # eager operations of JAX compile for every shape
     noise = 0.3 * rng.standard_normal(leaf.shape).astype(leaf.dtype)
-    return abs(leaf + noise) + 0.1 if path[-1].key == "var" else leaf + noise
+    return jnp.asarray(abs(leaf + noise) + 0.1 if path[-1].key == "var" else leaf + noise)
 
   return jax.tree.map_with_path(move, variables)
 

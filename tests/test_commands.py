@@ -187,6 +187,7 @@ DIGITS, CIFAR, _, TABLES = (
 )
 
 
+@pytest.mark.long
 def test_the_first_commands_run(tmp_path):
   # The dense network of the first command is pruned by the second.
   run_all(DIGITS[:2], tmp_path, *SHORT)

@@ -97,6 +97,7 @@ def test_tracing_and_cutting_run(names, page, section, number, tmp_path, monkeyp
   )
 
 
+@pytest.mark.long
 def test_going_down_the_budgets_ends_with_the_last_network_that_is_accurate_enough(
   names, tmp_path, monkeypatch
 ):

@@ -68,7 +68,7 @@ def test_first_logits_are_the_embedding_within_bounds():
   rng = np.random.default_rng(1)
   policy = Policy(PolicyConfig(layers=1, heads=2, head_features=4), num_groups=2)
   observation, dynamic = random_observation(rng), np.zeros((7, 3), np.float32)
-  variables = policy.init(jax.random.key(0), observation, dynamic)
+  variables = jax.jit(policy.init)(jax.random.key(0), observation, dynamic)
   embedding = jnp.array([-20.0, -8, -1, 0, 1, 8, 20])
   logits = policy.apply(with_embedding(variables, embedding), observation, dynamic)
   np.testing.assert_allclose(logits, [-8, -8, -1, 0, 1, 8, 8], atol=1e-6)
@@ -87,7 +87,7 @@ def test_the_graph_matters():
   rng = np.random.default_rng(2)
   policy = Policy(PolicyConfig(layers=2, heads=2, head_features=4), num_groups=2)
   observation, dynamic = random_observation(rng), np.zeros((7, 3), np.float32)
-  variables = randomised(policy.init(jax.random.key(0), observation, dynamic), rng)
+  variables = randomised(jax.jit(policy.init)(jax.random.key(0), observation, dynamic), rng)
   changed = observation._replace(
     edges=tuple(b._replace(norms=2 * b.norms) for b in observation.edges)
   )

@@ -148,7 +148,12 @@ def equations(jaxpr):
 
 
 @pytest.mark.parametrize(
-  "seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 12))]
+  "seed",
+  [
+    *range(3),
+    *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 6)),
+    *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 12)),
+  ],
 )
 def test_random_networks_train_side_by_side(seed):
   case = draw_case(seed)

@@ -110,7 +110,7 @@ class UNet(nn.Module):
 
 def groups_of(module, x):
   """Returns name and width of every group, after the laws on two masks."""
-  variables = perturbed(module.init(jax.random.key(0), x))
+  variables = perturbed(jax.jit(module.init)(jax.random.key(0), x))
   graph = gp.trace(module.apply, variables, x)
   rng = np.random.default_rng(0)
   for _ in range(2):

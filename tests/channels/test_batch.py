@@ -59,7 +59,7 @@ class Conditioned(nn.Module):
 
 def detector(batch):
   x = {"anchors": NORMAL((4, 3)), "image": PIXELS[:batch], "scale": np.float32(2)}
-  return Detector(), Detector().init(jax.random.key(0), x), x
+  return Detector(), jax.jit(Detector().init)(jax.random.key(0), x), x
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -87,7 +87,7 @@ CONDITIONED = 3 * 6 + 6 * 4 + 36 * 27 * 4 + 4 * 5
   [(Queries(), QUERIES), (Prompted(), PROMPTED), (Conditioned(), CONDITIONED)],
 )
 def test_weights_that_are_broadcast_to_the_batch_are_counted_for_each_example(net, by_hand, batch):
-  variables = net.init(jax.random.key(0), PIXELS[:1])
+  variables = jax.jit(net.init)(jax.random.key(0), PIXELS[:1])
   graph = gp.trace(net.apply, variables, PIXELS[:batch])
   assert gp.macs(graph, np.ones(graph.num_channels)) == by_hand
   assert_law(graph, net.apply, variables, random_mask(graph, np.random.default_rng(3)), PIXELS)
@@ -167,7 +167,7 @@ class LeadingAxes(nn.Module):
 @pytest.mark.parametrize("net", [Frames(), Views(), LeadingAxes()])
 def test_a_batch_that_is_folded_into_another_axis_is_saved(net, batch, tmp_path):
   x = NORMAL((2, 3, 5, 5, 2)).astype(np.float32)
-  variables = net.init(jax.random.key(0), x)
+  variables = jax.jit(net.init)(jax.random.key(0), x)
   graph = gp.trace(net.apply, variables, x)
   mask = random_mask(graph, np.random.default_rng(2))
   small = assert_law(graph, net.apply, variables, mask, x)

@@ -67,7 +67,7 @@ def network(name):
   modules = {"vgg": Vgg, "mobile": MobileBlock, "dense": DenseBlock, "normed": Normed}
   module = modules[name]()
   x = np.random.default_rng(2).standard_normal((4, 8, 8, 2)).astype(np.float32)
-  variables = perturbed(module.init(jax.random.key(0), x))
+  variables = perturbed(jax.jit(module.init)(jax.random.key(0), x))
   eval_fn = lambda v, x: module.apply(v, x)
   train_fn = lambda v, x: module.apply(v, x, train=True, mutable=["batch_stats"])
   return eval_fn, train_fn, variables, x
@@ -82,9 +82,10 @@ def test_resnet_masked_equals_compact(example, keep):
   for _ in range(2):
     mask = random_mask(graph, rng, keep)
     small = gp.compact(graph, example.eval_fn, example.variables, mask)
-    expected = small.apply(small.variables, example.x)
+    expected = jax.jit(small.apply)(small.variables, example.x)
     assert_same(masked_eval(example.variables, mask, example.x), expected)
-    logits, stats = compact_function(graph, example.train_fn, mask)(small.variables, example.x)
+    compact_train = jax.jit(compact_function(graph, example.train_fn, mask))
+    logits, stats = compact_train(small.variables, example.x)
     masked_logits, masked_stats = masked_train(example.variables, mask, example.x)
     assert_same(masked_logits, logits)
     # The statistics of the compact network are the kept part of those of the masked network.
@@ -146,13 +147,16 @@ def test_three_training_steps_keep_the_law(example):
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, example.y)
       return losses.mean(), updated
 
-    step = jax.jit(jax.grad(loss, has_aux=True))
+    @jax.jit
+    def step(params, stats, opt_state):
+      grads, stats = jax.grad(loss, has_aux=True)(params, stats)
+      updates, opt_state = optimizer.update(grads, opt_state)
+      return optax.apply_updates(params, updates), stats, opt_state
+
     params, stats = variables["params"], {"batch_stats": variables["batch_stats"]}
     opt_state = optimizer.init(params)
     for _ in range(3):
-      grads, stats = step(params, stats)
-      updates, opt_state = optimizer.update(grads, opt_state)
-      params = optax.apply_updates(params, updates)
+      params, stats, opt_state = step(params, stats, opt_state)
     return {"params": params, **stats}
 
   masked_fn = gp.masked(graph, example.train_fn)
@@ -160,7 +164,7 @@ def test_three_training_steps_keep_the_law(example):
   compact = trained(compact_function(graph, example.train_fn, mask), small.variables)
   assert_same(
     jax.jit(gp.masked(graph, example.eval_fn))(masked, mask, example.x),
-    small.apply(compact, example.x),
+    jax.jit(small.apply)(compact, example.x),
     tolerance=1e-4,
   )
 
@@ -176,7 +180,7 @@ def test_saved_networks_reload_with_any_batch_size_and_gradients(example, tmp_pa
     assert_same(
       loaded.apply(loaded.variables, example.x[:num]), small.apply(small.variables, example.x[:num])
     )
-  loss = lambda apply: jax.grad(lambda v: (apply(v, example.x) ** 2).mean())
+  loss = lambda apply: jax.jit(jax.grad(lambda v: (apply(v, example.x) ** 2).mean()))
   expected = loss(small.apply)(small.variables)["params"]
   jax.tree.map(
     lambda a, b: assert_same(a, b, 1e-4), loss(loaded.apply)(loaded.variables)["params"], expected
@@ -271,10 +275,10 @@ def test_a_reverse_rule_under_masks_side_by_side():
   x, masks = jnp.ones((4, 2)), np.array([[1, 0, 1], [0, 1, 1]])
   graph = gp.trace(fn, variables, x)
   gradient = jax.grad(lambda v, mask: (gp.masked(graph, fn)(v, mask, x) ** 2).sum())
-  together = jax.vmap(gradient, (None, 0))(variables, jnp.asarray(masks))
+  together = jax.jit(jax.vmap(gradient, (None, 0)))(variables, jnp.asarray(masks))
   for one, mask in enumerate(masks):
     small = gp.compact(graph, fn, variables, mask)
-    own = jax.grad(lambda v, run=small.apply: (run(v, x) ** 2).sum())(small.variables)
+    own = jax.jit(jax.grad(lambda v, run=small.apply: (run(v, x) ** 2).sum()))(small.variables)
     assert_same(own["a"], together["a"][one][:, mask > 0])
 
 

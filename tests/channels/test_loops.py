@@ -36,7 +36,7 @@ def test_blocks_of_one_form_lose_the_same_channels():
       return nn.Dense(2, name="head")(x.mean(1)) * means.mean()
 
   net = Net()
-  variables = perturbed(net.init(jax.random.key(0), SERIES))
+  variables = perturbed(jax.jit(net.init)(jax.random.key(0), SERIES))
   graph = check(net.apply, variables, x=SERIES)
   assert widths(graph) == [6, 5]
   # The first axis is that of the blocks.
@@ -55,14 +55,14 @@ def test_hidden_units_of_recurrent_networks(cell, reverse):
       return nn.Dense(2, name="head")(x[:, -1])
 
   net = Net()
-  variables = perturbed(net.init(jax.random.key(0), SERIES))
+  variables = perturbed(jax.jit(net.init)(jax.random.key(0), SERIES))
   graph = gp.trace(net.apply, variables, SERIES)
   assert sorted(widths(graph)) == [5, 6]
   for seed in range(2):
     mask = random_mask(graph, np.random.default_rng(seed))
     small = assert_law(graph, net.apply, variables, mask, SERIES)
     assert_costs(graph, small, mask, SERIES)
-  gradient = jax.grad(lambda v: (small.apply(v, SERIES) ** 2).sum())(small.variables)
+  gradient = jax.jit(jax.grad(lambda v: (small.apply(v, SERIES) ** 2).sum()))(small.variables)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 

@@ -17,12 +17,12 @@ from tests.channels.counting import count_macs
 from tests.channels.laws import assert_same
 from tests.channels.random_networks import draw_case, draw_container_case, draw_token_case
 
-# Each kind of network: how it is drawn, how many seeds are tested, and how many of them by default.
-# The others are slow tests.
+# Each kind of network: how it is drawn, how many seeds are tested, how many of them by default, and
+# how many by the default and the long tests. The others are slow tests.
 KINDS = {
-  "convolutions": (draw_case, 204, 14),
-  "tokens": (draw_token_case, 64, 6),
-  "containers": (draw_container_case, 32, 4),
+  "convolutions": (draw_case, 204, 6, 14),
+  "tokens": (draw_token_case, 64, 2, 6),
+  "containers": (draw_container_case, 32, 2, 4),
 }
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 
@@ -212,9 +212,10 @@ def check_law(kind, seed, path):
 def cases(start):
   """Returns every second case, as parameters (kind, seed) of a test."""
   found = []
-  for kind, (_, num, num_quick) in KINDS.items():
+  for kind, (_, num, num_quick, num_long) in KINDS.items():
     for seed in range(start, num, 2):
-      marks = () if seed < num_quick else pytest.mark.slow
+      beyond = pytest.mark.long if seed < num_long else pytest.mark.slow
+      marks = () if seed < num_quick else beyond
       found.append(pytest.param(kind, seed, marks=marks))
   return found
 

@@ -34,7 +34,7 @@ class Net(nn.Module):
 @pytest.fixture(scope="module")
 def network():
   net = Net()
-  variables = perturbed(net.init(jax.random.key(0), X))
+  variables = perturbed(jax.jit(net.init)(jax.random.key(0), X))
   return net, variables, gp.trace(net.apply, variables, X)
 
 
@@ -55,25 +55,31 @@ def test_a_train_step_equals_the_step_of_the_compact_network(network):
   small = gp.compact(graph, net.apply, variables, mask)
   step = train_step(net)
   small_step = gp.compact(graph, step, variables, mask)
-  masked_step = jax.jit(gp.masked(graph, step))
+  masked_step, cut_step = jax.jit(gp.masked(graph, step)), jax.jit(small_step.apply)
+
+  @jax.jit
+  def step_from_outside(variables, state):
+    gradients = jax.grad(lambda v: (small.apply(v, X) ** 2).mean())(variables)
+    updates, state = OPTIMISER.update(gradients, state, variables)
+    return optax.apply_updates(variables, updates), state
 
   state, own_state = OPTIMISER.init(variables), OPTIMISER.init(small.variables)
   cut_state = gp.compact_state(graph, state, mask)
   dense, cut, own = variables, small_step.variables, small.variables
   for _ in range(3):
     dense, state = masked_step(dense, mask, state, X)
-    cut, cut_state = small_step.apply(cut, cut_state, X)
+    cut, cut_state = cut_step(cut, cut_state, X)
     # The third way differentiates the compact network from outside.
-    gradients = jax.grad(lambda v: (small.apply(v, X) ** 2).mean())(own)
-    updates, own_state = OPTIMISER.update(gradients, own_state, own)
-    own = optax.apply_updates(own, updates)
+    own, own_state = step_from_outside(own, own_state)
   for one in (compact_variables(graph, dense, mask), own):
     jax.tree.map(assert_same, one, cut)
   jax.tree.map(assert_same, gp.compact_state(graph, state, mask), cut_state)
 
 
 # The network of seed 3 loses different outputs of the groups of a convolution; see the next test.
-@pytest.mark.parametrize("seed", [seed for seed in range(12) if seed != 3])
+@pytest.mark.parametrize(
+  "seed", [0, 1, 2, 4, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(5, 12))]
+)
 def test_random_networks_differentiated_inside(seed):
   with jax.enable_x64(True):
     case = draw_case(seed)
@@ -117,8 +123,8 @@ def test_all_channels_kept_is_a_mask_like_any_other(network):
   net, variables, graph = network
   state = OPTIMISER.init(variables)
   small = gp.compact(graph, train_step(net), variables, np.ones(graph.num_channels))
-  after, _ = small.apply(small.variables, state, X)
-  jax.tree.map(assert_same, train_step(net)(variables, state, X)[0], after)
+  after, _ = jax.jit(small.apply)(small.variables, state, X)
+  jax.tree.map(assert_same, jax.jit(train_step(net))(variables, state, X)[0], after)
 
 
 def test_gradients_that_are_accumulated_and_applied_by_a_branch(network):
@@ -132,12 +138,12 @@ def test_gradients_that_are_accumulated_and_applied_by_a_branch(network):
 
   mask = random_mask(graph, np.random.default_rng(2))
   small = gp.compact(graph, step, variables, mask)
-  masked_step = jax.jit(gp.masked(graph, step))
+  masked_step, cut_step = jax.jit(gp.masked(graph, step)), jax.jit(small.apply)
   dense, state = variables, several.init(variables)
   cut, cut_state = small.variables, gp.compact_state(graph, state, mask)
   for _ in range(3):
     dense, state = masked_step(dense, mask, state, X)
-    cut, cut_state = small.apply(cut, cut_state, X)
+    cut, cut_state = cut_step(cut, cut_state, X)
   jax.tree.map(assert_same, compact_variables(graph, dense, mask), cut)
   jax.tree.map(assert_same, gp.compact_state(graph, state, mask), cut_state)
 

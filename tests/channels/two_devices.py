@@ -58,7 +58,7 @@ def linen():
     out = net.apply(collections(variables), x, train=True, axis=axis, mutable=["batch_stats"])
     return out[0], out[1]["batch_stats"]
 
-  variables = perturbed(net.init(jax.random.key(0), X))
+  variables = perturbed(jax.jit(net.init)(jax.random.key(0), X))
   return (
     lambda v, x: net.apply(collections(v), x),
     functools.partial(train, axis=DEVICES),

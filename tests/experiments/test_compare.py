@@ -94,6 +94,7 @@ def parts(tmp_path_factory):
   return places, len(calls)
 
 
+@pytest.mark.long
 def test_a_stop_between_methods_is_honoured_and_none_is_run_twice(
   methods, tmp_path, monkeypatch, capsys
 ):
@@ -156,6 +157,7 @@ def test_a_search_without_its_criterion_is_refused_before_anything_is_written(tm
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_masks_of_a_comparison_are_judged_again(finetuned, methods, tmp_path):
   config, rows = finetuned_config(), json.loads((finetuned / "compare.json").read_text())
   # A stub search costs ten epochs, one epoch is the fine-tuning itself.

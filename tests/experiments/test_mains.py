@@ -189,6 +189,7 @@ def test_same_seed_same_bits(pruned, trained):
   assert len(dense) == 3
 
 
+@pytest.mark.long
 def test_prune_starts_from_a_trained_network(trained, tmp_path):
   train_workdir, done = trained
   assert "select accuracy" in done.stdout

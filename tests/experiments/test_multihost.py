@@ -105,7 +105,9 @@ def beyond_an_epoch(workdir, processes):
   assert wait_for(lambda: len(metrics(workdir)) > 1, processes[0]), processes[0].communicate()[1]
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=SLOW)])
+@pytest.mark.parametrize(
+  "victim", [pytest.param(0, marks=pytest.mark.long), pytest.param(1, marks=SLOW)]
+)
 def test_where_a_process_is_killed_the_others_end_and_name_it(victim, tmp_path):
   workdir = str(tmp_path / "run")
   running = begin_all("train", 2, 1, f"--workdir={workdir}", *LONG, "--silence=3")

@@ -177,7 +177,11 @@ def test_local_hands_on_a_clear_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "signals", [[signal.SIGTERM], pytest.param([signal.SIGINT], marks=pytest.mark.slow)]
+  "signals",
+  [
+    pytest.param([signal.SIGTERM], marks=pytest.mark.long),
+    pytest.param([signal.SIGINT], marks=pytest.mark.slow),
+  ],
 )
 def test_local_stops_all_processes_and_goes_on(tmp_path, signals):
   metrics = tmp_path / "run" / "metrics.jsonl"

@@ -20,7 +20,7 @@ OVER_BATCH = {"in_axes": (0, None), "out_axes": (0, None), "axis_name": "batch"}
 
 def linen():
   module = TwoLayers()
-  return gp.from_linen(module, module.init(jax.random.key(0), X)), X
+  return gp.from_linen(module, jax.jit(module.init)(jax.random.key(0), X)), X
 
 
 def nnx_module():

@@ -55,7 +55,7 @@ class LinenNet(nn.Module):
 def linen():
   x, y = inputs()
   module = LinenNet()
-  network = gp.from_linen(module, module.init(jax.random.key(0), x[:1]))
+  network = gp.from_linen(module, jax.jit(module.init)(jax.random.key(0), x[:1]))
   return network, gp.data.arrays(x, y, sizes=SIZES), gp.CLASSIFICATION
 
 

@@ -33,7 +33,12 @@ def pruned():
   return of
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+LONG = ("segmentation", "two_heads")  # the other examples are pruned for other tests anyway
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in EXAMPLES]
+)
 def test_what_is_handed_back_is_small_trained_and_as_the_table_says(pruned, name, tmp_path):
   network, data, outcome = pruned(name)
   task = EXAMPLES[name]()[2]

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.channels import compact_variables, make_constraints
@@ -19,6 +20,7 @@ from tests.channels.laws import assert_same, random_mask
 from tests.conftest import TwoLayers
 
 
+@pytest.mark.long
 def test_both_ways_of_fine_tuning_train_the_same_networks(tmp_path):
   data, module = load_dataset(), cifar_resnet(8, 10, (4, 6, 8), "B")
   variables = jax.jit(module.init)(jax.random.key(0), data.train.x[:1])

@@ -55,6 +55,7 @@ def test_a_run_measures_a_table_and_keeps_it(tmp_path):
     run()
 
 
+@pytest.mark.long
 def test_three_limits_hold_and_what_does_not_bind_costs_nothing(abacus, tmp_path):
   deployment = gp.Deployment(3, abacus)
   limits = {"latency": 0.5, "activation_bytes": 1.0, "params": 0.6}

@@ -42,7 +42,10 @@ def single(tmp_path_factory):
   return run_on(1, tmp_path_factory.mktemp("single"))[0]
 
 
-@pytest.fixture(scope="module", params=[4, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.fixture(
+  scope="module",
+  params=[pytest.param(4, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.slow)],
+)
 def several(request, tmp_path_factory):
   """Returns the number of devices, their results, and the folder of their compiled programs.
 

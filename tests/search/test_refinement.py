@@ -41,7 +41,13 @@ class Scored:
 
 def test_it_stops_where_no_neighbour_of_any_mask_improves():
   terms, score = make_terms(), Score()
-  around = lambda mask: neighbours(terms.constraints, mask, np.zeros(12))
+  known = {}  # neighbours of masks, which several starts ask for
+
+  def around(mask):
+    if mask.tobytes() not in known:
+      known[mask.tobytes()] = list(neighbours(terms.constraints, mask, np.zeros(12)))
+    return known[mask.tobytes()]
+
   for start in feasible_masks(terms)[::400]:
     scored = Scored(score, start)
     mask = refine(around, scored, scored.ranked, score(start[None])[0], scored.known, 10_000, 8)

@@ -191,7 +191,7 @@ def test_training_learns(example_b):
   assert CLASSIFICATION.score(logits, e.y).mean() > 0.9
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("gpu", marks=pytest.mark.long)])
 def test_candidates_side_by_side_equal_each_alone(example_b, backend, monkeypatch):
   # With the backend "gpu", the code path for accelerators runs on the CPU.
   monkeypatch.setattr(jax, "default_backend", lambda: backend)

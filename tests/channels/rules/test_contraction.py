@@ -37,14 +37,16 @@ class SelfAttention(nn.Module):
 @pytest.mark.parametrize("heads", [1, 3, 4])
 def test_multi_head_attention_loses_whole_heads_and_the_same_elements_of_the_others(heads):
   net = SelfAttention(heads)
-  variables = perturbed(net.init(jax.random.key(0), TOKENS))
+  variables = perturbed(jax.jit(net.init)(jax.random.key(0), TOKENS))
   graph = gp.trace(net.apply, variables, TOKENS)
+  masked = jax.jit(gp.masked(graph, net.apply))
+  law = lambda mask: assert_law(graph, net.apply, variables, mask, TOKENS, masked=masked)
   rng = np.random.default_rng(2)
   for _ in range(3):
-    assert_law(graph, net.apply, variables, random_mask(graph, rng), TOKENS)
+    law(random_mask(graph, rng))
     # Where one head is left, broadcasting it moves nothing, so that other arrays are written over.
     mask = random_mask(graph, rng, least=2)
-    assert_costs(graph, assert_law(graph, net.apply, variables, mask, TOKENS), mask, TOKENS)
+    assert_costs(graph, law(mask), mask, TOKENS)
   # The stream; what the queries and the keys of each head have in common, the heads, and what the
   # values and the outputs of each head have in common. A single head cannot be removed.
   assert widths(graph) == [6, 12 // heads, *([heads] if heads > 1 else []), 12 // heads]
@@ -55,15 +57,15 @@ def test_multi_head_attention_loses_whole_heads_and_the_same_elements_of_the_oth
 
 
 def test_without_a_head_the_network_is_the_one_that_is_built_with_fewer_heads():
-  variables = perturbed(SelfAttention(4).init(jax.random.key(0), TOKENS))
+  variables = perturbed(jax.jit(SelfAttention(4).init)(jax.random.key(0), TOKENS))
   fn = SelfAttention(4).apply
   graph = gp.trace(fn, variables, TOKENS)
   heads = graph.groups[2]
   assert heads.name == "params/attention/query/kernel axis 1"
   mask = ~np.isin(np.arange(graph.num_channels), heads.channels[[0, 2]])
   small = gp.compact(graph, fn, variables, mask)
-  built = SelfAttention(2, features=6).apply(small.variables, TOKENS)
-  assert_same(small.apply(small.variables, TOKENS), built)
+  built = jax.jit(SelfAttention(2, features=6).apply)(small.variables, TOKENS)
+  assert_same(jax.jit(small.apply)(small.variables, TOKENS), built)
 
 
 class FusedAttention(nn.Module):
@@ -89,7 +91,7 @@ class FusedAttention(nn.Module):
 @pytest.mark.parametrize("before_heads", [False, True])
 def test_queries_and_keys_of_one_dense_layer_are_cut_apart_from_its_values(before_heads):
   net = FusedAttention(2, 3, before_heads)
-  variables = perturbed(net.init(jax.random.key(0), TOKENS))
+  variables = perturbed(jax.jit(net.init)(jax.random.key(0), TOKENS))
   graph = check(net.apply, variables, x=TOKENS)
   # Which elements of a head the queries and keys lose is decided apart from those of the values.
   first = np.arange(3).tolist() * 2
@@ -103,7 +105,7 @@ def test_queries_and_keys_of_one_dense_layer_are_cut_apart_from_its_values(befor
 
 def test_heads_have_no_bypass_of_their_own():
   net = SelfAttention(3)
-  variables = perturbed(net.init(jax.random.key(0), TOKENS))
+  variables = perturbed(jax.jit(net.init)(jax.random.key(0), TOKENS))
   graph = gp.trace(net.apply, variables, TOKENS)
   # The block is removed with all elements of the values, and not with all heads.
   assert [group.has_bypass for group in graph.groups] == [False, True, False, True]

@@ -71,21 +71,22 @@ class Net(nn.Module):
 @pytest.mark.parametrize("name", list(NORMS))
 def test_statistics_are_those_of_the_network_that_one_would_have_built(name):
   net = Net(NORMS[name])
-  variables = perturbed(net.init(jax.random.key(0), X))
+  variables = perturbed(jax.jit(net.init)(jax.random.key(0), X))
   graph = gp.trace(net.apply, variables, X)
   assert [len(group.channels) for group in graph.groups] == [6, 5]
   mask = np.array([1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1], bool)
   small = assert_law(graph, net.apply, variables, mask, X)
   narrow = Net(NORMS[name], (3, 3))
-  shapes = jax.tree.map(np.shape, narrow.init(jax.random.key(0), X))
+  shapes = jax.tree.map(np.shape, jax.jit(narrow.init)(jax.random.key(0), X))
   assert jax.tree.map(np.shape, small.variables) == shapes
-  assert_same(small.apply(small.variables, X), narrow.apply(small.variables, X), 1e-6)
+  ours, built = (jax.jit(fn)(small.variables, X) for fn in (small.apply, narrow.apply))
+  assert_same(ours, built, 1e-6)
 
 
 @pytest.mark.parametrize("groups", [2, 6])
 def test_group_norm_loses_the_same_channels_of_each_group_or_whole_groups(groups):
   net = Net(functools.partial(nn.GroupNorm, groups, epsilon=0.1), (12, 5))
-  variables = perturbed(net.init(jax.random.key(0), X))
+  variables = perturbed(jax.jit(net.init)(jax.random.key(0), X))
   graph = check(net.apply, variables, x=X)
   expected = [*range(6)] * 2 if groups == 2 else np.repeat(np.arange(6), 2).tolist()
   assert indices(graph, "params/a/kernel", 3) == expected
@@ -156,7 +157,7 @@ def test_a_normed_group_has_no_bypass():
 @pytest.mark.parametrize("name", ["layer norm", "softmax"])
 def test_networks_of_one_shape_take_statistics_over_their_own_channels(name):
   net = Net(NORMS[name])
-  variables = perturbed(net.init(jax.random.key(0), X))
+  variables = perturbed(jax.jit(net.init)(jax.random.key(0), X))
   graph = gp.trace(net.apply, variables, X)
   rng = np.random.default_rng(3)
   masks = np.stack([random_mask(graph, rng) for _ in range(3)])

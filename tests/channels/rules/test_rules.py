@@ -42,10 +42,11 @@ def check(fn, variables, masks=3, x=X):
     x: a batch of inputs.
   """
   graph = gp.trace(fn, variables, x)
+  masked = jax.jit(gp.masked(graph, fn))
   rng = np.random.default_rng(2)
   for _ in range(masks):
     mask = random_mask(graph, rng)
-    assert_costs(graph, assert_law(graph, fn, variables, mask, x), mask, x)
+    assert_costs(graph, assert_law(graph, fn, variables, mask, x, masked=masked), mask, x)
   return graph
 
 
@@ -150,7 +151,7 @@ def test_group_norms():
   # Of two groups of three channels the same channels are removed.
   for groups, widths in ((None, [6, 4]), (2, [3, 4])):
     module = Net(groups)
-    variables = module.init(jax.random.key(0), X)
+    variables = jax.jit(module.init)(jax.random.key(0), X)
     graph = check(lambda v, x, module=module: module.apply(v, x), variables)
     assert [len(group.channels) for group in graph.groups] == widths
 
@@ -164,7 +165,7 @@ def test_dropout_draws_the_same_noise_for_the_channels_that_stay():
       return nn.Dense(2)(y.mean((1, 2)))
 
   module = Net()
-  variables = module.init(jax.random.key(0), X)
+  variables = jax.jit(module.init)(jax.random.key(0), X)
   graph = check(lambda v, x: module.apply(v, x), variables)
   assert graph.num_channels == 11
   train = lambda v, x, key: module.apply(v, x, train=True, rngs={"dropout": key})

@@ -44,7 +44,7 @@ EXTRAS = ["sown statistics", "sorted head", "plain head", "print", "gradient"]
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_dead_code_freezes_nothing_and_costs_nothing(extra, in_call):
   net = Net(extra)
-  variables = {"params": perturbed(net.init(jax.random.key(0), X)["params"])}
+  variables = {"params": perturbed(jax.jit(net.init)(jax.random.key(0), X)["params"])}
   fn = jax.jit(net.apply) if in_call else net.apply
   graph = gp.trace(fn, variables, X)
   assert [len(group.channels) for group in graph.groups] == [5, 4]
@@ -57,7 +57,7 @@ def test_dead_code_freezes_nothing_and_costs_nothing(extra, in_call):
 
 def test_a_head_that_only_training_returns_is_cut_with_the_others():
   net = Net("plain head")
-  variables = {"params": perturbed(net.init(jax.random.key(0), X)["params"])}
+  variables = {"params": perturbed(jax.jit(net.init)(jax.random.key(0), X)["params"])}
   graph = gp.trace(net.apply, variables, X)
   mask = random_mask(graph, np.random.default_rng(1))
   train = lambda v, x: net.apply(v, x, train=True)
@@ -67,7 +67,7 @@ def test_a_head_that_only_training_returns_is_cut_with_the_others():
 
 def test_a_function_that_needs_what_was_dead_code_is_refused():
   net = Net("sorted head")
-  variables = {"params": perturbed(net.init(jax.random.key(0), X)["params"])}
+  variables = {"params": perturbed(jax.jit(net.init)(jax.random.key(0), X)["params"])}
   graph = gp.trace(net.apply, variables, X)
   with pytest.raises(gp.InputError, match="cannot be removed from this function as it can from"):
     gp.masked(graph, lambda v, x: net.apply(v, x, train=True))(variables, np.ones(9), X)
