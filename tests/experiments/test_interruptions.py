@@ -33,7 +33,6 @@ from tests.experiments.mains import (
 )
 
 SLOW = pytest.mark.slow
-# A run that is killed again and again is always tested, because it asks most of the program.
 LONG = pytest.mark.long
 FULL = os.environ.get("GATPRUNE_SLOW") == "1"  # whether to test the sizes that take minutes
 
@@ -323,10 +322,10 @@ def test_a_full_disk_ends_in_a_sentence_and_the_run_goes_on_with_more(whole, tmp
 
 
 def test_a_read_only_workdir_ends_in_a_sentence(whole, tmp_path):
-  stopped = shutil.copytree(whole("prune", QUICK), tmp_path / "stopped")
+  stopped = shutil.copytree(whole("train", QUICK), tmp_path / "stopped")
   os.remove(stopped / "result.json")
   before = contents(stopped)
-  arguments = " ".join(f'"{a}"' for a in command("prune", f"--workdir={stopped}", *QUICK))
+  arguments = " ".join(f'"{a}"' for a in command("train", f"--workdir={stopped}", *QUICK))
   done = in_small_file_system(
     f"""mount --bind "{stopped}" "{stopped}" && mount -o remount,bind,ro "{stopped}" || exit 99
     {arguments}; echo $?
