@@ -9,6 +9,7 @@ from gatprune_jax.channels import WithGroupsBy
 from gatprune_jax.kernels.convolution import group_convolution
 from gatprune_jax.models import eval_function, model, train_function
 from gatprune_jax.networks import Network, fast_network
+from tests.channels.test_equivalence import MobileBlock
 
 
 def convolve(x, w, groups):
@@ -92,10 +93,15 @@ def test_loops_keep_their_convolutions(operands):
   np.testing.assert_allclose(replaced(grouped, x), loop(grouped, x), rtol=1e-4, atol=1e-3)
 
 
-def test_a_fast_network_is_the_network():
+@pytest.mark.parametrize(
+  "make",
+  [MobileBlock, pytest.param(lambda: model("mobilenet_v2", 5), marks=pytest.mark.long)],
+  ids=["block", "mobilenet_v2"],
+)
+def test_a_fast_network_is_the_network(make):
   # In float64, because normalisation over four images makes much of differences in rounding.
   with jax.enable_x64(True):
-    module = model("mobilenet_v2", 5)
+    module = make()
     x = np.random.default_rng(0).standard_normal((4, 16, 16, 3))
     variables = jax.jit(module.init)(jax.random.key(0), x[:1])
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), variables)

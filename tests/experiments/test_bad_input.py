@@ -1,12 +1,8 @@
 """Tests that wrong input ends in one sentence that says what is wrong, and writes nothing."""
 
-import multiprocessing
-import os
-import sys
-
 import pytest
 
-from tests.experiments.mains import contents
+from tests.experiments.mains import contents, run
 
 # {name: (arguments, part of the error message)}. An argument without dashes is a field of the
 # config, and {} stands for the directory of the files that the test writes.
@@ -132,30 +128,6 @@ BAD = {
 }
 
 
-# Every case runs in a process of its own. These processes are forked from a server that has already
-# imported `experiments.prune`, because importing everything anew would take long.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["experiments.prune"])
-
-
-def _prune(arguments, out, err):
-  """Runs the main of `experiments.prune` with its output and errors in two files.
-
-  Args:
-    arguments: arguments of the command line.
-    out: path of the file for stdout.
-    err: path of the file for stderr.
-  """
-  for stream, path in ((1, out), (2, err)):
-    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
-  sys.dont_write_bytecode = True  # otherwise Python writes the compiled config beside it
-  from experiments import prune
-  from experiments.common.app import start
-
-  sys.argv = ["prune", *arguments]
-  start(prune.main)
-
-
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_ends_in_one_sentence(case, tmp_path):
   arguments, words = BAD[case]
@@ -167,16 +139,11 @@ def test_bad_input_ends_in_one_sentence(case, tmp_path):
   is_field = lambda argument: argument[0] != "-" and "=" in argument
   arguments = [f"--config.{argument}" if is_field(argument) else argument for argument in arguments]
   arguments = [argument.replace("{}", str(mine)) for argument in arguments]
-  out, err = tmp_path / "out", tmp_path / "err"
-  process = FORKS.Process(
-    target=_prune, args=([f"--workdir={tmp_path / 'run'}", *arguments], out, err)
-  )
-  process.start()
-  process.join()
-  assert process.exitcode == 1
-  (line,) = err.read_text().strip().splitlines()
+  done = run("prune", f"--workdir={tmp_path / 'run'}", *arguments)
+  assert done.returncode == 1
+  (line,) = done.stderr.strip().splitlines()
   assert line.startswith("error: ")
   assert words in line
-  assert out.read_text() == ""
+  assert done.stdout == ""
   assert not (tmp_path / "run").exists()
   assert contents(mine) == before

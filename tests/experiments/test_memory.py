@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.experiments.mains import run
+
 
 def run_memory(*arguments):
   """Runs the main in a process whose programs are compiled as users compile them."""
@@ -42,7 +44,7 @@ def test_the_count_is_within_a_tenth_of_the_plan(network):
   ],
 )
 def test_other_networks_are_refused(argument, words):
-  done = run_memory(argument)
+  done = run("memory", argument)
   assert done.returncode == 1
   assert done.stderr.splitlines()[-1].startswith("error: ")
   assert words in done.stderr

@@ -29,6 +29,7 @@ def abacus():
   return table_of(graph, lambda _, widths: float(np.prod(widths)), constant=1.0, batch=3)
 
 
+@pytest.mark.long
 def test_a_run_measures_a_table_and_keeps_it(tmp_path):
   run = lambda: prune({"latency": 1.0, "macs": 0.7}, workdir=tmp_path / "run")
   first = run()

@@ -74,6 +74,7 @@ def test_each_round_goes_on_from_the_one_before(pruned):
   assert str(again) == str(outcome)
 
 
+@pytest.mark.long
 def test_a_loaded_network_is_pruned_further_to_shares_of_the_first(pruned, tmp_path):
   network, data, outcome, _ = pruned
   outcome.save(tmp_path / "out")

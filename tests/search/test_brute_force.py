@@ -27,6 +27,8 @@ CONFIG = dataclasses.replace(
   critic=CriticConfig(256, 0.1, 0.5),
 )  # fmt: skip
 WIDTHS = (6, 5, 4, 3, 3)  # features, twelve hidden channels in three layers, classes
+LONG, SLOW = (os.environ.get(name) == "1" for name in ("GATPRUNE_LONG", "GATPRUNE_SLOW"))
+SEEDS = 5 if SLOW else 3 if LONG else 1  # searches of each problem
 
 
 def apply(v, x):
@@ -140,7 +142,7 @@ def check_against_all_masks(problem):
   # A good mask is hard to find by chance: more than a thousand masks are feasible, and at most five
   # are within one percent of the optimum.
   assert (scores[feasible] >= 0.99 * optimum).sum() <= 5 < 1000 < feasible.sum()
-  for seed in range(5 if os.environ.get("GATPRUNE_SLOW") == "1" else 3):
+  for seed in range(SEEDS):
     result = search(problem, CONFIG, seed)
     assert problem.constraints.feasible(result.masks[0])
     assert result.scores[0] >= 0.99 * optimum, (seed, result.scores[0] / optimum)

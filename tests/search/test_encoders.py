@@ -14,7 +14,7 @@ from gatprune_jax.search.update import compile_update
 from tests.search.test_search import CONFIG, make_problem
 
 
-@pytest.mark.parametrize("edge_norms", [True, False])
+@pytest.mark.parametrize("edge_norms", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_an_update_by_jraph_is_the_same(two_layers, edge_norms):
   problem = make_problem(two_layers, {"macs": 0.3})
   states, metrics = {}, {}

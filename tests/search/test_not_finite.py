@@ -124,6 +124,7 @@ def test_gradients_that_overflow_are_not_applied(two_layers, tmp_path):
     searching.learn(checkpointer_in(tmp_path))
 
 
+@pytest.mark.long
 def test_nan_logits_lead_back_to_the_last_state_saved(two_layers, tmp_path):
   searching = Searching(two_layers)
   good, _ = searching.update(searching.state)

@@ -84,9 +84,13 @@ def run(e, limits, config=CONFIG, on_update=lambda progress: None, seed=0):
   [
     ({"macs": 0.3}, {}),
     ({"params": 0.4}, {"constraint": "projection", "chunk": 0}),
-    ({"macs": 0.4}, {"policy": PolicyConfig("none"), "critic": CriticConfig(0, 0.0, 0.0)}),
+    pytest.param(
+      {"macs": 0.4},
+      {"policy": PolicyConfig("none"), "critic": CriticConfig(0, 0.0, 0.0)},
+      marks=pytest.mark.long,
+    ),
     ({"macs": 0.5, "params": 0.3}, {"schedule": "layerwise"}),
-    ({"macs": 0.5, "activation_bytes": 0.6, "params": 0.3}, {}),
+    pytest.param({"macs": 0.5, "activation_bytes": 0.6, "params": 0.3}, {}, marks=pytest.mark.long),
   ],
 )
 def test_every_returned_mask_is_within_every_budget(two_layers, limits, change):
