@@ -203,7 +203,7 @@ TABLES: dict[str, Table] = {
     "\"--config.compare.searches=('evolve_bits',)\"",
   ),
   "cifar16_fidelity": _fidelity("cifar16_fidelity", "(0,1,2)", 0.12),
-  "cifar16_fidelity_25": _fidelity("cifar16_fidelity_25", "(1,)", 0.25),
+  "cifar16_fidelity_25": _fidelity("cifar16_fidelity_25", "(0,1,2)", 0.25),
   "rounds_digits": _rounds(
     "Digits, a quarter of the MACs, at once and in three rounds",
     "rounds_digits",
