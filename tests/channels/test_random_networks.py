@@ -226,7 +226,7 @@ def test_the_law(kind, seed, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "kind", ["convolutions", "tokens", pytest.param("containers", marks=pytest.mark.long)]
+  "kind", [pytest.param(kind, marks=[pytest.mark.long] * (kind == "containers")) for kind in KINDS]
 )
 def test_most_channels_can_be_removed(kind):
   removable = total = 0
