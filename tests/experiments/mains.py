@@ -47,11 +47,17 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["experiments.common.app", "experiments.common.preparing"])
 
 
-def run(main, *arguments):
-  """Runs a main in a process of its own, and returns its exit code, output and errors."""
+def run(main, *arguments, devices=None):
+  """Runs a main in a process of its own, and returns its exit code, output and errors.
+
+  Args:
+    main: name of the module in `experiments`.
+    *arguments: arguments of the command line.
+    devices: number of CPU devices; None leaves as many as the machine has.
+  """
   with tempfile.TemporaryDirectory() as folder:
     out, err = Path(folder, "out"), Path(folder, "err")
-    process = _FORKS.Process(target=_run, args=(main, arguments, environment(), out, err))
+    process = _FORKS.Process(target=_run, args=(main, arguments, environment(devices), out, err))
     process.start()
     process.join(600)
     if process.is_alive():
