@@ -49,7 +49,8 @@ def perturbed(variables, seed=0):
   rng = np.random.default_rng(seed)
 
   def move(path, leaf):
-    leaf = np.asarray(leaf)  # eager operations of JAX compile for every shape
+    # This is done in NumPy, because JAX would compile every operation for every shape.
+    leaf = np.asarray(leaf)
     noise = 0.3 * rng.standard_normal(leaf.shape).astype(leaf.dtype)
     return jnp.asarray(abs(leaf + noise) + 0.1 if path[-1].key == "var" else leaf + noise)
 

@@ -60,7 +60,7 @@ def assert_law(graph, fn, variables, mask, *args, allow_empty=False, tolerance=1
   outputs = masked(variables, mask, *args)
   # A train function also returns updated statistics; they are cut to the kept channels first.
   cut = gp.compact_state(graph, outputs, mask, allow_empty)
-  # One program compiles faster than each of its operations for itself.
+  # One program compiles faster than its operations one by one.
   own = jax.jit(small.apply)(small.variables, *args)
   jax.tree.map(lambda *pair: assert_same(*pair, tolerance), cut, own)
   return small

@@ -175,7 +175,7 @@ def random_network(seed):
   return case.eval_fn, variables, x, graph, measured
 
 
-# One program compiles faster than each of its operations for itself.
+# One program compiles faster than its operations one by one.
 compensated = jax.jit(lambda measured, variables, mask: measured(variables, mask))
 
 

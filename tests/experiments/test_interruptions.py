@@ -192,7 +192,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
   assert process.returncode == 128 + signal.SIGINT
 
 
-@pytest.mark.long
+@LONG
 def test_killed_again_and_again_it_ends_with_the_same_numbers(whole, tmp_path):
   expected = whole("prune", QUICK)
   rng = random.Random(0)

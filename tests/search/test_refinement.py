@@ -1,5 +1,6 @@
 """Tests of exchanges of two channels, on a chain of dense layers."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -41,13 +42,12 @@ class Scored:
 
 def test_it_stops_where_no_neighbour_of_any_mask_improves():
   terms, score = make_terms(), Score()
-  known = {}  # neighbours of masks, which several starts ask for
 
-  def around(mask):
-    if mask.tobytes() not in known:
-      known[mask.tobytes()] = list(neighbours(terms.constraints, mask, np.zeros(12)))
-    return known[mask.tobytes()]
+  @functools.cache  # because many starts lead through the same masks
+  def neighbours_of(key):
+    return list(neighbours(terms.constraints, np.frombuffer(key, bool), np.zeros(12)))
 
+  around = lambda mask: neighbours_of(mask.tobytes())
   for start in feasible_masks(terms)[::400]:
     scored = Scored(score, start)
     mask = refine(around, scored, scored.ranked, score(start[None])[0], scored.known, 10_000, 8)
