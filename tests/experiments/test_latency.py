@@ -68,3 +68,19 @@ def test_budgets_without_latency_are_refused(tmp_path):
   with pytest.raises(gp.InputError, match="budgets has no latency, which is measured here: add"):
     latency.main(make_settings(config), run)
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  ("before", "seconds", "share"),
+  [
+    ((0.0, 0.0), 1.5, 0.15),  # through nothing: in proportion
+    ((0.4, 4.0), 1.5, 0.15),
+    ((0.4, 3.0), 1.5, 0.1),  # half a unit less of a latency of which 0.4 - 0.2 takes one unit
+    ((0.4, 3.0), 1.0, 0.1),  # never less than half
+    ((0.1, 3.0), 1.5, 0.15),  # more MACs took less: in proportion
+    ((0.2, 2.0), 1.5, 0.15),  # the same budget again
+    ((0.4, 2.1), 9.0, 1.0),  # never more than all
+  ],
+)
+def test_a_budget_is_corrected_along_the_line_through_two(before, seconds, share):
+  assert latency.corrected_share(before, (0.2, 2.0), seconds) == pytest.approx(share)
