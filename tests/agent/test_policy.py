@@ -70,7 +70,7 @@ def test_first_logits_are_the_embedding_within_bounds():
   observation, dynamic = random_observation(rng), np.zeros((7, 3), np.float32)
   variables = jax.jit(policy.init)(jax.random.key(0), observation, dynamic)
   embedding = jnp.array([-20.0, -8, -1, 0, 1, 8, 20])
-  logits = policy.apply(with_embedding(variables, embedding), observation, dynamic)
+  logits = jax.jit(policy.apply)(with_embedding(variables, embedding), observation, dynamic)
   np.testing.assert_allclose(logits, [-8, -8, -1, 0, 1, 8, 8], atol=1e-6)
 
 
@@ -91,9 +91,8 @@ def test_the_graph_matters():
   changed = observation._replace(
     edges=tuple(b._replace(norms=2 * b.norms) for b in observation.edges)
   )
-  difference = policy.apply(variables, changed, dynamic) - policy.apply(
-    variables, observation, dynamic
-  )
+  logits_of = jax.jit(policy.apply)
+  difference = logits_of(variables, changed, dynamic) - logits_of(variables, observation, dynamic)
   assert np.abs(difference).max() > 1e-3
 
 

@@ -13,7 +13,7 @@ from gatprune_jax import models
 def network():
   module = models.model("resnet8", 10, widths=(4, 8, 8))
   x = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
-  return module, module.init(jax.random.key(1), x), x
+  return module, jax.jit(module.init)(jax.random.key(1), x), x
 
 
 def convolution_dtypes(fn, *args):
@@ -46,8 +46,8 @@ def test_automatic_dtype(network, backend, dtype, monkeypatch):
 
 def test_bfloat16_keeps_logits_and_statistics_in_float32_and_near(network):
   module, variables, x = network
-  exact, exact_stats = models.train_function(module)(variables, x)
-  logits, stats = models.train_function(module, "bfloat16")(variables, x)
+  exact, exact_stats = jax.jit(models.train_function(module))(variables, x)
+  logits, stats = jax.jit(models.train_function(module, "bfloat16"))(variables, x)
   assert {leaf.dtype for leaf in jax.tree.leaves((logits, stats))} == {jnp.dtype("float32")}
   # bfloat16 rounds to 8 bits, and ten layers with normalisation add up a few such rounding steps.
   error = jnp.sqrt(((logits - exact) ** 2).mean() / (exact**2).mean())
@@ -59,5 +59,5 @@ def test_bfloat16_keeps_logits_and_statistics_in_float32_and_near(network):
 def test_gradients_of_bfloat16_computation_are_float32(network):
   module, variables, x = network
   apply = models.train_function(module, "bfloat16")
-  grads = jax.grad(lambda v: apply(v, x)[0].sum())(variables)
+  grads = jax.eval_shape(jax.grad(lambda v: apply(v, x)[0].sum()), variables)
   assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
