@@ -13,6 +13,7 @@ from tests.experiments.mains import (
   ended,
   metrics,
   result,
+  run,
   wait_for,
 )
 
@@ -186,17 +187,20 @@ def test_what_one_process_refuses_ends_all(tmp_path):
     assert "run is a file: give a directory" in line
 
 
-def test_flags_of_several_processes_need_each_other(tmp_path):
-  process = begin("train", f"--workdir={tmp_path / 'run'}", "--num_processes=2")
-  ((code, _, errors),) = ended([process])
-  assert code == 1
-  assert (
-    errors == "error: --coordinator, --num_processes and --process_id need --multihost: add it\n"
-  )
-
-
-def test_an_address_needs_a_port(tmp_path):
-  arguments = ("--multihost", "--coordinator=localhost", "--num_processes=2", "--process_id=0")
-  ((code, _, errors),) = ended([begin("train", f"--workdir={tmp_path / 'run'}", *arguments)])
-  assert code == 1
-  assert errors == "error: --coordinator=localhost has no port: give HOST:PORT\n"
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (
+      ["--num_processes=2"],
+      "--coordinator, --num_processes and --process_id need --multihost: add it",
+    ),
+    (
+      ["--multihost", "--coordinator=localhost", "--num_processes=2", "--process_id=0"],
+      "--coordinator=localhost has no port: give HOST:PORT",
+    ),
+  ],
+)
+def test_flags_that_do_not_describe_several_processes_are_refused(flags, message, tmp_path):
+  refused = run("train", f"--workdir={tmp_path / 'run'}", *flags)
+  assert refused.returncode == 1
+  assert refused.stderr == f"error: {message}\n"
