@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "critic, unbiased": {"critic": {"residual_weight": 1.0}},
       "projection": {"constraint": "projection"},
       "layerwise": {"schedule": "layerwise"},
-      "dual gains divided by four": {"dual": {"proportional": 0.5, "integral": 0.05}},
+      "dual gains divided by four": {"dual": {"proportional": 0.0625, "integral": 0.00625}},
       "self-competition none": {"self_competition": "none"},
       "self-competition rank": {"self_competition": "rank"},
       "self-competition tanh": {"self_competition": "tanh"},

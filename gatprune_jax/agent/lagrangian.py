@@ -6,9 +6,10 @@ control, which oscillates; a proportional term damps it (Stooke et al. 2020, arX
   I <- clip(I + k_i s v, 0, lambda_max)        lambda = clip(I + k_p s v, 0, lambda_max)
 
 The integral I itself is clipped, which prevents windup: I never accumulates an amount that the
-bound lambda_max keeps from taking effect. s is the unit of a price, see `set_units`: with it, the
-controller does the same whatever the scale of the reward. I starts at 0, so that a search first
-learns what the channels are worth and then, as lambda grows, gives up what they cost.
+bound lambda_max keeps from taking effect. s is the unit of the gains, see `set_units`: with it, the
+controller does the same whatever the scale of the reward and however little the costs of samples
+differ. I starts at 0, so that a search first learns what the channels are worth and then, as lambda
+grows, gives up what they cost.
 """
 
 import dataclasses
@@ -27,19 +28,20 @@ _SMALLEST = 1e-6  # standard deviation below which violations count as equal
 class DualConfig:
   """Gains of the PI controller.
 
-  If a multiplier that is too low by one unit lets the expected cost grow by the share a of the
-  budget in each update, the controller is critically damped where k_p = 2 sqrt(k_i / a). With gains
-  that are too small, a search spends its masks above the budget; experiments/RESULTS.md has an
-  example.
+  They are measured in what the first samples show: violations in their standard deviation std[v],
+  prices in std[R] / std[v]. If a multiplier that is too low by one of these lets the mean cost grow
+  by a standard deviations in each update, the controller is critically damped where
+  k_p = 2 sqrt(k_i / a). With gains that are too small, a search spends its masks above the budget;
+  experiments/RESULTS.md has examples.
 
   Attributes:
-    proportional: k_p, gain on the violation, which is measured in shares of the budget.
-    integral: k_i, gain on the sum of the violations of all updates so far.
-    maximum: lambda_max, the upper bound of each multiplier.
+    proportional: k_p, gain on the mean violation.
+    integral: k_i, gain on the sum of the mean violations of all updates so far.
+    maximum: lambda_max, the upper bound of each multiplier, in rewards for the share 1 of a budget.
   """
 
-  proportional: float = 2.0
-  integral: float = 0.2
+  proportional: float = 0.25
+  integral: float = 0.025
   maximum: float = 10.0
 
   def __post_init__(self):
@@ -66,9 +68,12 @@ def init_multipliers(num_constraints: int) -> Multipliers:
 
 
 def set_units(multipliers: Multipliers, reward: jax.Array, violation: jax.Array) -> Multipliers:
-  """Sets the units of the prices by the first samples; later calls change nothing.
+  """Sets the units of the gains by the first samples; later calls change nothing.
 
-  The unit of a price is s = std[R] / std[v], or 1 where all violations are equal.
+  The unit is s = std[R] / std[v]^2, or 1 where all violations are equal: the gains are for
+  violations in standard deviations, v / std[v], and give prices in std[R] / std[v]. The more
+  channels a network has, the less the costs of its samples differ. A mean violation by one standard
+  deviation leaves one sample in six within the budget, whatever share of the budget it is.
 
   Args:
     multipliers: the state.
@@ -78,7 +83,7 @@ def set_units(multipliers: Multipliers, reward: jax.Array, violation: jax.Array)
   chex.assert_rank([reward, violation], [1, 2])
   spread = violation.std(0)
   differs = spread > _SMALLEST
-  unit = jnp.where(differs, reward.std() / jnp.where(differs, spread, 1.0), 1.0)
+  unit = jnp.where(differs, reward.std() / jnp.where(differs, spread, 1.0) ** 2, 1.0)
   is_set = (multipliers.unit > 0).any()
   return multipliers.replace(unit=jnp.where(is_set, multipliers.unit, unit))
 

@@ -168,11 +168,11 @@ def drawn_samples(num_constraints):
   return violation.sum(1) + 0.3 * rng.standard_normal(32), violation
 
 
-def test_units_are_ratios_of_standard_deviations_of_the_first_samples():
+def test_units_are_of_the_standard_deviations_of_the_first_samples():
   reward, violation = drawn_samples(2)
   violation[:, 1] = 0.3
   state = set_units(init_multipliers(2), jnp.array(reward), jnp.array(violation))
-  expected = [reward.std() / violation[:, 0].std(), 1.0]  # equal violations have the unit 1
+  expected = [reward.std() / violation[:, 0].var(), 1.0]  # equal violations have the unit 1
   np.testing.assert_allclose(state.unit, expected, rtol=1e-5)
   again = set_units(state, jnp.array(5 * reward), jnp.array(violation))
   np.testing.assert_array_equal(again.unit, state.unit)
@@ -186,16 +186,17 @@ def test_equal_rewards_set_no_unit():
   assert float(set_units(state, jnp.array(reward), jnp.array(violation)).unit[0]) > 0
 
 
-def test_the_controller_follows_the_scale_of_the_reward():
+def test_the_controller_follows_the_scales_of_reward_and_violation():
   reward, violation = drawn_samples(1)
   config = dataclasses.replace(DUAL, maximum=1e6)
   values = []
-  for scale in (1.0, 8.0):
-    state = set_units(init_multipliers(1), jnp.array(scale * reward), jnp.array(violation))
+  for of_reward, of_violation in ((1.0, 1.0), (8.0, 1.0), (1.0, 0.1)):
+    samples = jnp.array(of_reward * reward), jnp.array(of_violation * violation)
+    state = set_units(init_multipliers(1), *samples)
     for v in (0.3, -0.1, 0.2):
-      state = update_multipliers(config, state, jnp.array([v]))
-    values.append(float(state.value[0]) / scale)
-  assert values[0] == pytest.approx(values[1], rel=1e-5)
+      state = update_multipliers(config, state, jnp.array([of_violation * v]))
+    values.append(float(state.value[0]) * of_violation / of_reward)  # in the scales of the first
+  np.testing.assert_allclose(values, values[0], rtol=1e-5)
 
 
 def test_utility_by_hand():
