@@ -205,6 +205,18 @@ TABLES: dict[str, Table] = {
   ),
   "cifar16_fidelity": _fidelity("cifar16_fidelity", "(0,1,2)", 0.12),
   "cifar16_fidelity_25": _fidelity("cifar16_fidelity_25", "(0,1,2)", 0.25),
+  "cifar16_fading": Table(
+    "Gentler starts of fine-tuning",
+    (
+      f"python -m experiments.fading --workdir=$WORKDIR/cifar16_fading \\\n  {_CIFAR16} \\\n"
+      '  --config.finetune.epochs=4 "--config.compare.seeds=(0,1)" '
+      '"--config.compare.budgets=(0.12,)" '
+      "\"--config.criteria=('l1','l2')\"",
+    ),
+    None,
+    (PRINTED,),
+    as_printed,
+  ),
   "rounds_digits": _rounds(
     "Digits, a quarter of the MACs, at once and in three rounds",
     "rounds_digits",
