@@ -81,8 +81,10 @@ def _painted(
       axis.plot(x, y, linewidth=1.3, label=shown, **style)
     for label, limit in limits.items():
       axis.axhline(limit, color=MUTED, linewidth=0.8)
+      # The words are a little below the line, so that neither it nor a cost above it crosses them.
       place = {"xy": (1, limit), "xycoords": ("axes fraction", "data")}
-      axis.annotate(label, **place, ha="right", va="bottom", fontsize=9, color=MUTED)
+      apart = {"xytext": (0, -5), "textcoords": "offset points"}
+      axis.annotate(label, **place, **apart, ha="right", va="top", fontsize=9, color=MUTED)
     axis.set(xlabel="update", ylabel=words)
     axis.xaxis.get_major_locator().set_params(integer=True)
     if from_zero:
