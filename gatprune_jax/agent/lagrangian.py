@@ -37,7 +37,7 @@ class DualConfig:
   Attributes:
     proportional: k_p, gain on the mean violation.
     integral: k_i, gain on the sum of the mean violations of all updates so far.
-    maximum: lambda_max, the upper bound of each multiplier, in rewards for the share 1 of a budget.
+    maximum: lambda_max, the upper bound of each multiplier, rewards per share of the budget.
   """
 
   proportional: float = 0.25
