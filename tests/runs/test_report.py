@@ -17,7 +17,6 @@ import gatprune_jax as gp
 from gatprune_jax.runs import workdir
 from gatprune_jax.runs.plot import plot_comparison
 from gatprune_jax.runs.report import CompareRow, Row, comparison, comparison_over_seeds, summary
-from tests.experiments.mains import run
 
 
 def row(method, macs, accuracy):
@@ -193,21 +192,22 @@ def test_a_benchmark_without_its_peer_is_skipped(monkeypatch, capsys):
   assert overview().startswith("torch: missing, pip install torch")
 
 
-def test_peers_are_listed():
-  done = run("bench", "--peers")
+def test_peers_are_listed(tmp_path):
+  done = run_bench(tmp_path, "--peers")
   assert done.returncode == 0, done.stderr
   assert "pip install torch" in done.stdout
+  assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
     ([], "error: --out is None: name a file that does not exist yet"),
-    (["--out={}/new.json", "--only=nothing"], "error: --only names nothing: choose from tracing"),
+    (["--out=new.json", "--only=nothing"], "error: --only names nothing: choose from tracing"),
   ],
 )
 def test_the_benchmark_refuses_what_it_cannot_do(arguments, message, tmp_path):
-  done = run("bench", *(argument.format(tmp_path) for argument in arguments))
+  done = run_bench(tmp_path, *arguments)
   assert done.returncode == 1
   assert message in done.stderr
   assert list(tmp_path.iterdir()) == []
