@@ -29,7 +29,13 @@ from gatprune_jax.agent import (
 from gatprune_jax.runs import workdir as runs
 from gatprune_jax.runs.logger import Run, RunLogger
 from gatprune_jax.runs.report import markdown_table
-from gatprune_jax.search import Scorer, best_classical, warm_logits
+from gatprune_jax.search import (
+  Scorer,
+  best_classical,
+  make_decisions,
+  make_environment,
+  warm_logits,
+)
 
 _FRESH = 2048  # masks of the reference estimate
 _EARLIER = (256, 512, 1024)  # numbers of masks that a critic is fitted to
@@ -70,7 +76,9 @@ def measure(settings: Settings, prepared: Setup, logger: RunLogger) -> dict[str,
   problem = problem_of(settings, prepared, variables)
   scorer = Scorer(problem, settings.search)
   best = best_classical(problem, scorer)
-  probabilities = jax.nn.sigmoid(warm_logits(best.order, settings.search.warm_start, budgets))
+  decisions = make_decisions(graph, settings.search.schedule)
+  environment = make_environment(prepared.constraints, decisions, -best.order)
+  probabilities = jax.nn.sigmoid(warm_logits(best.order, settings.search.warm_start, environment))
   observation = observe(
     graph, variables, problem.saliency, budgets, settings.search.policy.edge_norms
   )

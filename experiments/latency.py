@@ -6,8 +6,8 @@
 2. Times compact networks with 40 random masks, of widths on which searches land, and prints
    Kendall's rank correlation with the latency that the table predicts, and with the MACs.
 3. Lets the agent search within the budget for latency, and brings every classical pruner to the
-   same latency. Then the agent searches within a budget of MACs instead, which is corrected until
-   its mask takes as long within 1 %, at most twice; the closest mask counts.
+   same latency. Then the agent searches within budgets of MACs instead, each corrected by those
+   before it, until a mask takes as long within 1 %, at most five times.
 4. Times the compact networks of all masks afresh, in turn with the dense one, three times; on a CPU
    each time is a process of its own.
 
@@ -38,9 +38,9 @@ from gatprune_jax.runtime.whole_files import whole_file
 
 _MASKS = 40  # random masks of which latencies are predicted and measured
 _RUNS = 3  # how often all networks are timed afresh
-_ATTEMPTS = 3  # searches within a budget of MACs
+_ATTEMPTS = 5  # searches within a budget of MACs
 _EQUAL = 0.01  # relative difference of latencies that count as equal
-_DENSE, _AGENT, _MACS = "dense", "agent", "agent, MACs"
+_DENSE, _AGENT = "dense", "agent"
 
 
 def main(settings: Settings, run: Run) -> None:
@@ -138,39 +138,40 @@ def search(
   masks[_AGENT] = find(problem, plan, logger("latency")).masks[0]
   seconds = gp.latency(graph, masks[_AGENT], table)
   share = gp.macs(graph, masks[_AGENT]) / gp.macs(graph, masks[_DENSE])
-  tried, found = [(0.0, 0.0)], []  # budgets of MACs with the latencies of their masks; the masks
-  off = lambda mask: abs(gp.latency(graph, mask, table) / seconds - 1)
+  tried = [(0.0, 0.0)]  # budgets of MACs, with the latencies of their masks
   for attempt in range(1, _ATTEMPTS + 1):
     network = prepared.dense.network.with_variables(variables)
-    limits = {"macs": min(1.0, share)}
-    constraints = constraints_of(settings, network, prepared.data, limits)
+    share = min(1.0, share)
+    constraints = constraints_of(settings, network, prepared.data, {"macs": share})
     within_macs = problem_of(settings, prepared._replace(constraints=constraints), variables)
-    found.append(find(within_macs, plan, logger(f"macs {attempt}")).masks[0])
-    if off(found[-1]) <= _EQUAL:
+    mask = find(within_macs, plan, logger(f"macs {attempt}")).masks[0]
+    masks[f"{_AGENT}, {share:.3f} of the MACs"] = mask
+    tried.append((share, gp.latency(graph, mask, table)))
+    off = lambda budget: abs(budget[1] / seconds - 1)
+    if off(tried[-1]) <= _EQUAL:
       break
-    tried.append((limits["macs"], gp.latency(graph, found[-1], table)))
-    share = corrected_share(*tried[-2:], seconds)
-  masks[_MACS] = min(found, key=off)
+    *_, second, closest = sorted(tried, key=off, reverse=True)
+    share = corrected_share(second, closest, seconds)
   before = scores_before(problem, np.stack(list(masks.values())), settings.search)
   accuracies = before(prepared.data.select).tolist()
   return masks, dict(zip(masks, accuracies, strict=True))
 
 
 def corrected_share(
-  before: tuple[float, float], last: tuple[float, float], seconds: float
+  second: tuple[float, float], closest: tuple[float, float], seconds: float
 ) -> float:
   """Returns the budget of MACs on the line through two budgets and the latencies of their masks.
 
-  Where more MACs took no longer, the line is that from nothing through the last budget.
+  Where more MACs took no longer, the line is that from nothing through the closest budget.
 
   Args:
-    before: a budget, and the latency of its mask.
-    last: another one.
+    second: a budget, and the latency of its mask.
+    closest: another one, whose latency is closer to the one that is wanted.
     seconds: the latency that is wanted.
   """
-  (share, reached), (share_before, reached_before) = last, before
-  rises = (reached - reached_before) * (share - share_before) > 0
-  slope = (share - share_before) / (reached - reached_before) if rises else share / reached
+  (share, reached), (other_share, other_reached) = closest, second
+  rises = (reached - other_reached) * (share - other_share) > 0
+  slope = (share - other_share) / (reached - other_reached) if rises else share / reached
   return float(np.clip(share + slope * (seconds - reached), share / 2, 1.0))
 
 

@@ -9,7 +9,7 @@ from gatprune_jax.search.baselines.equal_budget import (
   search_equal_budget,
   search_without_learning,
 )
-from gatprune_jax.search.mdp import SCHEDULES, make_decisions
+from gatprune_jax.search.mdp import SCHEDULES, make_decisions, make_environment
 from gatprune_jax.search.problem import (
   DEFAULT_CRITERIA,
   PruningProblem,
@@ -44,6 +44,7 @@ __all__ = [
   "check_search",
   "hold_out_confirmation",
   "make_decisions",
+  "make_environment",
   "make_problem",
   "passes_of_score",
   "search",

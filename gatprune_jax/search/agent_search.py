@@ -42,8 +42,8 @@ def search(
   """Searches for the masks of highest score within the budgets.
 
   The agent starts from the best classical pruner: the first logits follow its order of channels,
-  and are shifted so that the expected costs are at the budgets. At the end, exchanges of two
-  channels are tried around the best masks.
+  and are shifted so that the mean costs are at the budgets. At the end, exchanges of channels are
+  tried around the best masks.
 
   Args:
     problem: the network to prune, with its constraints and data.

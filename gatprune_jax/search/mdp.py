@@ -2,7 +2,7 @@
 
 A schedule says in which step of an episode each channel is decided. The state is the mask so far
 and the channels already decided. An action is one bit per channel, and the transition turns the
-bits into a mask.
+bits into a mask, in which every group has an allowed width.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from gatprune_jax.channels import (
   Budgets,
   ChannelGraph,
   Constraints,
+  bring_to_widths,
   group_starts,
-  raise_to_floors,
 )
 from gatprune_jax.errors import InputError
 
@@ -66,10 +66,10 @@ class Environment:
 
   decisions: jax.Array  # [T, N] bool, every channel in exactly one step
   budgets: Budgets
-  floors: jax.Array  # [groups] fewest channels that each group keeps
+  widths: jax.Array  # [groups, W + 1] allowed width nearest to each number of channels
   group_of: jax.Array  # [N]
   starts: jax.Array  # [groups] number of channels in all groups before each group
-  priority: jax.Array  # [N] a floor or a projection keeps the highest first
+  priority: jax.Array  # [N] a width or a projection keeps the highest first
   # True if every mask is projected onto the budgets.
   projected: bool = flax.struct.field(pytree_node=False)
 
@@ -85,13 +85,13 @@ def make_environment(
   Args:
     constraints: the budgets and floors.
     decisions: bool `[T, N]`, from `make_decisions`.
-    priority: `[N]`; a floor or a projection keeps the channels of highest priority first.
+    priority: `[N]`; a width or a projection keeps the channels of highest priority first.
     constraint: one of `CONSTRAINTS`.
   """
   return Environment(
     jnp.asarray(decisions),
     constraints.budgets,
-    jnp.asarray(constraints.floors),
+    jnp.asarray(constraints.widths),
     jnp.asarray(constraints.graph.group_of),
     jnp.asarray(group_starts(constraints.graph)),
     jnp.asarray(priority, jnp.float32),
@@ -100,21 +100,27 @@ def make_environment(
 
 
 def transition(env: Environment, bits: jax.Array) -> jax.Array:
-  """Returns the mask that the bits `[N]` lead to: the bits, with every group raised to its floor.
+  """Returns the mask that the bits `[N]` lead to: every group has the nearest allowed width.
 
+  Where costs are counted, this changes only groups below their floors. Where latency is
+  constrained, a sample of single channels would pay for whole blocks and hardly use them.
   With projection, channels are also removed or added by priority until the mask is just within the
   budgets. In both cases the mask is a function of the bits alone, so the log-probability of an
   action remains that of the sampled bits.
   """
   if env.projected:
     bits = _project(env, bits)
-  return raise_to_floors(bits, env.priority, env.group_of, env.starts, env.floors)
+  return _with_widths(env, bits)
+
+
+def _with_widths(env: Environment, bits: jax.Array) -> jax.Array:
+  return bring_to_widths(bits, env.priority, env.group_of, env.starts, env.widths)
 
 
 def _project(env: Environment, bits: jax.Array) -> jax.Array:
   """Keeps the longest prefix of the channels, kept bits first and then by priority, that fits.
 
-  The cost of a prefix is that of the mask after every group is raised to its floor.
+  The cost of a prefix is that of the mask in which every group has the nearest allowed width.
   """
   order = jnp.lexsort((-env.priority, ~bits))
   place = jnp.zeros(len(order), jnp.int32).at[order].set(jnp.arange(len(order)))
@@ -122,8 +128,8 @@ def _project(env: Environment, bits: jax.Array) -> jax.Array:
   def halve(_, bounds):
     low, high = bounds
     middle = (low + high + 1) // 2
-    mask = raise_to_floors(place < middle, env.priority, env.group_of, env.starts, env.floors)
-    fits = env.budgets.within_tolerance(env.budgets.violations(mask))
+    violations = env.budgets.violations(_with_widths(env, place < middle))
+    fits = env.budgets.within_tolerance(violations)
     return jnp.where(fits, middle, low), jnp.where(fits, high, middle - 1)
 
   bounds = (jnp.zeros((), jnp.int32), jnp.asarray(len(order), jnp.int32))

@@ -58,7 +58,7 @@ def prepare(problem: PruningProblem, config: SearchConfig, scorer: Scorer, seed:
   learner = LEARNERS[config.learner](config, mask_actor(policy))
   inputs = UpdateInputs(environment, observation, sample_key)
   learned = compilation.call_once(learner.init, policy_key, inputs)
-  logits = warm_logits(best.order, config.warm_start, budgets)
+  logits = warm_logits(best.order, config.warm_start, environment)
   params = with_embedding(learned.params, logits)
   params, observation = mesh.agree((params, observation))
   inputs = UpdateInputs(environment, observation, sample_key)

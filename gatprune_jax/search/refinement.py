@@ -1,6 +1,7 @@
-"""Refinement, the last step of a search: exchanges of two channels around the best masks."""
+"""Refinement, the last step of a search: exchanges of channels around the best masks."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import itertools
 
 import numpy as np
 
@@ -11,27 +12,68 @@ from gatprune_jax.criteria import allocate
 def neighbours(
   constraints: Constraints, mask: np.ndarray, logits: np.ndarray
 ) -> Iterator[np.ndarray]:
-  """Yields the masks that exchange a kept channel for a removed one, likeliest exchange first.
+  """Yields the masks that exchange kept channels for removed ones, likeliest exchange first.
 
-  The likelihood of an exchange follows the logit of the channel that is added minus the logit of
-  the channel that is removed. If the added channel costs more than the removed one, the kept
+  A kept channel is exchanged for a removed one. Where the device computes channels in blocks, this
+  is done within groups only, and in turn with exchanges of widths: one group is brought to a
+  smaller allowed width, and another one to a larger.
+
+  The likelihood of an exchange follows the mean logit of the channels that are added minus that of
+  the channels that are removed. If the added channels cost more than the removed ones, the kept
   channels with the lowest logits are removed until the mask fits the budgets. Any budget that is
   left is spent on the removed channels with the highest logits.
 
   Args:
-    constraints: the budgets and floors.
+    constraints: the budgets and the allowed widths.
     mask: a feasible mask, bool `[N]`.
     logits: the policy's logits, `[N]`.
   """
-  kept, removed = np.flatnonzero(mask), np.flatnonzero(~mask)
-  gain = logits[removed][None] - logits[kept][:, None]
+  singles = _likeliest_first(np.flatnonzero(mask)[:, None], np.flatnonzero(~mask)[:, None], logits)
+  exchanges = singles
+  if constraints.block > 1:
+    group_of = constraints.graph.group_of
+    within = ((out, into) for out, into in singles if group_of[out[0]] == group_of[into[0]])
+    of_widths = _likeliest_first(*_changes_of_width(constraints, mask, logits), logits)
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(of_widths, within))
+    exchanges = (exchange for exchange in in_turn if exchange is not None)
   # Channels of the mask have priority over all others; within both sets the logits decide.
   priority = -ranks(logits) + len(mask) * mask
+  for out, into in exchanges:
+    changed = priority.copy()
+    changed[into], changed[out] = 2 * len(mask), -2 * len(mask)
+    yield allocate(constraints, ranks(changed))
+
+
+def _changes_of_width(
+  constraints: Constraints, mask: np.ndarray, logits: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+  """Returns the channels that bring one group to another allowed width, a row for each width.
+
+  Returns:
+    The kept channels to remove, which have the lowest logits of their group, and the removed ones
+    to add, which have the highest.
+  """
+  smaller, larger = [], []
+  for group, widths in zip(constraints.graph.groups, constraints.widths, strict=True):
+    rising = group.channels[np.argsort(logits[group.channels], kind="stable")]
+    kept, removed = rising[mask[rising]], rising[~mask[rising]]
+    for width in np.unique(widths):
+      if width < len(kept):
+        smaller.append(kept[: len(kept) - width])
+      elif width > len(kept):
+        larger.append(removed[len(rising) - width :])
+  return smaller, larger
+
+
+def _likeliest_first(
+  outs: Sequence[np.ndarray], intos: Sequence[np.ndarray], logits: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields all pairs of channels to remove and channels to add, by their mean logits."""
+  mean = lambda sets: np.array([logits[channels].mean() for channels in sets])
+  gain = mean(intos)[None] - mean(outs)[:, None]
   for pair in np.argsort(-gain, axis=None, kind="stable"):
     out, into = np.unravel_index(pair, gain.shape)
-    changed = priority.copy()
-    changed[removed[into]], changed[kept[out]] = 2 * len(mask), -2 * len(mask)
-    yield allocate(constraints, ranks(changed))
+    yield outs[out], intos[into]
 
 
 def refine(

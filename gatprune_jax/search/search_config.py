@@ -38,8 +38,8 @@ class SearchConfig:
     calibration_batch: largest number of calibration images that are normalised together; see
       `recalibrate`.
     confirmation_share: share of the reward split that is held out as the confirmation split.
-    refinement: number of masks scored at the end, which are exchanges of two channels around the
-      best masks. Each sampled mask that was scored before adds one more.
+    refinement: number of masks scored at the end, which are exchanges of channels around the
+      best masks; see `neighbours`. Each sampled mask that was scored before adds one more.
     elites: number of feasible masks, the best on the reward images, from which the shortlist is
       chosen.
     shortlist: number of masks returned for fine-tuning, the best on reward and confirmation images

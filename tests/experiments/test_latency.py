@@ -47,13 +47,15 @@ def test_rows_are_of_all_methods_and_within_the_budget(config, tmp_path, monkeyp
   assert result["correlation"]["masks"] == 4
   assert all(-1 <= result["correlation"][name] <= 1 for name in ("latency", "macs"))
   rows = {row["method"]: row for row in result["rows"]}
-  assert list(rows) == ["dense", "l1 uniform", "l1 global", "agent", "agent, MACs"]
+  assert list(rows)[:4] == ["dense", "l1 uniform", "l1 global", "agent"]
+  budgets = [name for name in rows if name.endswith(" of the MACs")]
+  assert 1 <= len(budgets) == len(rows) - 4
   for name, row in rows.items():
     assert len(row["measured"]) == 2
     assert all(each["seconds"] > 0 for each in row["measured"])
     assert 0 <= row["accuracy_before_finetune"] <= 1
     assert name in printed
-  assert all(rows[name]["predicted_ratio"] <= 0.5 for name in list(rows)[1:-1])
+  assert all(rows[name]["predicted_ratio"] <= 0.5 for name in list(rows)[1:4])
   assert [each["ratio"] for each in rows["dense"]["measured"]] == [1, 1]
   with np.load(tmp_path / "run" / "masks.npz") as masks:
     assert set(masks) == set(rows)
@@ -71,7 +73,7 @@ def test_budgets_without_latency_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("before", "seconds", "share"),
+  ("second", "seconds", "share"),
   [
     ((0.0, 0.0), 1.5, 0.15),  # through nothing: in proportion
     ((0.4, 4.0), 1.5, 0.15),
@@ -82,5 +84,5 @@ def test_budgets_without_latency_are_refused(tmp_path):
     ((0.4, 2.1), 9.0, 1.0),  # never more than all
   ],
 )
-def test_a_budget_is_corrected_along_the_line_through_two(before, seconds, share):
-  assert latency.corrected_share(before, (0.2, 2.0), seconds) == pytest.approx(share)
+def test_a_budget_is_corrected_along_the_line_through_two(second, seconds, share):
+  assert latency.corrected_share(second, (0.2, 2.0), seconds) == pytest.approx(share)

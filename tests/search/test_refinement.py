@@ -1,11 +1,15 @@
-"""Tests of exchanges of two channels, on a chain of dense layers."""
+"""Tests of exchanges of channels, on chains of dense layers."""
 
 import functools
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 
+import gatprune_jax as gp
+from gatprune_jax.channels import Deployment, make_constraints
 from gatprune_jax.search.refinement import neighbours, refine
+from tests.channels.costs.latency_tables import table_of
 from tests.search.baselines.test_equal_budget import Score, feasible_masks, make_terms
 
 
@@ -21,6 +25,25 @@ def test_neighbours_are_feasible_and_begin_with_the_likeliest_exchange():
   out, into = np.flatnonzero(mask)[0], np.flatnonzero(~mask)[-1]  # lowest kept, highest removed
   assert not children[0][out]
   assert children[0][into]
+
+
+def test_where_blocks_count_widths_are_exchanged_in_turn_with_channels_of_a_group():
+  variables = {"a": np.ones((3, 4)), "b": np.ones((4, 4)), "c": np.ones((4, 2))}
+  fn = lambda v, x: jnp.tanh(jnp.tanh(x @ v["a"]) @ v["b"]) @ v["c"]
+  graph = gp.trace(fn, variables, np.ones((1, 3)))
+  table = table_of(graph, lambda _, widths: float(np.prod(widths)), block=2)
+  # A network of widths a and b takes 3a + ab + 2b, and the dense one 36.
+  deployment = Deployment(1, table)
+  constraints = make_constraints(graph, {"latency": 24 / 36}, 0.0, deployment=deployment)
+  mask = np.array([True, True, False, False, True, True, True, True])  # takes 22
+  logits = np.array([3, 2, 1, 0.5, -1, -2, -0.5, 4])
+  children = [np.flatnonzero(child).tolist() for child in neighbours(constraints, mask, logits)]
+  # The likeliest exchange of widths takes the second group to two channels and the first one to
+  # four, which takes 24. The likeliest exchange within a group is that of channels 1 and 2.
+  assert children[:2] == [[0, 1, 2, 3, 6, 7], [0, 2, 4, 5, 6, 7]]
+  # Three exchanges of widths: the first group to one channel, or the second to two or one, and
+  # the first one to four; and four exchanges of channels in the first group.
+  assert len(children) == 3 + 4
 
 
 class Scored:

@@ -9,7 +9,7 @@ import pytest
 
 import gatprune_jax as gp
 from gatprune_jax.agent import CriticConfig, DualConfig, PolicyConfig, PPOConfig
-from gatprune_jax.channels import make_budgets, make_constraints
+from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import Classical, Evidence, classical_pruners, score_channels
 from gatprune_jax.data import Split
 from gatprune_jax.evaluation import AdaptationConfig, Score
@@ -21,12 +21,15 @@ from gatprune_jax.search import (
   Scorer,
   SearchConfig,
   hold_out_confirmation,
+  make_decisions,
+  make_environment,
   search,
   warm_logits,
 )
 from gatprune_jax.search import update as updates
 from gatprune_jax.search.agent_search import final_logits, learn
 from gatprune_jax.search.incumbent import Incumbent, challenge
+from gatprune_jax.search.mdp import transition
 from gatprune_jax.search.preparation import prepare
 from gatprune_jax.search.scorer import image_scores
 from gatprune_jax.search.update import compile_update
@@ -295,21 +298,29 @@ def test_scores_of_images_by_hand():
   np.testing.assert_allclose(image_scores(CONFIG, score), [0.95, -1.0, -2.5], rtol=1e-6)
 
 
+def warm(terms, half_range, limit):
+  """Returns the first logits at a budget of MACs, and the mean cost of 20,000 masks."""
+  constraints = make_constraints(terms.constraints.graph, {"macs": limit}, 0.0)
+  decisions = make_decisions(constraints.graph, "one_shot")
+  environment = make_environment(constraints, decisions, -terms.best.order)
+  logits = warm_logits(terms.best.order, half_range, environment)
+  bits = np.random.default_rng(7).random((20_000, 12)) < np.asarray(jax.nn.sigmoid(logits))
+  ratios = jax.jit(jax.vmap(lambda b: constraints.budgets.ratios(transition(environment, b))))
+  return np.asarray(logits, np.float64), float(ratios(bits).mean())
+
+
 def test_the_first_policy_is_at_the_budget_in_the_order_given():
-  terms = make_terms()  # dense layers of 3, 5, 4, 3 and 2 channels, at most half of the MACs
-  logits = np.asarray(warm_logits(terms.best.order, 2.0, terms.constraints.budgets), np.float64)
+  terms = make_terms()  # dense layers of 3, 5, 4, 3 and 2 channels
+  logits, cost = warm(terms, 2.0, 0.5)
   np.testing.assert_array_equal(np.argsort(-logits), np.argsort(terms.best.order))
   np.testing.assert_allclose(np.diff(np.sort(logits)), 2 * 2.0 / 12, rtol=1e-5)
-  p = 1 / (1 + np.exp(-logits))
-  a, b, c = p[:5].sum(), p[5:9].sum(), p[9:].sum()  # independent expected widths
-  assert 3 * a + a * b + b * c + c * 2 == pytest.approx(0.5 * (15 + 20 + 12 + 6), rel=1e-4)
+  assert cost == pytest.approx(0.5, rel=0.02)
   # Neighbouring logits are 10 apart, and a quarter of the channels are kept, so the shift is more
   # than 20.
-  least = make_budgets(terms.constraints.graph, {"macs": 0.14})
-  logits = warm_logits(terms.best.order, 60.0, least)
-  assert least.violations(np.asarray(jax.nn.sigmoid(logits))) == pytest.approx(0, abs=1e-3)
-  everything = make_budgets(terms.constraints.graph, {"macs": 1.0})
-  np.testing.assert_array_equal(warm_logits(terms.best.order, 2.0, everything), np.full(12, 8.0))
+  _, cost = warm(terms, 60.0, 0.14)
+  assert cost == pytest.approx(0.14, rel=0.02)
+  logits, _ = warm(terms, 2.0, 1.0)
+  np.testing.assert_array_equal(logits, np.full(12, 8.0))
 
 
 def incumbent(score, confirmation):

@@ -3,7 +3,7 @@
 from gatprune_jax.channels.costs.budgets import Budgets, make_budgets
 from gatprune_jax.channels.costs.constraints import Constraints, make_constraints
 from gatprune_jax.channels.costs.deployment import Deployment
-from gatprune_jax.channels.costs.floors import keep_floors, raise_to_floors, smallest_mask
+from gatprune_jax.channels.costs.floors import keep_floors, smallest_mask
 from gatprune_jax.channels.costs.latency_table import (
   LatencyTable,
   read_latency_table,
@@ -27,6 +27,7 @@ from gatprune_jax.channels.costs.resources import (
   sum_of_products,
   weight_bytes,
 )
+from gatprune_jax.channels.costs.widths import bring_to_widths, nearest_widths
 
 __all__ = [
   "MEASURED",
@@ -41,6 +42,7 @@ __all__ = [
   "Resource",
   "SumOfProducts",
   "activation_bytes",
+  "bring_to_widths",
   "group_starts",
   "is_share",
   "keep_floors",
@@ -48,9 +50,9 @@ __all__ = [
   "macs",
   "make_budgets",
   "make_constraints",
+  "nearest_widths",
   "params",
   "products",
-  "raise_to_floors",
   "rank_in_group",
   "ranks",
   "read_latency_table",

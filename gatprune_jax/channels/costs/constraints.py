@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from gatprune_jax.channels.costs.budgets import Budgets, make_budgets
 from gatprune_jax.channels.costs.deployment import Deployment
 from gatprune_jax.channels.costs.floors import keep_floors, smallest_mask
 from gatprune_jax.channels.costs.limits import written
+from gatprune_jax.channels.costs.widths import nearest_widths
 from gatprune_jax.channels.graph import ChannelGraph
 from gatprune_jax.errors import InputError
 
@@ -42,6 +44,20 @@ class Constraints:
   def limits(self) -> np.ndarray:
     """Largest allowed share of the dense network's cost, float64 `[K]`, in (0, 1]."""
     return self.budgets.limits
+
+  @functools.cached_property
+  def block(self) -> int:
+    """Number of channels that count together: the device's if latency is constrained, else 1."""
+    return self.deployment.latency_table.block if "latency" in self.names else 1
+
+  @functools.cached_property
+  def widths(self) -> np.ndarray:
+    """The allowed width of each group nearest to each number of channels, `[groups, W + 1]`.
+
+    The agent's masks have these widths; see `nearest_widths`.
+    """
+    sizes = np.array([len(group.channels) for group in self.graph.groups])
+    return nearest_widths(sizes, self.floors, self.block)
 
   def ratios(self, mask: np.ndarray) -> np.ndarray:
     """c_k(mask) / c_k(dense) of a concrete mask `[N]`, float64 `[K]`."""

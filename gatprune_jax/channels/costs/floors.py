@@ -1,12 +1,9 @@
-"""Computes each group's floor, its fewest kept channels, and raises masks to the floors."""
+"""Computes each group's floor, which is the fewest channels that it keeps."""
 
 import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gatprune_jax.channels.costs.ranking import rank_in_group
 from gatprune_jax.channels.graph import ChannelGraph
 from gatprune_jax.errors import InputError
 
@@ -35,24 +32,3 @@ def smallest_mask(graph: ChannelGraph, floors: np.ndarray) -> np.ndarray:
   for group, floor in zip(graph.groups, floors, strict=True):
     mask[group.channels[:floor]] = True
   return mask
-
-
-def raise_to_floors(
-  mask: jax.Array, priority: jax.Array, group_of: jax.Array, starts: jax.Array, floors: jax.Array
-) -> jax.Array:
-  """Adds the removed channels of highest priority to each group that is below its floor.
-
-  A group at or above its floor stays unchanged.
-
-  Args:
-    mask: bool `[N]`, 1 = keep.
-    priority: `[N]`, finite.
-    group_of: group of each channel `[N]`.
-    starts: number of channels in all groups before each group `[groups]`.
-    floors: fewest channels of each group `[groups]`.
-
-  Returns:
-    The mask with every group at or above its floor, bool `[N]`.
-  """
-  kept_first = priority + jnp.where(mask, 1.0 + jnp.ptp(priority), 0.0)
-  return mask | (rank_in_group(kept_first, group_of, starts) < floors[group_of])

@@ -1,11 +1,11 @@
-"""Tests of the floors of groups, and of the ranks by which a mask is raised to the floors."""
+"""Tests of the floors of groups, and of ranks within groups."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gatprune_jax as gp
-from gatprune_jax.channels import keep_floors, raise_to_floors, rank_in_group
+from gatprune_jax.channels import keep_floors, rank_in_group
 
 
 @pytest.fixture
@@ -32,16 +32,3 @@ def test_rank_in_group_by_hand():
   priority = np.array([0.1, 0.9, 0.5, 0.5, 3.0], np.float32)
   group_of, starts = np.array([0, 1, 0, 0, 1]), np.array([0, 3])
   assert rank_in_group(priority, group_of, starts).tolist() == [2, 1, 0, 1, 0]
-
-
-def test_only_groups_below_their_floor_are_raised():
-  group_of, starts = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 3])
-  priority = np.array([1, 2, 3, 6, 5, 4], np.float32)
-  mask = np.array([True, False, False, False, False, False])
-  raised = raise_to_floors(mask, priority, group_of, starts, np.array([2, 2]))
-  # Group 0 keeps channel 0 and gains channel 2, which has the highest priority of the rest. Group 1
-  # gains the two channels with the highest priority.
-  assert raised.tolist() == [True, False, True, True, True, False]
-  enough = np.array([True, True, False, False, False, True])
-  floors = np.array([2, 1])
-  np.testing.assert_array_equal(raise_to_floors(enough, priority, group_of, starts, floors), enough)
