@@ -175,7 +175,8 @@ def make_constraints(
   Raises:
     InputError: the floor is outside [0, 1], a resource is unknown, the dense network has a cost of
       0 in a resource, a limit is one that `read_limit` refuses, no budget is given at all, or even
-      the smallest network exceeds a budget (the message then gives the smallest reachable cost).
+      the smallest network exceeds a budget (the message then gives the smallest reachable cost, and
+      where it is smaller, the one with `allow_empty`).
   """
   floors = keep_floors(graph, keep_floor, allow_empty)
   deployment = deployment or Deployment()
@@ -185,11 +186,15 @@ def make_constraints(
     budgets.names, budgets.limits, budgets.dense, budgets.resources, strict=True
   ):
     if share < (least := constraints.reachable()[name]):
-      shown = math.ceil(least * 1e4) / 1e4
+      shown = lambda reached: math.ceil(reached * 1e4) / 1e4
+      emptied = keep_floors(graph, keep_floor, allow_empty=True)
+      lower = budgets.ratios(smallest_mask(graph, emptied))[budgets.names.index(name)]
+      advice = f", or {shown(lower)} with search.allow_empty=True, where residual branches may go"
       raise InputError(
         f"budget {limits[name]} for {name} cannot be reached: with at least {int(floors.min())} to "
         f"{int(floors.max())} channels kept in each of the {len(floors)} groups, the smallest "
         f"network has {written(least * dense)} of the dense network's {written(dense)} "
-        f"{resource.unit}, and the smallest reachable share is {shown}"
+        f"{resource.unit}, and the smallest reachable share is {shown(least)}"
+        f"{advice if lower < least else ''}"
       )
   return constraints

@@ -1,5 +1,7 @@
 """Tests of budgets, and of topping up a mask until no other channel fits into them."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import gatprune_jax as gp
 from gatprune_jax.channels import make_constraints
 from gatprune_jax.criteria import allocate
+from tests.conftest import Example, small_resnet
 
 
 @pytest.fixture
@@ -38,12 +41,25 @@ def test_violations_by_hand(graph):
 def test_the_smallest_reachable_share_is_named_and_reachable(graph):
   with pytest.raises(gp.InputError, match="smallest reachable share is") as error:
     make_constraints(graph, {"macs": 1e-4}, 0.25)
-  reachable = float(str(error.value).split()[-1])
+  reachable = float(re.search(r"share is ([\d.]+)", str(error.value))[1])
   constraints = make_constraints(graph, {"macs": reachable}, 0.25)
   assert constraints.feasible(constraints.smallest_mask())
   assert reachable - 1e-4 < constraints.reachable()["macs"] <= reachable
   with pytest.raises(gp.InputError, match="cannot be reached"):
     make_constraints(graph, {"macs": reachable - 2e-4}, 0.25)
+
+
+def test_where_residual_branches_may_go_the_share_without_them_is_advised():
+  net = Example(small_resnet("A"))
+  graph = gp.trace(net.eval_fn, net.variables, net.x)
+  advice = r"share is (\S+), or (\S+) with search\.allow_empty=True"
+  with pytest.raises(gp.InputError, match=advice) as error:
+    make_constraints(graph, {"macs": 1e-4}, 0.25)
+  least, lower = map(float, re.search(advice, str(error.value)).groups())
+  assert lower < least
+  make_constraints(graph, {"macs": lower}, 0.25, allow_empty=True)
+  with pytest.raises(gp.InputError, match=f"share is {lower}$"):
+    make_constraints(graph, {"macs": lower - 2e-4}, 0.25, allow_empty=True)
 
 
 @pytest.mark.parametrize("limits", [{}, {"macs": 0.0}, {"macs": -1}, {"params": 1.01}, {"time": 1}])
