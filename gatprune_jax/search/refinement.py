@@ -1,6 +1,7 @@
 """Refinement, the last step of a search: exchanges of channels around the best masks."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import heapq
 import itertools
 
 import numpy as np
@@ -28,12 +29,12 @@ def neighbours(
     mask: a feasible mask, bool `[N]`.
     logits: the policy's logits, `[N]`.
   """
-  singles = _likeliest_first(np.flatnonzero(mask)[:, None], np.flatnonzero(~mask)[:, None], logits)
+  singles = likeliest_first(np.flatnonzero(mask)[:, None], np.flatnonzero(~mask)[:, None], logits)
   exchanges = singles
   if constraints.block > 1:
     group_of = constraints.graph.group_of
     within = ((out, into) for out, into in singles if group_of[out[0]] == group_of[into[0]])
-    of_widths = _likeliest_first(*_changes_of_width(constraints, mask, logits), logits)
+    of_widths = likeliest_first(*_changes_of_width(constraints, mask, logits), logits)
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(of_widths, within))
     exchanges = (exchange for exchange in in_turn if exchange is not None)
   # Channels of the mask have priority over all others; within both sets the logits decide.
@@ -42,6 +43,33 @@ def neighbours(
     changed = priority.copy()
     changed[into], changed[out] = 2 * len(mask), -2 * len(mask)
     yield allocate(constraints, ranks(changed))
+
+
+def likeliest_first(
+  outs: Sequence[np.ndarray], intos: Sequence[np.ndarray], logits: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields all pairs of channels to remove and channels to add, by their mean logits.
+
+  Pairs are made as they are asked for: few are, and a large network has too many to list.
+
+  Args:
+    outs: sets of channels to remove, ids each.
+    intos: sets of channels to add.
+    logits: the policy's logits, `[N]`.
+  """
+  mean = lambda channels: logits[channels].mean()
+  outs, intos = sorted(outs, key=mean), sorted(intos, key=mean, reverse=True)
+  pair = lambda out, into: (mean(outs[out]) - mean(intos[into]), out, into)
+  waiting = [pair(0, 0)] if outs and intos else []
+  while waiting:
+    _, out, into = heapq.heappop(waiting)
+    yield outs[out], intos[into]
+    # A pair comes after the one with the likelier channels to add, and the first pair of each row
+    # after that of the row before it. So every pair is pushed once, and before its turn.
+    if into + 1 < len(intos):
+      heapq.heappush(waiting, pair(out, into + 1))
+    if into == 0 and out + 1 < len(outs):
+      heapq.heappush(waiting, pair(out + 1, 0))
 
 
 def _changes_of_width(
@@ -63,17 +91,6 @@ def _changes_of_width(
       elif width > len(kept):
         larger.append(removed[len(rising) - width :])
   return smaller, larger
-
-
-def _likeliest_first(
-  outs: Sequence[np.ndarray], intos: Sequence[np.ndarray], logits: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields all pairs of channels to remove and channels to add, by their mean logits."""
-  mean = lambda sets: np.array([logits[channels].mean() for channels in sets])
-  gain = mean(intos)[None] - mean(outs)[:, None]
-  for pair in np.argsort(-gain, axis=None, kind="stable"):
-    out, into = np.unravel_index(pair, gain.shape)
-    yield outs[out], intos[into]
 
 
 def refine(

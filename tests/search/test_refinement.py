@@ -8,7 +8,7 @@ import numpy as np
 
 import gatprune_jax as gp
 from gatprune_jax.channels import Deployment, make_constraints
-from gatprune_jax.search.refinement import neighbours, refine
+from gatprune_jax.search.refinement import likeliest_first, neighbours, refine
 from tests.channels.costs.latency_tables import table_of
 from tests.search.baselines.test_equal_budget import Score, feasible_masks, make_terms
 
@@ -25,6 +25,17 @@ def test_neighbours_are_feasible_and_begin_with_the_likeliest_exchange():
   out, into = np.flatnonzero(mask)[0], np.flatnonzero(~mask)[-1]  # lowest kept, highest removed
   assert not children[0][out]
   assert children[0][into]
+
+
+def test_exchanges_come_in_the_order_of_their_likelihood():
+  rng = np.random.default_rng(0)
+  logits = rng.standard_normal(9)
+  outs = [np.array([0]), np.array([1, 2]), np.array([3, 4, 5])]
+  intos = [np.array([6]), np.array([7]), np.array([7, 8]), np.array([6, 7, 8])]
+  gains = [logits[b].mean() - logits[a].mean() for a, b in likeliest_first(outs, intos, logits)]
+  every = [logits[b].mean() - logits[a].mean() for a, b in itertools.product(outs, intos)]
+  np.testing.assert_allclose(gains, sorted(every, reverse=True))
+  assert list(likeliest_first(outs, [], logits)) == []
 
 
 def test_where_blocks_count_widths_are_exchanged_in_turn_with_channels_of_a_group():
