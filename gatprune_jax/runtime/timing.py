@@ -10,7 +10,6 @@ and the time that passes counts.
 """
 
 from collections.abc import Callable, Sequence
-import math
 import os
 import pickle
 import subprocess
@@ -24,7 +23,8 @@ from jax import export
 import jax.numpy as jnp
 import numpy as np
 
-_ROUNDS = 15
+_SECONDS = 40.0  # that all rounds may take, where the programs are fast enough
+_FEWEST, _MOST = 15, 200  # rounds
 _SAMPLE = 5e-4  # a sample repeats its program for at least about this many seconds
 _FEW = 3  # calls from which the number of calls in a sample is found
 
@@ -55,25 +55,28 @@ def as_program(fn: Callable, *args: Any, with_values: bool = True) -> Program:
   return Program(exported.serialize(), list(map(np.asarray, leaves)) if with_values else None)
 
 
-def time_in_turn(programs: Sequence[Program], rounds: int = _ROUNDS) -> np.ndarray:
+def time_in_turn(programs: Sequence[Program], seconds: float = _SECONDS) -> np.ndarray:
   """Returns the seconds that one call of each program takes, in every round, float64 `[rounds, P]`.
 
   Every round runs the programs one after the other, each often enough for the clock. The call, the
-  computation and the wait for the result count; compilation and the first call do not.
+  computation and the wait for the result count; compilation and the first call do not. There are
+  as many rounds as fit into the given time, from 15 to 200. Where others use the machine too, the
+  times of one program differ so much that the order of networks a few percent apart shows only
+  over a hundred rounds; experiments/RESULTS.md (Latency) has numbers.
 
   Args:
     programs: P programs.
-    rounds: number of rounds; fewer make the medians less certain.
+    seconds: about how long all rounds may take.
 
   Raises:
     RuntimeError: if the process that runs the programs fails.
   """
   if jax.default_backend() != "cpu":
-    return _timed(programs, rounds)
+    return _timed(programs, seconds)
   with tempfile.TemporaryDirectory() as folder:
     given, found = os.path.join(folder, "programs"), os.path.join(folder, "seconds.npy")
     with open(given, "wb") as file:
-      pickle.dump((list(programs), rounds), file)
+      pickle.dump((list(programs), seconds), file)
     done = subprocess.run(
       [sys.executable, "-m", __name__, given, found],
       env=_environment(),
@@ -116,16 +119,16 @@ def _environment() -> dict[str, str]:
   }
 
 
-def _timed(programs: Sequence[Program], rounds: int) -> np.ndarray:
+def _timed(programs: Sequence[Program], seconds: float) -> np.ndarray:
   """Does in this process what `time_in_turn` describes."""
   clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
   noise: dict[tuple, jax.Array] = {}  # arrays of equal shapes are shared, to save memory
   calls = [_call(program, noise) for program in programs]
   for call in calls:
     call()
-  repeats = [
-    math.ceil(_SAMPLE / min(_seconds(clock, call, 1) for _ in range(_FEW))) for call in calls
-  ]
+  once = np.array([min(_seconds(clock, call, 1) for _ in range(_FEW)) for call in calls])
+  repeats = np.ceil(_SAMPLE / once).astype(int)
+  rounds = int(np.clip(seconds / (once @ repeats), _FEWEST, _MOST))
   return np.array(
     [[_seconds(clock, call, times) for call, times in zip(calls, repeats, strict=True)]
      for _ in range(rounds)]
@@ -164,7 +167,7 @@ def _main(given: str, found: str) -> None:
   """Runs in the process that times programs on a CPU.
 
   Args:
-    given: file with the programs and the number of rounds.
+    given: file with the programs and the seconds that all rounds may take.
     found: file for the seconds.
   """
   # Both have to be set before JAX makes its threads.
@@ -172,8 +175,8 @@ def _main(given: str, found: str) -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
   jax.config.update("jax_cpu_enable_async_dispatch", False)
   with open(given, "rb") as file:
-    programs, rounds = pickle.load(file)
-  np.save(found, _timed(programs, rounds))
+    programs, seconds = pickle.load(file)
+  np.save(found, _timed(programs, seconds))
 
 
 if __name__ == "__main__":

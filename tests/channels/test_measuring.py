@@ -116,12 +116,13 @@ def test_programs_are_timed_with_and_without_values():
     timing.as_program(lambda x, shift: {"sum": x + shift}, np.ones(3), 1.0),
     timing.as_program(loop, x, with_values=False),
   ]
-  seconds = timing.time_in_turn(programs, 3)
-  assert seconds.shape == (3, 2)
+  seconds = timing.time_in_turn(programs, 0.0)
+  assert seconds.shape == (15, 2)
   assert (seconds > 0).all()
+  assert timing.time_in_turn(programs, 3600.0).shape == (200, 2)
   broken = programs[0]._replace(exported=b"no program")
   with pytest.raises(RuntimeError, match="the process that times programs failed: "):
-    timing.time_in_turn([broken], 1)
+    timing.time_in_turn([broken])
 
 
 def test_a_network_is_measured_before_it_is_trained(pair):
