@@ -47,8 +47,9 @@ class Constraints:
 
   @functools.cached_property
   def block(self) -> int:
-    """Number of channels that count together: the device's if latency is constrained, else 1."""
-    return self.deployment.latency_table.block if "latency" in self.names else 1
+    """Number of channels that count together: 1, or the table's where latency is constrained."""
+    table = self.deployment.latency_table
+    return table.block if table is not None and "latency" in self.names else 1
 
   @functools.cached_property
   def widths(self) -> np.ndarray:
