@@ -150,15 +150,20 @@ def check_against_all_masks(problem):
 
 
 @pytest.mark.parametrize(
-  "share", [pytest.param(0.6, marks=pytest.mark.slow), pytest.param(0.45, marks=pytest.mark.long)]
+  ("share", "block"),
+  [
+    pytest.param(0.6, 1, marks=pytest.mark.slow),
+    pytest.param(0.45, 1, marks=pytest.mark.long),
+    pytest.param(0.45, 2, marks=pytest.mark.long),  # the masks of samples have even widths, or all
+  ],
 )
-def test_so_it_is_within_a_table_of_latencies(trained, share):
+def test_so_it_is_within_a_table_of_latencies(trained, share, block):
   variables, split = trained
   graph = gp.trace(apply, variables, split.x[:1])
   # Two outputs may be slower than three.
   factors = (3, 1, 1, 2)
   seconds_of = lambda layer, widths: factors[layer] * float(np.prod(widths)) + 3 * (widths[-1] == 2)
-  table = table_of(graph, seconds_of, constant=1.0)
+  table = table_of(graph, seconds_of, constant=1.0, block=block)
   check_against_all_masks(
     make_problem(trained, {"latency": share}, gp.Deployment(latency_table=table))
   )
