@@ -139,15 +139,15 @@ def search(
   seconds = gp.latency(graph, masks[_AGENT], table)
   share = gp.macs(graph, masks[_AGENT]) / gp.macs(graph, masks[_DENSE])
   tried = [(0.0, 0.0)]  # budgets of MACs, with the latencies of their masks
+  off = lambda budget: abs(budget[1] / seconds - 1)
+  network = prepared.dense.network.with_variables(variables)
   for attempt in range(1, _ATTEMPTS + 1):
-    network = prepared.dense.network.with_variables(variables)
     share = min(1.0, share)
     constraints = constraints_of(settings, network, prepared.data, {"macs": share})
     within_macs = problem_of(settings, prepared._replace(constraints=constraints), variables)
     mask = find(within_macs, plan, logger(f"macs {attempt}")).masks[0]
     masks[f"{_AGENT}, {share:.3f} of the MACs"] = mask
     tried.append((share, gp.latency(graph, mask, table)))
-    off = lambda budget: abs(budget[1] / seconds - 1)
     if off(tried[-1]) <= _EQUAL:
       break
     *_, second, closest = sorted(tried, key=off, reverse=True)

@@ -37,7 +37,6 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def _mobilenet_v2(config: ConfigDict) -> None:
   config.model = as_config(ModelConfig("mobilenet_v2"))
-  config.budgets.latency = 0.5
   config.deployment.batch = 1
   config.images.update({"train": 12000, "reward": 1500})
   # The warm-up is long because this network's first steps are unstable without it.

@@ -64,8 +64,9 @@ def likeliest_first(
   while waiting:
     _, out, into = heapq.heappop(waiting)
     yield outs[out], intos[into]
-    # A pair comes after the one with the likelier channels to add, and the first pair of each row
-    # after that of the row before it. So every pair is pushed once, and before its turn.
+    # With the same channels to remove, less likely channels to add come later. Less likely channels
+    # to remove come later too, even with the likeliest ones to add. So every pair waits before it
+    # is due, and is pushed once.
     if into + 1 < len(intos):
       heapq.heappush(waiting, pair(out, into + 1))
     if into == 0 and out + 1 < len(outs):

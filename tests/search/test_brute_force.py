@@ -154,7 +154,8 @@ def check_against_all_masks(problem):
   [
     pytest.param(0.6, 1, marks=pytest.mark.slow),
     pytest.param(0.45, 1, marks=pytest.mark.long),
-    pytest.param(0.45, 2, marks=pytest.mark.long),  # the masks of samples have even widths, or all
+    # Sampled masks keep one channel of a group, an even number, or all of them.
+    pytest.param(0.45, 2, marks=pytest.mark.long),
   ],
 )
 def test_so_it_is_within_a_table_of_latencies(trained, share, block):
