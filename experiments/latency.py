@@ -7,7 +7,7 @@
    Kendall's rank correlation with the latency that the table predicts, and with the MACs.
 3. Lets the agent search within the budget for latency, and brings every classical pruner to the
    same latency. Then the agent searches within budgets of MACs instead, each corrected by those
-   before it, until a mask takes as long within 1 %, at most five times.
+   before it, until a compact network takes as long within 2 %, at most eight times.
 4. Times the compact networks of all masks afresh, in turn with the dense one, three times; on a CPU
    each time is a process of its own.
 
@@ -38,8 +38,8 @@ from gatprune_jax.runtime.whole_files import whole_file
 
 _MASKS = 40  # random masks of which latencies are predicted and measured
 _RUNS = 3  # how often all networks are timed afresh
-_ATTEMPTS = 5  # searches within a budget of MACs
-_EQUAL = 0.01  # relative difference of latencies that count as equal
+_ATTEMPTS = 8  # searches within a budget of MACs
+_EQUAL = 0.02  # relative difference of measured latencies that count as equal
 _DENSE, _AGENT = "dense", "agent"
 
 
@@ -132,47 +132,47 @@ def search(
   problem = problem_of(settings, prepared, variables)
   plan = Plan(settings.search, settings.finetune, settings.finetune_side_by_side, settings.seed)
   logger = lambda folder: RunLogger(run, settings.checkpoints, os.path.join(run.workdir, folder))
-  graph, table = prepared.constraints.graph, prepared.constraints.deployment.latency_table
+  graph = prepared.constraints.graph
   masks = {_DENSE: np.ones(graph.num_channels, bool)}
   masks |= {proposal.method: proposal.masks[0] for proposal in classical_proposals(problem)}
   masks[_AGENT] = find(problem, plan, logger("latency")).masks[0]
-  seconds = gp.latency(graph, masks[_AGENT], table)
-  share = gp.macs(graph, masks[_AGENT]) / gp.macs(graph, masks[_DENSE])
-  tried = [(0.0, 0.0)]  # budgets of MACs, with the latencies of their masks
-  off = lambda budget: abs(budget[1] / seconds - 1)
   network = prepared.dense.network.with_variables(variables)
-  for attempt in range(1, _ATTEMPTS + 1):
-    share = min(1.0, share)
-    constraints = constraints_of(settings, network, prepared.data, {"macs": share})
-    within_macs = problem_of(settings, prepared._replace(constraints=constraints), variables)
-    mask = find(within_macs, plan, logger(f"macs {attempt}")).masks[0]
+  macs_alone = lambda share: constraints_of(settings, network, prepared.data, {"macs": share})
+  least = macs_alone(1.0).reachable()["macs"]
+  share = gp.macs(graph, masks[_AGENT]) / gp.macs(graph, masks[_DENSE])
+  tried: dict[float, float] = {}  # {budget of MACs: seconds of its mask / seconds of the agent's}
+  while len(tried) < _ATTEMPTS and share not in tried:
+    within_macs = problem_of(settings, prepared._replace(constraints=macs_alone(share)), variables)
+    mask = find(within_macs, plan, logger(f"macs {len(tried) + 1}")).masks[0]
     masks[f"{_AGENT}, {share:.3f} of the MACs"] = mask
-    tried.append((share, gp.latency(graph, mask, table)))
-    if off(tried[-1]) <= _EQUAL:
+    pair = {_AGENT: masks[_AGENT], "macs": mask}
+    tried[share] = latencies_of(prepared, network, pair)["macs"].ratio
+    if abs(tried[share] - 1) <= _EQUAL:
       break
-    *_, second, closest = sorted(tried, key=off, reverse=True)
-    share = corrected_share(second, closest, seconds)
+    share = max(least, next_share(tried))
   before = scores_before(problem, np.stack(list(masks.values())), settings.search)
   accuracies = before(prepared.data.select).tolist()
   return masks, dict(zip(masks, accuracies, strict=True))
 
 
-def corrected_share(
-  second: tuple[float, float], closest: tuple[float, float], seconds: float
-) -> float:
-  """Returns the budget of MACs on the line through two budgets and the latencies of their masks.
+def next_share(tried: Mapping[float, float]) -> float:
+  """Returns the budget of MACs whose mask should take as long as the agent's mask for latency.
 
-  Where more MACs took no longer, the line is that from nothing through the closest budget.
+  It lies on the line through the closest slower mask and the closest faster one. Until there is one
+  of either kind, it is half of the smallest budget or twice the largest one.
 
   Args:
-    second: a budget, and the latency of its mask.
-    closest: another one, whose latency is closer to the one that is wanted.
-    seconds: the latency that is wanted.
+    tried: {budget of MACs, a share: seconds of its mask / seconds of the agent's}.
   """
-  (share, reached), (other_share, other_reached) = closest, second
-  rises = (reached - other_reached) * (share - other_share) > 0
-  slope = (share - other_share) / (reached - other_reached) if rises else share / reached
-  return float(np.clip(share + slope * (seconds - reached), share / 2, 1.0))
+  slower = {share: ratio for share, ratio in tried.items() if ratio > 1}
+  faster = {share: ratio for share, ratio in tried.items() if ratio <= 1}
+  if not faster:
+    return min(tried) / 2
+  if not slower:
+    return min(1.0, 2 * max(tried))
+  above, below = min(slower, key=slower.get), max(faster, key=faster.get)
+  part = (1 - faster[below]) / (slower[above] - faster[below])
+  return below + part * (above - below)
 
 
 def latencies_of(

@@ -73,16 +73,17 @@ def test_budgets_without_latency_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("second", "seconds", "share"),
+  ("tried", "share"),
   [
-    ((0.0, 0.0), 1.5, 0.15),  # through nothing: in proportion
-    ((0.4, 4.0), 1.5, 0.15),
-    ((0.4, 3.0), 1.5, 0.1),  # half a unit less of a latency of which 0.4 - 0.2 takes one unit
-    ((0.4, 3.0), 1.0, 0.1),  # never less than half
-    ((0.1, 3.0), 1.5, 0.15),  # more MACs took less: in proportion
-    ((0.2, 2.0), 1.5, 0.15),  # the same budget again
-    ((0.4, 2.1), 9.0, 1.0),  # never more than all
+    ({0.4: 1.6}, 0.2),
+    ({0.2: 1.3, 0.4: 1.6}, 0.1),  # none is fast enough
+    ({0.2: 0.7}, 0.4),
+    ({0.6: 0.7}, 1.0),  # never more than all
+    ({0.4: 1.6, 0.2: 0.8}, 0.25),  # 0.2 more take 0.8 more, so 0.05 more take the missing 0.2
+    ({0.4: 1.6, 0.2: 0.8, 0.25: 1.2}, 0.225),  # the closest slower one
+    ({0.4: 1.6, 0.2: 0.8, 0.1: 0.6}, 0.25),  # the closest faster one
+    ({0.2: 1.2, 0.3: 0.8}, 0.25),  # more MACs take less
   ],
 )
-def test_a_budget_is_corrected_along_the_line_through_two(second, seconds, share):
-  assert latency.corrected_share(second, (0.2, 2.0), seconds) == pytest.approx(share)
+def test_a_budget_of_macs_is_sought_between_a_slower_and_a_faster_one(tried, share):
+  assert latency.next_share(tried) == pytest.approx(share)
