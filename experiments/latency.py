@@ -144,7 +144,7 @@ def search(
   while len(tried) < _ATTEMPTS and share not in tried:
     within_macs = problem_of(settings, prepared._replace(constraints=macs_alone(share)), variables)
     mask = find(within_macs, plan, logger(f"macs {len(tried) + 1}")).masks[0]
-    masks[f"{_AGENT}, {share:.3f} of the MACs"] = mask
+    masks[f"{_AGENT}, {share:.4g} of the MACs"] = mask
     pair = {_AGENT: masks[_AGENT], "macs": mask}
     tried[share] = latencies_of(prepared, network, pair)["macs"].ratio
     if abs(tried[share] - 1) <= _EQUAL:

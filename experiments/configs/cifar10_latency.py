@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.images.update({"train": 6000, "reward": 384, "select": 1000, "test": 2000})
   config.budgets.update({"macs": None, "params": None, "latency": 0.5})
   config.deployment.batch = 8
-  config.search.update({"updates": 24, "samples": 16, "refinement": 96, "allow_empty": True})
+  config.search.update({"updates": 24, "samples": 16, "refinement": 288, "allow_empty": True})
   config.search.adaptation.steps = 0
   return variants.apply("cifar10_latency", config, variant, {"mobilenet_v2": _mobilenet_v2})
 
