@@ -17,6 +17,7 @@ shares of the dense network's, and its accuracy before any gradient step. Writes
 """
 
 from collections.abc import Mapping
+import itertools
 import os
 from typing import Any
 
@@ -158,21 +159,21 @@ def search(
 def next_share(tried: Mapping[float, float]) -> float:
   """Returns the budget of MACs whose mask should take as long as the agent's mask for latency.
 
-  It lies on the line through the closest slower mask and the closest faster one. Until there is one
-  of either kind, it is half of the smallest budget or twice the largest one.
+  It lies on the line through two neighbouring budgets, of which one has a slower mask and the other
+  one a faster. Latency may fall where MACs grow, so there can be several such pairs, of which that
+  with the closest latencies is taken. Until there is one, the budget is half of the smallest one
+  tried or twice the largest.
 
   Args:
     tried: {budget of MACs, a share: seconds of its mask / seconds of the agent's}.
   """
-  slower = {share: ratio for share, ratio in tried.items() if ratio > 1}
-  faster = {share: ratio for share, ratio in tried.items() if ratio <= 1}
-  if not faster:
-    return min(tried) / 2
-  if not slower:
-    return min(1.0, 2 * max(tried))
-  above, below = min(slower, key=slower.get), max(faster, key=faster.get)
-  part = (1 - faster[below]) / (slower[above] - faster[below])
-  return below + part * (above - below)
+  pairs = [
+    pair for pair in itertools.pairwise(sorted(tried)) if len({tried[end] > 1 for end in pair}) == 2
+  ]
+  if not pairs:
+    return min(tried) / 2 if min(tried.values()) > 1 else min(1.0, 2 * max(tried))
+  low, high = min(pairs, key=lambda pair: sum(abs(tried[end] - 1) for end in pair))
+  return low + (1 - tried[low]) / (tried[high] - tried[low]) * (high - low)
 
 
 def latencies_of(

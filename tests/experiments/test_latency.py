@@ -80,9 +80,11 @@ def test_budgets_without_latency_are_refused(tmp_path):
     ({0.2: 0.7}, 0.4),
     ({0.6: 0.7}, 1.0),  # never more than all
     ({0.4: 1.6, 0.2: 0.8}, 0.25),  # 0.2 more take 0.8 more, so 0.05 more take the missing 0.2
-    ({0.4: 1.6, 0.2: 0.8, 0.25: 1.2}, 0.225),  # the closest slower one
-    ({0.4: 1.6, 0.2: 0.8, 0.1: 0.6}, 0.25),  # the closest faster one
+    ({0.4: 1.6, 0.2: 0.8, 0.25: 1.2}, 0.225),
+    ({0.4: 1.6, 0.2: 0.8, 0.1: 0.6}, 0.25),
+    ({0.5: 1.2, 0.2: 0.8, 0.4: 1.6}, 0.25),  # neighbours, though 0.5 is closer in latency
     ({0.2: 1.2, 0.3: 0.8}, 0.25),  # more MACs take less
+    ({0.1: 0.2, 0.2: 1.6, 0.3: 0.8, 0.4: 1.2}, 0.35),  # of several pairs that of closest latencies
   ],
 )
 def test_a_budget_of_macs_is_sought_between_a_slower_and_a_faster_one(tried, share):
