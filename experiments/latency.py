@@ -138,12 +138,13 @@ def search(
   masks |= {proposal.method: proposal.masks[0] for proposal in classical_proposals(problem)}
   masks[_AGENT] = find(problem, plan, logger("latency")).masks[0]
   network = prepared.dense.network.with_variables(variables)
-  macs_alone = lambda share: constraints_of(settings, network, prepared.data, {"macs": share})
-  least = macs_alone(1.0).reachable()["macs"]
-  share = gp.macs(graph, masks[_AGENT]) / gp.macs(graph, masks[_DENSE])
+  share_of = lambda mask: gp.macs(graph, mask) / gp.macs(graph, masks[_DENSE])
+  least, share = share_of(prepared.constraints.smallest_mask()), share_of(masks[_AGENT])
   tried: dict[float, float] = {}  # {budget of MACs: seconds of its mask / seconds of the agent's}
+  # A budget comes up again where the smallest or the largest possible one was not enough.
   while len(tried) < _ATTEMPTS and share not in tried:
-    within_macs = problem_of(settings, prepared._replace(constraints=macs_alone(share)), variables)
+    constraints = constraints_of(settings, network, prepared.data, {"macs": share})
+    within_macs = problem_of(settings, prepared._replace(constraints=constraints), variables)
     mask = find(within_macs, plan, logger(f"macs {len(tried) + 1}")).masks[0]
     masks[f"{_AGENT}, {share:.4g} of the MACs"] = mask
     pair = {_AGENT: masks[_AGENT], "macs": mask}
@@ -159,17 +160,16 @@ def search(
 def next_share(tried: Mapping[float, float]) -> float:
   """Returns the budget of MACs whose mask should take as long as the agent's mask for latency.
 
-  It lies on the line through two neighbouring budgets, of which one has a slower mask and the other
-  one a faster. Latency may fall where MACs grow, so there can be several such pairs, of which that
-  with the closest latencies is taken. Until there is one, the budget is half of the smallest one
-  tried or twice the largest.
+  It lies on the line through two neighbouring budgets: the mask of one is slower, that of the other
+  one faster. There can be several such pairs, because a mask of more MACs may be faster; then the
+  pair is taken whose latencies are closest to the agent's. Until there is a pair, the budget is
+  half of the smallest one tried, or twice the largest.
 
   Args:
     tried: {budget of MACs, a share: seconds of its mask / seconds of the agent's}.
   """
-  pairs = [
-    pair for pair in itertools.pairwise(sorted(tried)) if len({tried[end] > 1 for end in pair}) == 2
-  ]
+  neighbours = itertools.pairwise(sorted(tried))
+  pairs = [(low, high) for low, high in neighbours if (tried[low] > 1) != (tried[high] > 1)]
   if not pairs:
     return min(tried) / 2 if min(tried.values()) > 1 else min(1.0, 2 * max(tried))
   low, high = min(pairs, key=lambda pair: sum(abs(tried[end] - 1) for end in pair))
